@@ -1,0 +1,53 @@
+"""Fixtures that every test may ask for."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import processes
+from tests.support.far_end import FarEnd
+from tests.support.processes import Home, Process
+
+HELPERS_OF_PYTHON = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+
+
+@pytest.fixture
+def far_end() -> Iterator[FarEnd]:
+    """A scripted far end on free ports of 127.0.0.1."""
+    with FarEnd() as made:
+        yield made
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """HOME, TRACKER_STREAM_DIR and TMPDIR of this test's own; no SENTINEL_*, TRACKER_*, AWS_* and the like around."""
+    for name in filter(processes.is_scrubbed, list(os.environ)):
+        if not name.startswith(("PYTEST", "PYTHON", "COV_")):
+            monkeypatch.delenv(name)
+    made = Home.below(tmp_path)
+    for name, text in made.settings().items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return made
+
+
+@pytest.fixture
+def marker(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The mark that every process of this test inherits; at the end none may be left, detached or not."""
+    made = processes.new_marker()
+    monkeypatch.setenv(processes.MARKER_NAME, made)
+    before = set(_children())
+    yield made
+    processes.assert_none_left(made)
+    left = [process for process in _children() if process not in before]
+    for process in left:
+        processes.kill(process)
+    assert not left, f"children left behind (killed now): {left}"
+
+
+def _children() -> list[Process]:
+    family = processes.descendants(os.getpid())
+    return [process for process in family if not any(name in process.command for name in HELPERS_OF_PYTHON)]

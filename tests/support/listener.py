@@ -1,0 +1,127 @@
+"""A listening socket on loopback that can go down and come up again on the same port."""
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from tests.support.wire import Wire
+
+JOIN_S = 2.0
+
+
+class Listener:
+    """Accepts, and talks on a thread per connection.
+
+    Going down shuts the listening socket without closing it: it stays bound, so connects are refused and
+    nobody else gets the port; listening again is one call (Linux).
+    """
+
+    def __init__(self, converse: Callable[[Wire], None], *, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        self._converse = converse
+        self._tls = tls
+        self._lock = threading.Lock()
+        self._open: dict[threading.Thread, Wire] = {}
+        self._accepting: threading.Thread | None = None
+        self._sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._sock.bind(("127.0.0.1", port))
+        self.port: int = self._sock.getsockname()[1]
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+
+    @property
+    def is_up(self) -> bool:
+        return self._accepting is not None
+
+    def up(self) -> None:
+        if self._accepting is not None:
+            return
+        self._sock.listen(128)
+        self._accepting = threading.Thread(target=self._accept, name=f"far-end-{self.port}", daemon=True)
+        self._accepting.start()
+
+    def down(self) -> None:
+        """Refuse new connections and reset the open ones; returns when all that is done."""
+        if self._accepting is None:
+            return
+        self._sock.shutdown(socket.SHUT_RDWR)
+        self._accepting.join()
+        self._accepting = None
+        self.reset_connections()
+
+    def reset_connections(self) -> None:
+        with self._lock:
+            connections = dict(self._open)
+        for wire in connections.values():
+            wire.wake()
+        for thread, wire in connections.items():
+            thread.join(JOIN_S)
+            if thread.is_alive():  # blocked in a send that nobody reads
+                wire.wake(how=socket.SHUT_RDWR)
+                thread.join(JOIN_S)
+
+    def close(self) -> None:
+        self.down()
+        self._sock.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._sock.accept()
+            except OSError:
+                return  # shut by down()
+            self._start(Wire(sock))
+
+    def _start(self, wire: Wire) -> None:
+        thread = threading.Thread(target=self._talk, args=(wire,), name=f"far-end-{self.port}-peer", daemon=True)
+        with self._lock:
+            self._open[thread] = wire
+        thread.start()
+
+    def _talk(self, wire: Wire) -> None:
+        try:
+            if self._tls is not None:
+                wire.sock = self._tls.wrap_socket(wire.sock, server_side=True)
+            self._converse(wire)
+        except OSError:
+            pass  # the peer left, refused our certificate, or we go down: the journal has what matters
+        finally:
+            self._hang_up(wire)
+
+    def _hang_up(self, wire: Wire) -> None:
+        with suppress(OSError):
+            if wire.gone.is_set():
+                wire.reset()
+        wire.close()
+        with self._lock:
+            self._open.pop(threading.current_thread(), None)
+
+
+class BlackHole:
+    """An address where a connect gets no answer at all: a listening socket whose accept queue is full (Linux)."""
+
+    def __init__(self) -> None:
+        self._sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._sock.bind(("127.0.0.1", 0))
+        self._sock.listen(0)
+        self.port: int = self._sock.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._fillers = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(4)]
+        for filler in self._fillers:
+            filler.setblocking(False)
+            with suppress(BlockingIOError):
+                filler.connect(("127.0.0.1", self.port))
+
+    def __enter__(self) -> "BlackHole":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for sock in (*self._fillers, self._sock):
+            sock.close()
