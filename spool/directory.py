@@ -1,0 +1,214 @@
+"""Where spools live, and who owns one: directories, file names, private modes, the ownership lock."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from spool import machine
+from spool.errors import DirectoryUnusable, LocksDoNotWork, NoSuchRun, Owned, SpoolRefused
+
+SUFFIX = ".spool"
+JOURNAL_SUFFIX = ".spool-journal"
+LOCK_SUFFIX = ".lock"
+LOG_SUFFIX = ".log"
+_LOCK_TRIES = 5
+_LOCK_PAUSE_S = 0.02
+ENVIRONMENT_VARIABLE = "TRACKER_STREAM_DIR"
+_REMEDY = f"give another directory with spool_dir=... or {ENVIRONMENT_VARIABLE}"
+
+
+def default_directory() -> Path:
+    """`TRACKER_STREAM_DIR`, else `spools` in the platform's user state directory (never a cache or temp directory)."""
+    chosen = os.environ.get(ENVIRONMENT_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    import platformdirs
+
+    return platformdirs.user_state_path("tracker-stream") / "spools"
+
+
+def prepare(directory: Path) -> None:
+    """Make `directory` exist, private (0700), writable, with working locks. Raises DirectoryUnusable, LocksDoNotWork."""
+    try:
+        directory.mkdir(mode=machine.DIRECTORY_MODE, parents=True, exist_ok=True)
+        _require_private(directory)
+        _probe_locks(directory)
+    except FileExistsError as error:
+        raise DirectoryUnusable(f"the spool directory {directory} is a file", path=directory, hint=_REMEDY) from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DirectoryUnusable(
+            f"the spool directory {directory} cannot be used ({reason})", path=directory, hint=_REMEDY
+        ) from error
+
+
+def _require_private(directory: Path) -> None:
+    status = directory.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        raise DirectoryUnusable(f"the spool directory {directory} is a symbolic link", path=directory, hint=_REMEDY)
+    user = machine.current_user()
+    if user is None:
+        return
+    if status.st_uid != user:
+        raise DirectoryUnusable(
+            f"the spool directory {directory} belongs to user {status.st_uid}, not to you ({user})",
+            path=directory,
+            hint=_REMEDY,
+        )
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        _tighten(directory)
+
+
+def _tighten(directory: Path) -> None:
+    """Close a directory to others, but only if it is ours alone: a shared one was not meant for spools."""
+    foreign = [
+        name for name in os.listdir(directory) if SUFFIX not in name and not name.endswith((LOCK_SUFFIX, LOG_SUFFIX))
+    ]
+    if foreign:
+        raise DirectoryUnusable(
+            f"the spool directory {directory} is open to other users and holds other files ({foreign[0]})",
+            path=directory,
+            hint=f"use a directory of its own, or close it with: chmod 700 {directory}",
+        )
+    directory.chmod(machine.DIRECTORY_MODE)
+
+
+def _probe_locks(directory: Path) -> None:
+    """Try both kinds of lock on a scratch file: SQLite would report a missing one as "locked", for ever."""
+    scratch = directory / f".probe-{secrets.token_hex(8)}"
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
+    descriptor = os.open(scratch, flags, machine.FILE_MODE)
+    try:
+        machine.lock_byte_range(descriptor)
+        machine.lock_exclusively(descriptor)
+    except OSError as error:
+        raise LocksDoNotWork(
+            f"the file system of {directory} has no working file locks ({error.strerror})",
+            path=directory,
+            hint=f"{_REMEDY}, on a local disk",
+        ) from error
+    finally:
+        os.close(descriptor)
+        scratch.unlink()
+
+
+def new_spool_path(directory: Path, started_at: float) -> Path:
+    """A path for a new run: sorts by start time, unique by chance (64 bits)."""
+    day = time.strftime("%Y%m%d-%H%M%S", time.gmtime(started_at))
+    return directory / f"{day}-{secrets.token_hex(8)}{SUFFIX}"
+
+
+def spool_paths(directory: Path) -> list[Path]:
+    """All spools of a directory, oldest first. An absent directory has none."""
+    try:
+        return sorted(directory.glob(f"*{SUFFIX}"))
+    except OSError:
+        return []
+
+
+def find_spool(directory: Path, name: str) -> Path:
+    """The one spool whose name begins with or contains `name`, or that lies at the path `name`.
+
+    Raises NoSuchRun if there is none or more than one.
+    """
+    literal = Path(name)
+    if literal.suffix == SUFFIX and literal.is_file():
+        return literal.absolute()
+    matches = [path for path in spool_paths(directory) if name in path.stem]
+    exact = [path for path in matches if path.stem == name]
+    if len(exact or matches) == 1:
+        return (exact or matches)[0]
+    if matches:
+        listing = ", ".join(path.stem for path in matches[:5])
+        raise NoSuchRun(f"{name!r} is ambiguous: {listing}", path=directory, hint="give more characters")
+    raise NoSuchRun(f"no run {name!r} in {directory}", path=directory, hint="see: tracker-stream status")
+
+
+def require_trustworthy(path: Path) -> None:
+    """Refuse a spool that is a symlink, not a plain file, or not ours, and such journals. Raises SpoolRefused, NoSuchRun."""
+    try:
+        _require_own_file(path)
+    except FileNotFoundError as error:
+        raise NoSuchRun(f"there is no spool {path}", path=path, hint="see: tracker-stream status") from error
+    with suppress(FileNotFoundError):
+        _require_own_file(path.with_suffix(JOURNAL_SUFFIX))
+
+
+def _require_own_file(path: Path) -> None:
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise SpoolRefused(f"{path} is not a plain file", path=path, hint="remove the link or device, keep the spool")
+    user = machine.current_user()
+    if user is not None and status.st_uid != user:
+        raise SpoolRefused(
+            f"{path} belongs to user {status.st_uid}, not to you ({user})", path=path, hint="let its owner drain it"
+        )
+
+
+@contextmanager
+def ownership(spool_path: Path) -> Iterator[None]:
+    """Be the only deliverer of a run, by a kernel lock on a file of its own, which ends with the process.
+
+    The file also says who holds it (for people; the lock decides, not the text). Raises Owned at once if another has it.
+    The lock is on a file beside the database: closing any other handle of the database would drop SQLite's own locks.
+    """
+    descriptor = _lock_file(spool_path)
+    try:
+        text = json.dumps(asdict(machine.identify(os.getpid()))).encode()
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, text)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock_file(spool_path: Path) -> int:
+    """The locked descriptor. Tries for a moment: somebody may just be looking whether the lock is free."""
+    path = spool_path.with_suffix(LOCK_SUFFIX)
+    flags = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    for _ in range(_LOCK_TRIES):
+        descriptor = os.open(path, flags, machine.FILE_MODE)
+        if machine.lock_exclusively(descriptor) and _is_same_file(descriptor, path):
+            return descriptor
+        os.close(descriptor)
+        time.sleep(_LOCK_PAUSE_S)
+    raise Owned(f"another process delivers {spool_path.stem}", path=spool_path)
+
+
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    """A removed run's lock file may have been locked after its name was unlinked: such a lock protects nothing."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def is_owned(spool_path: Path) -> bool:
+    """Whether some living process delivers this run right now."""
+    try:
+        descriptor = os.open(spool_path.with_suffix(LOCK_SUFFIX), os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return False
+    try:
+        return not machine.lock_exclusively(descriptor)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def remove(spool_path: Path) -> None:
+    """Delete a run's files; the spool itself last, so that a killed removal is repeated. Durable."""
+    for suffix in (LOG_SUFFIX, JOURNAL_SUFFIX):
+        spool_path.with_suffix(suffix).unlink(missing_ok=True)
+    spool_path.unlink(missing_ok=True)
+    spool_path.with_suffix(LOCK_SUFFIX).unlink(missing_ok=True)
+    machine.sync_directory(spool_path.parent)

@@ -1,0 +1,219 @@
+"""What the machine offers beyond plain Python: locks, process identity, safe creation. With portable fallbacks.
+
+Everything that only some systems have (flock, O_NOFOLLOW, procfs, pidfd) is in this file and in no other.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from spool.model import Tracker
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
+
+
+def create_private_file(path: Path) -> None:
+    """Create `path` empty with mode 0600 whatever the umask, durably.
+
+    Raises FileExistsError if anything, even a dangling symlink, is there.
+    """
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    descriptor = os.open(path, flags, FILE_MODE)
+    try:
+        if hasattr(os, "fchmod"):
+            os.fchmod(descriptor, FILE_MODE)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make created, renamed and removed names in a directory survive power loss (not possible on Windows)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def current_user() -> int | None:
+    """The effective user id, None where users have no number."""
+    return os.geteuid() if hasattr(os, "geteuid") else None
+
+
+def lock_exclusively(descriptor: int) -> bool:
+    """Take the kernel lock of an open file without waiting; False if another process has it.
+
+    The lock ends with the process, however it ends. Raises OSError where the file system has no locks.
+    """
+    if fcntl is None:
+        return _lock_on_windows(descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def lock_byte_range(descriptor: int) -> None:
+    """Take and release the kind of lock that SQLite uses. Raises OSError where the file system has none."""
+    if fcntl is None:
+        return
+    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.lockf(descriptor, fcntl.LOCK_UN)
+
+
+def _lock_on_windows(descriptor: int) -> bool:
+    import msvcrt
+
+    try:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+    except OSError:
+        return False
+    return True
+
+
+def identify(pid: int) -> Tracker:
+    """Who `pid` is: with its start time, boot and pid namespace, so that a reused pid is not mistaken for it."""
+    return Tracker(
+        pid=pid,
+        started_at=process_started_at(pid) or "",
+        boot_id=_read_text("/proc/sys/kernel/random/boot_id"),
+        pid_namespace=_link_target("/proc/self/ns/pid"),
+        host=host_identity(),
+    )
+
+
+def is_here(tracker: Tracker) -> bool:
+    """Whether the tracker ran on this machine, in this pid namespace (else its pid says nothing here)."""
+    here = identify(os.getpid())
+    return (tracker.host, tracker.pid_namespace) == (here.host, here.pid_namespace)
+
+
+def is_alive(tracker: Tracker) -> bool:
+    """Whether exactly this process still runs here. Only meaningful where `is_here`."""
+    if tracker.boot_id != _read_text("/proc/sys/kernel/random/boot_id"):
+        return False
+    started_at = process_started_at(tracker.pid)
+    if started_at is None:
+        return False
+    return not tracker.started_at or started_at == tracker.started_at
+
+
+def process_started_at(pid: int) -> str | None:
+    """Start time of a living process in the system's own unit, "" if the system does not tell, None if it is gone."""
+    if not sys.platform.startswith("linux"):
+        return _started_at_portable(pid)
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    is_zombie = fields[0] in (b"Z", b"X")
+    return None if is_zombie else fields[19].decode()
+
+
+def _started_at_portable(pid: int) -> str | None:
+    if os.name == "nt":
+        return _started_at_windows(pid)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return ""
+    return ""
+
+
+def _started_at_windows(pid: int) -> str | None:
+    import psutil  # os.kill(pid, 0) would end the process on Windows; psutil is what samples there
+
+    try:
+        return repr(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return None
+
+
+def host_identity() -> str:
+    """A stable name of this machine: its machine id where there is one, and its host name."""
+    node = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+    return f"{_read_text('/etc/machine-id')}/{node}"
+
+
+def open_pid(pid: int) -> int | None:
+    """A descriptor that becomes readable when the process ends (pidfd), None where the system has none."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    with suppress(OSError):
+        return os.pidfd_open(pid)
+    return None
+
+
+def wait_readable(descriptors: list[int], timeout_s: float) -> list[int]:
+    """Those of the descriptors that are readable (or closed at the other end) within `timeout_s` seconds."""
+    if not descriptors:
+        time.sleep(timeout_s)
+        return []
+    if not hasattr(select, "poll"):
+        return _wait_for_windows_pipes(descriptors, timeout_s)
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN | select.POLLHUP)
+    return [descriptor for descriptor, _ in poll.poll(max(0.0, timeout_s) * 1000)]
+
+
+def _wait_for_windows_pipes(descriptors: list[int], timeout_s: float) -> list[int]:
+    """Windows cannot wait for pipes; it can be asked again and again whether there is something in them."""
+    give_up_at = time.monotonic() + timeout_s
+    while True:
+        ready = [descriptor for descriptor in descriptors if _has_input_on_windows(descriptor)]
+        left_s = give_up_at - time.monotonic()
+        if ready or left_s <= 0:
+            return ready
+        time.sleep(min(0.05, left_s))
+
+
+def _has_input_on_windows(descriptor: int) -> bool:
+    import ctypes
+    import msvcrt
+
+    waiting = ctypes.c_ulong()
+    handle = msvcrt.get_osfhandle(descriptor)  # type: ignore[attr-defined,unused-ignore]
+    peek = ctypes.windll.kernel32.PeekNamedPipe  # type: ignore[attr-defined,unused-ignore]
+    is_open = peek(handle, None, 0, None, ctypes.byref(waiting), None)
+    return not is_open or waiting.value > 0
+
+
+def seconds_since_boot() -> float:
+    """A clock that never jumps and, where the system has one, goes on while the machine sleeps."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+def _read_text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _link_target(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""

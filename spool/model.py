@@ -1,0 +1,153 @@
+"""The values that a spool holds: runs, batches, segments. Frozen, and free of any I/O.
+
+Times are seconds since the epoch, UTC (`*_at`); texts leave the process as ISO-8601.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any
+
+
+class RunState(str, Enum):
+    """A run's life: open (its tracker may append) -> ended (end recorded) -> finished (the service acknowledged)."""
+
+    OPEN = "open"
+    ENDED = "ended"
+    FINISHED = "finished"
+
+
+class SegmentState(str, Enum):
+    """A segment's life: sealed (fixed for good) -> sent (storage proven), or rejected (set aside, kept, shown)."""
+
+    SEALED = "sealed"
+    SENT = "sent"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """Which process appends. A pid alone means nothing after a reboot, in another container or on another machine."""
+
+    pid: int
+    started_at: str
+    boot_id: str
+    pid_namespace: str
+    host: str
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """What is known of a run when it begins. `host_info`/`cloud_info` None means: discover them."""
+
+    tracker: Tracker
+    started_at: float
+    token: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    host_info: dict[str, Any] | None = None
+    cloud_info: dict[str, Any] | None = None
+    csv_path: str | None = None
+    api_url: str = ""
+    s3_endpoint_url: str | None = None
+    upload_interval_s: float = 60
+
+
+@dataclass(frozen=True)
+class Registration:
+    """The service's answer to register, as far as it may be kept on disk (never credentials)."""
+
+    run_id: str
+    upload_uri_prefix: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run record of a spool."""
+
+    spool_id: str
+    state: RunState
+    tracker: Tracker
+    started_at: float
+    metadata: dict[str, Any]
+    host_info: dict[str, Any] | None
+    cloud_info: dict[str, Any] | None
+    csv_path: str | None
+    api_url: str
+    s3_endpoint_url: str | None
+    upload_interval_s: float
+    has_token: bool
+    registration: Registration | None
+    ended_at: float | None
+    exit_code: int | None
+    run_status: str | None
+    finish_answer: dict[str, Any] | None
+    finished_at: float | None
+    parked: str | None
+    problem: str | None
+    problem_at: float | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """CSV lines that are appended atomically: `rows` are whole lines, each with its newline, below `header`."""
+
+    header: bytes
+    rows: bytes
+
+    @property
+    def row_count(self) -> int:
+        return self.rows.count(b"\n")
+
+    @property
+    def sha256(self) -> bytes:
+        """32 bytes over header and rows: a row under the wrong header is damage too."""
+        return hashlib.sha256(self.header + self.rows).digest()
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A range of batches, fixed for good, that is uploaded as one object."""
+
+    seq: int
+    first_batch_id: int
+    last_batch_id: int
+    header_id: int
+    row_count: int
+    csv_bytes: int
+    sha256: str
+    state: SegmentState
+    sealed_at: float
+    sent_at: float | None
+    uri: str | None
+    refusal_count: int
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What is not sent: pending and sealed rows. Rejected rows are counted apart, they are no longer on their way."""
+
+    row_count: int
+    csv_bytes: int
+    oldest_at: float | None
+    rejected_row_count: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows of a run, by what became of them. `recorded` = sent + waiting + rejected, or inline at the finish."""
+
+    recorded: int
+    sent: int
+    waiting: int
+    rejected: int
+    objects: int
+
+
+def iso_utc(at: float) -> str:
+    """Seconds since the epoch as ISO-8601 UTC with milliseconds, e.g. 2026-11-24T03:47:20.125Z."""
+    text = datetime.fromtimestamp(at, tz=timezone.utc).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")

@@ -1,0 +1,382 @@
+"""The spool of one run: the few operations that change its state, each one transaction.
+
+What holds, always:
+
+* A run goes open -> ended -> finished and never back. A segment goes sealed -> sent, or sealed -> rejected.
+  A batch is pending until a segment reaches up to it; segments are consecutive, so `batch_id` alone decides.
+* `append` is the tracker's (or, once the tracker is dead, whoever owns the delivery). `seal_pending`, `mark_sent`,
+  `reject`, `register`, `finish`, `park` belong to the owner of the delivery (`directory.ownership`). `end` is the
+  tracker's, or the owner's on behalf of a dead tracker.
+* If two owners work at once because a file system's locks lie: a batch still gets into one segment only
+  (UNIQUE ranges: the second seal fails and is read again), a segment's key and bytes are the same for both,
+  and every mark is idempotent.
+
+What survives:
+
+* A killed process: every transaction whose call returned; of the one under way all or nothing, by the rollback
+  journal. Nothing is buffered in the process.
+* A killed machine: the same. COMMIT returns after the journal, the database and the zeroed journal header were
+  synced, in that order; a new file's directory entry is synced before the first append.
+* A full disk: the append raises SpoolFull and leaves no trace; marking sent overwrites a page in place, and the
+  persistent journal already has the room it needs. `release_sent` turns sent batches into room for new ones.
+* A flipped bit: every batch carries the sha256 of its header and rows, verified when it is sealed and when it is
+  read. A batch that fails is set aside as a rejected segment of its own; its sequence number tells of the gap.
+
+A segment's number, range and sha256 are committed before the first byte of it leaves this machine, and never change.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from spool import directory, machine, reading, schema
+from spool.connection import Connection
+from spool.errors import RunEnded, SpoolError, SpoolUnavailable
+from spool.model import Batch, NewRun, Registration, Run, RunState, Segment, SegmentState
+
+SEGMENT_MAX_BYTES = 8 << 20
+Step = Callable[[str], None]
+
+
+def no_step(_name: str) -> None:
+    """The default observer of steps: does nothing. Tests pass one that kills the process."""
+
+
+class Spool:
+    """One run's spool. Threads may share it; a forked copy may not use it (ForkedSpool)."""
+
+    def __init__(self, path: Path, *, step: Step = no_step, clock: Callable[[], float] = time.time) -> None:
+        """Open an existing spool. Raises NoSuchRun, SpoolRefused, NewerSchema, SpoolDamaged, SpoolUnavailable."""
+        directory.require_trustworthy(path)
+        self.path = path
+        self._step = step
+        self._clock = clock
+        self._db = Connection(path)
+        try:
+            with self._db.transaction() as db:
+                schema.check(db, path)
+        except BaseException:
+            self._db.close()
+            raise
+        self._header_ids: dict[bytes, int] = {}
+        self._attempted_batch_id = 0
+
+    @classmethod
+    def create(
+        cls, in_directory: Path, new: NewRun, *, step: Step = no_step, clock: Callable[[], float] = time.time
+    ) -> Spool:
+        """A new spool for a new run, durable when this returns. Raises DirectoryUnusable and other SpoolErrors."""
+        directory.prepare(in_directory)
+        path = directory.new_spool_path(in_directory, new.started_at)
+        machine.create_private_file(path)
+        connection = Connection(path)
+        try:
+            with connection.transaction() as db:
+                schema.create(db)
+                _insert_run(db, new)
+        finally:
+            connection.close()
+        step("created")
+        return cls(path, step=step, clock=clock)
+
+    def close(self) -> None:
+        """Release the file. Harmless twice."""
+        self._db.close()
+
+    # -- the tracker's side
+
+    def append(self, batches: Sequence[Batch], *, csv_offset: int | None = None) -> None:
+        """Append batches in one transaction; durable when this returns.
+
+        `csv_offset`: bytes of the run's CSV file that are taken over with these rows. Raises RunEnded, SpoolFull,
+        SpoolUnavailable: then none of the rows is in the spool (after a failed COMMIT this was verified).
+        """
+        self._attempted_batch_id = 0
+        try:
+            self._insert(batches, csv_offset)
+        except SpoolError as error:
+            self._header_ids.clear()
+            if not (isinstance(error, SpoolUnavailable) and self._is_there_after_all()):
+                raise
+        self._step("appended")
+
+    def _is_there_after_all(self) -> bool:
+        """After an I/O error in COMMIT nobody knows: ask the file, through a fresh connection."""
+        self._db.reopen()
+        return 0 < self._attempted_batch_id <= self._last_batch_id()
+
+    def _insert(self, batches: Sequence[Batch], csv_offset: int | None) -> None:
+        with self._db.transaction() as db:
+            (state,) = db.execute("SELECT state FROM run").fetchone()
+            if state != RunState.OPEN.value:
+                raise RunEnded(f"run {self.path.stem} has ended and takes no more rows", path=self.path)
+            now = self._clock()
+            for batch in batches:
+                header_id = self._header_ids.get(batch.header) or self._insert_header(db, batch.header)
+                cursor = db.execute(
+                    "INSERT INTO batch (header_id, row_count, csv_offset, appended_at, sha256, csv)"
+                    " VALUES (?, ?, ?, ?, ?, ?)",
+                    (header_id, batch.row_count, csv_offset, now, batch.sha256, batch.rows),
+                )
+                self._attempted_batch_id = int(cursor.lastrowid or 0)
+            self._step("append:inserted")
+
+    def _insert_header(self, db: Any, header: bytes) -> int:
+        db.execute("INSERT OR IGNORE INTO header (csv) VALUES (?)", (header,))
+        (header_id,) = db.execute("SELECT header_id FROM header WHERE csv = ?", (header,)).fetchone()
+        # Remembered although the transaction may still fail: `append` forgets it then.
+        self._header_ids = {header: header_id}
+        return int(header_id)
+
+    def _last_batch_id(self) -> int:
+        return int(self._db.query("SELECT coalesce(max(batch_id), 0) FROM batch")[0][0])
+
+    def end(self, *, exit_code: int | None, run_status: str, ended_at: float) -> None:
+        """Record the run's end: exit code (None: unknown), "finished" or "failed", and when. The first call counts."""
+        with self._db.transaction() as db:
+            db.execute(
+                "UPDATE run SET state = ?, exit_code = ?, run_status = ?, ended_at = ? WHERE state = ?",
+                (RunState.ENDED.value, exit_code, run_status, ended_at, RunState.OPEN.value),
+            )
+            self._step("end:updated")
+        self._step("ended")
+
+    # -- the uploader's side
+
+    def register(self, registration: Registration) -> None:
+        """Keep the service's answer to register. A later registration (of a parked run) replaces the former."""
+        with self._db.transaction() as db:
+            db.execute(
+                "UPDATE run SET run_id = ?, upload_uri_prefix = ?, registered_at = ?, parked = NULL",
+                (registration.run_id, registration.upload_uri_prefix, self._clock()),
+            )
+            self._step("register:updated")
+        self._step("registered")
+
+    def describe(self, *, host_info: dict[str, Any], cloud_info: dict[str, Any]) -> None:
+        """Keep what was discovered about host and cloud, where the caller gave nothing."""
+        with self._db.transaction() as db:
+            db.execute(
+                "UPDATE run SET host_info = coalesce(host_info, ?), cloud_info = coalesce(cloud_info, ?)",
+                (json.dumps(host_info), json.dumps(cloud_info)),
+            )
+
+    def seal_pending(self, max_bytes: int = SEGMENT_MAX_BYTES) -> Iterator[Segment]:
+        """Segments to upload, in order: those sealed earlier, then what is pending now, sealed one by one.
+
+        Each is fixed for good, and durable, before it is yielded. Damaged batches are set aside on the way.
+        """
+        yield from self.segments(SegmentState.SEALED)
+        last_batch_id = self._last_batch_id()
+        while (candidate := reading.next_range(self._db, last_batch_id, max_bytes)) is not None:
+            segment = self._seal(candidate)
+            if segment is not None and segment.state is SegmentState.SEALED:
+                yield segment
+
+    def _seal(self, candidate: reading.Range) -> Segment | None:
+        """Fix a range as a segment; None if another owner was faster (a lying lock), which is no harm."""
+        state = SegmentState.REJECTED if candidate.damage else SegmentState.SEALED
+        with self._db.transaction() as db:
+            cursor = db.execute(
+                "INSERT OR IGNORE INTO segment (first_batch_id, last_batch_id, header_id, row_count, csv_bytes,"
+                " sha256, state, sealed_at, reason)"
+                " SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?"
+                " WHERE (SELECT coalesce(max(last_batch_id), 0) FROM segment) < ?",
+                (
+                    candidate.first_batch_id,
+                    candidate.last_batch_id,
+                    candidate.header_id,
+                    candidate.row_count,
+                    candidate.csv_bytes,
+                    candidate.sha256,
+                    state.value,
+                    self._clock(),
+                    candidate.damage,
+                    candidate.first_batch_id,
+                ),
+            )
+            self._step("seal:inserted")
+        self._step("sealed")
+        return reading.segment(self._db, int(cursor.lastrowid or 0)) if cursor.rowcount == 1 else None
+
+    def csv(self, segment: Segment) -> bytes:
+        """The segment's CSV, header line first: exactly the bytes that were sealed. Raises SpoolDamaged otherwise."""
+        return reading.segment_csv(self._db, segment)
+
+    def mark_sent(self, segment: Segment, *, uri: str, etag: str) -> None:
+        """Record the proof of storage: S3 answered with this ETag for exactly the sealed bytes."""
+        with self._db.transaction() as db:
+            db.execute(
+                "UPDATE segment SET state = ?, sent_at = ?, uri = ?, etag = ?, reason = NULL WHERE seq = ?",
+                (SegmentState.SENT.value, self._clock(), uri, etag, segment.seq),
+            )
+            self._step("mark:updated")
+        self._step("marked")
+
+    def count_refusal(self, segment: Segment, reason: str) -> int:
+        """Count one more refusal of this segment for good by the store. Returns how many there were."""
+        with self._db.transaction() as db:
+            db.execute(
+                "UPDATE segment SET refusal_count = refusal_count + 1, reason = ? WHERE seq = ?", (reason, segment.seq)
+            )
+        return segment.refusal_count + 1
+
+    def reject(self, segment: Segment, reason: str) -> None:
+        """Set a segment aside, with its rows, because the store refuses it and takes others."""
+        with self._db.transaction() as db:
+            db.execute(
+                "UPDATE segment SET state = ?, reason = ? WHERE seq = ? AND state = ?",
+                (SegmentState.REJECTED.value, reason, segment.seq, SegmentState.SEALED.value),
+            )
+        self._step("rejected")
+
+    def retry_rejected(self) -> int:
+        """Put segments that the store refused back among the sealed ones (not damaged ones). Returns how many."""
+        with self._db.transaction() as db:
+            cursor = db.execute(
+                "UPDATE segment SET state = ?, refusal_count = 0 WHERE state = ? AND refusal_count > 0",
+                (SegmentState.SEALED.value, SegmentState.REJECTED.value),
+            )
+        return cursor.rowcount
+
+    def finish(self, answer: dict[str, Any]) -> None:
+        """Record that the service acknowledged the finish, with its answer."""
+        with self._db.transaction() as db:
+            db.execute(
+                "UPDATE run SET state = ?, finish_answer = ?, finished_at = ?, parked = NULL, problem = NULL"
+                " WHERE state = ?",
+                (RunState.FINISHED.value, json.dumps(answer), self._clock(), RunState.ENDED.value),
+            )
+            self._step("finish:updated")
+        self._step("finished")
+
+    def park(self, reason: str) -> None:
+        """Set the run aside until a person decides: the service has forgotten it. Its rows stay."""
+        with self._db.transaction() as db:
+            db.execute("UPDATE run SET parked = ?", (reason,))
+
+    def unpark(self) -> None:
+        """Forget the lost registration, so that the run is registered anew under a new idempotency key.
+
+        What was sent below the old prefix is sent again below the new one: the new run needs all its objects.
+        """
+        with self._db.transaction() as db:
+            db.execute(
+                "UPDATE run SET run_id = NULL, upload_uri_prefix = NULL, registered_at = NULL, parked = NULL,"
+                " spool_id = ?",
+                (_new_spool_id(),),
+            )
+            db.execute(
+                "UPDATE segment SET state = ?, sent_at = NULL, uri = NULL, etag = NULL WHERE state = ?",
+                (SegmentState.SEALED.value, SegmentState.SENT.value),
+            )
+
+    def note_problem(self, problem: str | None) -> None:
+        """Keep what stands in the way of delivery now, for people to see; None when nothing does."""
+        if self._db.query("SELECT problem FROM run")[0][0] == problem:
+            return
+        with self._db.transaction() as db:
+            db.execute("UPDATE run SET problem = ?, problem_at = ?", (problem, self._clock()))
+
+    def release_sent(self) -> int:
+        """Free the room of batches that S3 holds, for new rows on a full disk. Returns how many batches went.
+
+        Only rows of sent segments go (promise 3); `export` then tells that they are in S3 only.
+        """
+        with self._db.transaction() as db:
+            cursor = db.execute(
+                "DELETE FROM batch WHERE batch_id IN (SELECT b.batch_id FROM segment s JOIN batch b"
+                " ON b.batch_id BETWEEN s.first_batch_id AND s.last_batch_id WHERE s.state = ?)",
+                (SegmentState.SENT.value,),
+            )
+        return cursor.rowcount
+
+    # -- what anybody may ask
+
+    def run(self) -> Run:
+        return reading.run(self._db)
+
+    def segments(self, state: SegmentState) -> list[Segment]:
+        return reading.segments(self._db, state)
+
+    def sent_uris(self) -> list[str]:
+        """`s3://` URIs of all sent segments, in order of sequence."""
+        return [row[0] for row in self._db.query("SELECT uri FROM segment WHERE state = 'sent' ORDER BY seq")]
+
+    def last_sent(self) -> Segment | None:
+        """The newest segment that S3 holds."""
+        rows = self._db.query("SELECT max(seq) FROM segment WHERE state = 'sent'")
+        return None if rows[0][0] is None else reading.segment(self._db, rows[0][0])
+
+    def has_segments(self) -> bool:
+        """Whether anything was ever sealed."""
+        return bool(self._db.query("SELECT EXISTS (SELECT 1 FROM segment)")[0][0])
+
+    def first_header(self) -> bytes | None:
+        """The header line that the run began with, None before the first rows."""
+        rows = self._db.query("SELECT csv FROM header ORDER BY header_id LIMIT 1")
+        return rows[0][0] if rows else None
+
+    def last_header(self) -> bytes | None:
+        """The header line of the newest batch, None without any."""
+        rows = self._db.query(
+            "SELECT csv FROM header WHERE header_id ="
+            " (SELECT header_id FROM batch WHERE batch_id = (SELECT max(batch_id) FROM batch))"
+        )
+        return rows[0][0] if rows else None
+
+    def csv_offset(self) -> int:
+        """How many bytes of the run's CSV file are already in the spool."""
+        rows = self._db.query("SELECT csv_offset FROM batch WHERE batch_id = (SELECT max(batch_id) FROM batch)")
+        return int(rows[0][0] or 0) if rows else 0
+
+    def is_meant_for(self, token: str) -> bool:
+        """Whether the run was recorded with this token (compared by a salted fingerprint, in constant time)."""
+        salt, fingerprint = self._db.query("SELECT token_salt, token_fingerprint FROM run")[0]
+        return fingerprint is not None and hmac.compare_digest(fingerprint, _fingerprint(salt, token))
+
+    @property
+    def connection(self) -> Connection:
+        """For `reading` and `check`."""
+        return self._db
+
+
+def _insert_run(db: Any, new: NewRun) -> None:
+    salt = secrets.token_bytes(16)
+    db.execute(
+        "INSERT INTO run (only_row, spool_id, state, tracker, started_at, token_salt, token_fingerprint, metadata,"
+        " host_info, cloud_info, csv_path, api_url, s3_endpoint_url, upload_interval_s)"
+        " VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            _new_spool_id(),
+            RunState.OPEN.value,
+            json.dumps(asdict(new.tracker)),
+            new.started_at,
+            salt,
+            _fingerprint(salt, new.token) if new.token else None,
+            json.dumps(new.metadata),
+            None if new.host_info is None else json.dumps(new.host_info),
+            None if new.cloud_info is None else json.dumps(new.cloud_info),
+            None if new.csv_path is None else os.path.abspath(new.csv_path),
+            new.api_url,
+            new.s3_endpoint_url,
+            new.upload_interval_s,
+        ),
+    )
+
+
+def _new_spool_id() -> str:
+    return secrets.token_hex(16)
+
+
+def _fingerprint(salt: bytes, token: str) -> str:
+    """A keyed digest that recognises a token without holding it."""
+    return hmac.new(salt, token.encode(), "sha256").hexdigest()[:32]

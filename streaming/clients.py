@@ -1,0 +1,28 @@
+"""The two doors to the far end, opened together for one token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from streaming.credentials import CredentialKeeper
+from streaming.s3_upload import ObjectStore
+from streaming.sentinel_api import SentinelApi
+
+
+@dataclass(frozen=True)
+class Clients:
+    """The two doors to the far end, for one token."""
+
+    service: SentinelApi
+    store: ObjectStore
+
+    @classmethod
+    def connect(cls, token: str, *, api_url: str, s3_endpoint_url: str | None) -> Clients:
+        """Nothing is sent yet. Raises BadArgument for URLs that are not safe to use."""
+        service = SentinelApi(token, base_url=api_url)
+        return cls(service, ObjectStore(CredentialKeeper(service.refresh), endpoint_url=s3_endpoint_url))
+
+    def reset(self) -> None:
+        """Drop connections that did not survive, e.g. a suspension."""
+        self.service.reset()
+        self.store.reset()

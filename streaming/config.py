@@ -1,0 +1,86 @@
+"""Names and defaults of the settings, and where they come from. Standard library only: the caller's process reads it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from streaming.errors import BadArgument
+
+DEFAULT_API_URL = "https://api.sentinel.sparecores.net"
+UPLOAD_INTERVAL_S = 60
+SPOOL_INTERVAL_S = 1.0
+STOP_TIMEOUT_S = 30.0
+EXIT_TIMEOUT_S = 5.0
+LINGER_S = 300.0
+
+TOKEN = "SENTINEL_API_TOKEN"
+TOKEN_FALLBACK = "SENTINEL_API_KEY"
+TOKEN_FILE = "SENTINEL_API_TOKEN_FILE"
+API_URL = "SENTINEL_API_URL"
+S3_ENDPOINT_URL = "SENTINEL_S3_ENDPOINT_URL"
+LINGER = "TRACKER_STREAM_LINGER"
+DISCOVER_CLOUD = "TRACKER_DISCOVER_CLOUD"
+SEND_HOST_IDENTITY = "TRACKER_SEND_HOST_IDENTITY"
+
+SECRET_VARIABLES = (TOKEN, TOKEN_FALLBACK)
+
+
+def api_url(given: str | None = None) -> str:
+    """The service's base URL: argument, `SENTINEL_API_URL`, default. Raises BadArgument unless it is safe to use."""
+    return require_safe_url(given or os.environ.get(API_URL) or DEFAULT_API_URL, "the API URL")
+
+
+def s3_endpoint_url(given: str | None = None) -> str | None:
+    """The S3 endpoint: argument, `SENTINEL_S3_ENDPOINT_URL`, None for AWS. Raises BadArgument unless safe."""
+    url = given or os.environ.get(S3_ENDPOINT_URL) or None
+    return None if url is None else require_safe_url(url, "the S3 endpoint URL")
+
+
+def require_safe_url(url: str, what: str) -> str:
+    """`url` without trailing slash. Raises BadArgument for anything but https, or http to loopback."""
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    if parts.scheme == "https" and parts.hostname:
+        return url.rstrip("/")
+    if parts.scheme == "http" and parts.hostname and is_loopback(parts.hostname):
+        return url.rstrip("/")
+    raise BadArgument(f"{what} {url!r} cannot be used", hint="use https:// (http:// only to this machine, 127.0.0.1)")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name means this machine, by its text alone (nothing is looked up)."""
+    return host == "localhost" or host == "::1" or (host.startswith("127.") and host.count(".") == 3)
+
+
+def token_from_environment() -> str | None:
+    """The token of the environment: `SENTINEL_API_TOKEN`, `SENTINEL_API_KEY`, or the content of the token file."""
+    token = os.environ.get(TOKEN) or os.environ.get(TOKEN_FALLBACK)
+    if token:
+        return token.strip() or None
+    path = os.environ.get(TOKEN_FILE)
+    if not path:
+        return None
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadArgument(f"the token file {path} ({TOKEN_FILE}) cannot be read", hint=str(error)) from error
+
+
+def linger_s() -> float:
+    """How long the uploader goes on after the run's end, if the target cannot be reached (seconds)."""
+    return seconds(os.environ.get(LINGER), default=LINGER_S, name=LINGER)
+
+
+def seconds(text: str | None, *, default: float, name: str) -> float:
+    """A number of seconds from a setting's text. Raises BadArgument naming the setting."""
+    if text is None or not text.strip():
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise BadArgument(f"{name}={text!r} is not a number of seconds", hint="give a number, 0 or more")
+    return value

@@ -1,0 +1,98 @@
+"""STS credentials as a value with an expiry, and the keeper that has fresh ones at hand for every run.
+
+Credentials live in memory only. The keeper refreshes early, keeps working ones in use when the refresh fails, and
+never loops: however short a lifetime the service gives, refreshes are apart by a pause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from spool.machine import seconds_since_boot
+from streaming.errors import CredentialsRefused, Transient
+
+REFRESH_AHEAD_S = 300.0  # refresh when less than this remains ...
+REFRESH_AHEAD_SHARE = 1 / 3  # ... or less than this share of the lifetime, whichever is shorter
+FORCED_PAUSE_S = 30.0  # at most one forced refresh in this time
+MINIMUM_PAUSE_S = 1.0  # and at most one of any kind in this
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Short-lived keys to put objects below one prefix. `lifetime_s` None: the service did not say."""
+
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    session_token: str = field(repr=False)
+    lifetime_s: float | None
+    region: str | None = None
+
+
+@dataclass
+class _Kept:
+    credentials: Credentials
+    received_at: float
+    refresh_tried_at: float
+    forced_at: float = float("-inf")
+
+
+class CredentialKeeper:
+    """Fresh credentials per run id. `refresh` asks the service; `clock` counts seconds and never jumps."""
+
+    def __init__(
+        self, refresh: Callable[[str], Credentials], *, clock: Callable[[], float] = seconds_since_boot
+    ) -> None:
+        self._refresh = refresh
+        self._clock = clock
+        self._kept: dict[str, _Kept] = {}
+
+    def keep(self, run_id: str, credentials: Credentials) -> None:
+        """Remember credentials that came with the registration."""
+        now = self._clock()
+        self._kept[run_id] = _Kept(credentials, received_at=now, refresh_tried_at=now)
+
+    def fresh(self, run_id: str) -> Credentials:
+        """Credentials to use now, refreshed if due. Old ones stay in use while a refresh fails.
+
+        Raises what `refresh` raises if there are none to fall back to.
+        """
+        kept = self._kept.get(run_id)
+        if kept is None:
+            self.keep(run_id, self._refresh(run_id))
+            return self._kept[run_id].credentials
+        if self._is_due(kept):
+            kept.refresh_tried_at = self._clock()
+            self._try_refresh(run_id, kept)
+        return self._kept[run_id].credentials
+
+    def replace_refused(self, run_id: str, cause: CredentialsRefused) -> Credentials:
+        """New credentials because S3 refused these, at most every 30 s. Raises Transient in between (an outage then)."""
+        kept = self._kept[run_id]
+        now = self._clock()
+        pause_s = kept.forced_at + FORCED_PAUSE_S - now
+        if pause_s > 0:
+            raise Transient(
+                f"S3 refuses fresh credentials ({cause.message})", cause="credentials refused", retry_after_s=pause_s
+            ) from cause
+        credentials = self._refresh(run_id)
+        self._kept[run_id] = _Kept(credentials, received_at=now, refresh_tried_at=now, forced_at=now)
+        return credentials
+
+    def _is_due(self, kept: _Kept) -> bool:
+        lifetime_s = kept.credentials.lifetime_s
+        if lifetime_s is None:
+            return False
+        now = self._clock()
+        remaining_s = kept.received_at + lifetime_s - now
+        ahead_s = min(REFRESH_AHEAD_S, lifetime_s * REFRESH_AHEAD_SHARE)
+        return remaining_s < ahead_s and now - kept.refresh_tried_at >= MINIMUM_PAUSE_S
+
+    def _try_refresh(self, run_id: str, kept: _Kept) -> None:
+        try:
+            credentials = self._refresh(run_id)
+        except Transient:
+            return  # S3 decides whether the old ones still work; if not, `replace_refused` is asked
+        self._kept[run_id] = _Kept(
+            credentials, received_at=self._clock(), refresh_tried_at=self._clock(), forced_at=kept.forced_at
+        )

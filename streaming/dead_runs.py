@@ -1,0 +1,98 @@
+"""Runs whose tracker died: ending them, and delivering what they left behind."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from spool import RunState, Spool, directory, machine, reading
+from spool.errors import RunEnded, SpoolError
+from streaming import delivery
+from streaming.clients import Clients
+from streaming.errors import StreamError
+from streaming.feeder import CsvFeeder
+
+FOREIGN_SILENCE_S = 86_400.0  # a run recorded on another machine counts as alive until its last append is this old
+
+log = logging.getLogger(__name__)
+
+
+def end_dead_run(spool: Spool) -> None:
+    """Take over what the dead tracker's CSV still holds, and end the run as failed at the time of its last row."""
+    run = spool.run()
+    if run.state is not RunState.OPEN:
+        return
+    _take_csv_tail(spool, run.csv_path)
+    ended_at = reading.last_append_at(spool.connection) or run.started_at
+    log.warning("run.tracker_died: run %s is ended as failed", spool.path.stem)
+    spool.end(exit_code=None, run_status="failed", ended_at=ended_at)
+
+
+def _take_csv_tail(spool: Spool, csv_path: str | None) -> None:
+    if csv_path is None or not _is_the_runs_csv(spool, Path(csv_path)):
+        return
+    try:
+        CsvFeeder(spool, Path(csv_path)).take()
+    except RunEnded:
+        pass
+    except SpoolError as error:
+        log.error("csv.tail_lost: rows of %s could not be taken over (%s); the file is kept", csv_path, error)
+
+
+def _is_the_runs_csv(spool: Spool, csv_path: Path) -> bool:
+    """Whether a file is what the spool says it is: a spool from elsewhere must not make us read and send other files."""
+    header = spool.first_header()
+    try:
+        status = csv_path.stat()
+        with open(csv_path, "rb") as file:
+            begins_right = header is None or file.read(len(header)) == header
+    except OSError:
+        return False
+    return begins_right and status.st_uid == (machine.current_user() or status.st_uid)
+
+
+class Adoption:
+    """Delivers what runs with the same token left behind, in idle moments. Best effort; a bad run stops no other."""
+
+    def __init__(self, spool_directory: Path, token: str, clients: Clients) -> None:
+        self._directory = spool_directory
+        self._token = token
+        self._clients = clients
+        self._waiting: list[Path] | None = None
+
+    def go_on(self, may_go_on: Callable[[], bool]) -> None:
+        """Deliver until nothing is left, or `may_go_on` says no; the next call continues. Each run is tried once."""
+        if self._waiting is None:
+            self._waiting = directory.spool_paths(self._directory)
+        while self._waiting and may_go_on():
+            path = self._waiting.pop()
+            try:
+                if self._adopt(path, may_go_on) is delivery.Progress.INTERRUPTED:
+                    self._waiting.append(path)
+            except (SpoolError, StreamError) as error:
+                log.warning("run.not_adopted: %s: %s", path.stem, error)
+
+    def _adopt(self, path: Path, may_go_on: Callable[[], bool]) -> delivery.Progress | None:
+        if directory.is_owned(path):
+            return None
+        with directory.ownership(path), closing(Spool(path)) as spool:
+            run = spool.run()
+            if run.state is RunState.FINISHED or run.parked or not spool.is_meant_for(self._token):
+                return None
+            if run.state is RunState.OPEN and not tracker_is_gone(spool):
+                return None
+            log.info("run.adopted: %s", path.stem)
+            end_dead_run(spool)
+            return delivery.deliver(spool, self._clients.service, self._clients.store, may_go_on=may_go_on)
+
+
+def tracker_is_gone(spool: Spool, *, clock: Callable[[], float] = time.time) -> bool:
+    """Whether nobody appends to this run any more, as far as this machine can tell."""
+    run = spool.run()
+    if machine.is_here(run.tracker):
+        return not machine.is_alive(run.tracker)
+    last_at = reading.last_append_at(spool.connection) or run.started_at
+    return bool(clock() - last_at > FOREIGN_SILENCE_S)

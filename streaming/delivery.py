@@ -1,0 +1,209 @@
+"""One cycle of delivery: bring one run as far as it can go now. The story of the product on one screen.
+
+Knows no HTTP, no boto3, no sleep, no thread, no clock. The loop around it (the uploader's, `drain`'s, or one that serves
+a whole directory) owns waiting, stopping and retrying.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Protocol
+
+from spool import Registration, Run, RunState, Segment, SegmentState, Spool, reading
+from spool.errors import SpoolDamaged
+from spool.model import iso_utc
+from streaming import metadata
+from streaming.credentials import Credentials
+from streaming.errors import AlreadyFinished, EverythingRefused, Parked, Refused, RunUnknown, SegmentRefused
+from streaming.segments import compress, object_key
+
+INLINE_MAX_BYTES = 1 << 20
+REFUSALS_BEFORE_REJECTION = 3
+
+
+class Progress(str, Enum):
+    """How far a cycle came."""
+
+    COMPLETE = "complete"
+    WAITING_FOR_ROWS = "waiting for rows"
+    INTERRUPTED = "interrupted"
+
+
+class Service(Protocol):
+    """What delivery needs of the Sentinel API (`streaming.sentinel_api.SentinelApi`)."""
+
+    def register(self, payload: dict[str, Any], *, idempotency_key: str) -> tuple[Registration, Credentials]: ...
+    def finish(self, run_id: str, payload: dict[str, Any]) -> dict[str, Any]: ...
+
+
+class Receipt(Protocol):
+    """The proof that an object is stored."""
+
+    @property
+    def uri(self) -> str: ...
+    @property
+    def etag(self) -> str: ...
+
+
+class Store(Protocol):
+    """What delivery needs of S3 (`streaming.s3_upload.ObjectStore`)."""
+
+    def keep(self, run_id: str, credentials: Credentials) -> None: ...
+    def put(self, run_id: str, uri: str, body: bytes) -> Receipt: ...
+
+
+def deliver(spool: Spool, service: Service, store: Store, *, may_go_on: Callable[[], bool] = lambda: True) -> Progress:
+    """Bring one run as far as it can go now. May be killed at any line, may be repeated from the top.
+
+    `may_go_on` is asked between segments; INTERRUPTED if it says no.
+    Raises Transient (try again later), Unauthorized (nobody can help but the user), Parked (this run needs a person).
+    """
+    run = spool.run()
+    if run.state is RunState.FINISHED:
+        return Progress.COMPLETE
+    if run.parked:
+        raise Parked(run.parked, hint=f"to register it anew run: tracker-stream drain --anew {spool.path.stem}")
+    registration = ensure_registered(spool, service, store)
+    try:
+        if run.state is RunState.ENDED and (csv := _inline_csv(spool)) is not None:
+            if _finish(spool, service, registration, run, inline=csv):
+                return Progress.COMPLETE
+        if not _upload_all(spool, store, registration, may_go_on):
+            return Progress.INTERRUPTED
+        if run.state is not RunState.ENDED:
+            return Progress.WAITING_FOR_ROWS
+        _finish(spool, service, registration, run, uris=spool.sent_uris())
+    except RunUnknown as forgotten:
+        spool.park(f"the service does not know this run any more ({forgotten.message})")
+        raise Parked(str(forgotten)) from forgotten
+    return Progress.COMPLETE
+
+
+def ensure_registered(spool: Spool, service: Service, store: Store) -> Registration:
+    """The run's registration. Killed after the reply: the same Idempotency-Key is sent again."""
+    run = spool.run()
+    if run.registration:
+        return run.registration
+    try:
+        registration, credentials = service.register(metadata.payload(run), idempotency_key=run.spool_id)
+    except Refused as refusal:
+        spool.park(f"the service refuses to register this run ({refusal.message})")
+        raise Parked(str(refusal)) from refusal
+    spool.register(registration)
+    store.keep(registration.run_id, credentials)
+    return registration
+
+
+def _upload_all(spool: Spool, store: Store, registration: Registration, may_go_on: Callable[[], bool]) -> bool:
+    """Upload every segment, in order. One that is refused for good does not hold up the others. False if interrupted."""
+    refused: list[Segment] = []
+    sent_count = 0
+    for segment in spool.seal_pending():  # fixed for good before the first byte leaves
+        if not may_go_on():
+            return False
+        try:
+            _upload(spool, segment, store, registration)
+            sent_count += 1
+        except SegmentRefused as refusal:
+            spool.count_refusal(segment, refusal.message)
+            refused.append(segment)
+    if refused:
+        _judge_refused(spool, store, registration, refused, others_sent=sent_count > 0)
+    return True
+
+
+def _upload(spool: Spool, segment: Segment, store: Store, registration: Registration) -> None:
+    """Killed after the PUT: the same key and the same bytes again."""
+    try:
+        csv = spool.csv(segment)
+    except SpoolDamaged as damage:
+        spool.reject(segment, damage.message)
+        return
+    uri = f"{registration.upload_uri_prefix}/{object_key(segment)}"
+    receipt = store.put(registration.run_id, uri, compress(csv))
+    spool.mark_sent(segment, uri=receipt.uri, etag=receipt.etag)
+
+
+def _judge_refused(
+    spool: Spool, store: Store, registration: Registration, refused: list[Segment], *, others_sent: bool
+) -> None:
+    """Set aside what is refused again and again while the store takes other objects; a general fault parks nothing.
+
+    Raises EverythingRefused as long as something refused is still to be tried again.
+    """
+    patient = [segment for segment in refused if segment.refusal_count + 1 >= REFUSALS_BEFORE_REJECTION]
+    if patient and (others_sent or _takes_a_known_object(spool, store, registration)):
+        for segment in patient:
+            spool.reject(segment, f"refused {segment.refusal_count + 1} times while other objects went through")
+    if len(patient) < len(refused) or spool.segments(SegmentState.SEALED):
+        raise EverythingRefused(f"S3 refuses {len(refused)} segment(s) of this run", cause="refused")
+
+
+def _takes_a_known_object(spool: Spool, store: Store, registration: Registration) -> bool:
+    """Whether the store takes an object now that it has taken before (its repetition is harmless)."""
+    sent = spool.last_sent()
+    if sent is None:
+        return False
+    try:
+        store.put(registration.run_id, sent.uri or "", compress(spool.csv(sent)))
+    except (SegmentRefused, SpoolDamaged):
+        return False
+    return True
+
+
+def _inline_csv(spool: Spool) -> bytes | None:
+    """The whole CSV if it may go with the finish: nothing was sealed yet, it is small, and has one header."""
+    if spool.has_segments():
+        return None
+    waiting = reading.backlog(spool.connection)
+    if waiting.csv_bytes > INLINE_MAX_BYTES:
+        return None
+    try:
+        csv = reading.pending_csv(spool.connection)
+        if csv is not None:
+            csv.decode("utf-8")
+    except (SpoolDamaged, UnicodeDecodeError):
+        return None
+    return csv
+
+
+def _finish(
+    spool: Spool,
+    service: Service,
+    registration: Registration,
+    run: Run,
+    *,
+    inline: bytes | None = None,
+    uris: list[str] | None = None,
+) -> bool:
+    """Tell the service that the run has ended, and record its answer. Killed after the reply: 409 is success.
+
+    False if the service refuses the inline form, which the S3 form may mend. Raises Parked for any other refusal.
+    """
+    try:
+        answer = service.finish(registration.run_id, _finish_payload(run, inline, uris))
+    except AlreadyFinished as finished:
+        answer = {"already_finished": True, "answer": finished.answer[:1000]}
+    except RunUnknown:
+        raise
+    except Refused as refusal:
+        if inline is not None:
+            return False
+        spool.park(f"the service refuses to finish this run ({refusal.message})")
+        raise Parked(str(refusal)) from refusal
+    spool.finish(answer)
+    return True
+
+
+def _finish_payload(run: Run, inline: bytes | None, uris: list[str] | None) -> dict[str, Any]:
+    """Exactly the keys of the wire contract; the same at every repetition."""
+    payload: dict[str, Any] = {
+        "run_status": run.run_status,
+        "finished_at": iso_utc(run.ended_at or run.started_at),
+    }
+    if run.exit_code is not None:
+        payload["exit_code"] = run.exit_code
+    if inline is not None:
+        return {**payload, "data_source": "inline", "data_csv": inline.decode("utf-8")}
+    return {**payload, "data_source": "s3", "data_uris": uris or []}

@@ -1,0 +1,93 @@
+"""What machine and cloud the run is on, found out in a process of its own and in the background.
+
+resource-tracker's discovery asks metadata services that may be silent, and its import is worth megabytes: neither
+belongs in the uploader. The child prints JSON and is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from spool import Spool, machine
+from streaming import config, launch
+from streaming.errors import LaunchFailed
+
+DISCOVERY_TIMEOUT_S = 10.0
+
+
+def describe(spool: Spool) -> None:
+    """Fill in host and cloud of a run whose caller gave none. Takes seconds; finds less rather than fail."""
+    run = spool.run()
+    if run.registration or (run.host_info is not None and run.cloud_info is not None):
+        return
+    found = _ask_child(wants_cloud=run.cloud_info is None)
+    spool.describe(host_info=found.get("host", {}), cloud_info=found.get("cloud", {}))
+
+
+def _ask_child(*, wants_cloud: bool) -> dict[str, Any]:
+    try:
+        child = launch.start("discovery", {"cloud": wants_cloud and _may_discover_cloud()}, log_path=None)
+    except LaunchFailed:
+        return {}
+    try:
+        answer = child.answer() if child.wait(DISCOVERY_TIMEOUT_S) else b""
+        found = json.loads(answer)
+        return found if isinstance(found, dict) else {}
+    except ValueError:
+        return {}
+    finally:
+        child.close()
+
+
+def _may_discover_cloud() -> bool:
+    return os.environ.get(config.DISCOVER_CLOUD, "1").lower() not in ("0", "false", "no", "off")
+
+
+def main(order: dict[str, Any]) -> int:
+    """The child's entry: prints {"host": {...}, "cloud": {...}} with the wire's names."""
+    from resource_tracker.cloud_info import get_cloud_info
+    from resource_tracker.server_info import get_server_info
+
+    found = {"host": _host(get_server_info()), "cloud": _cloud(get_cloud_info()) if order["cloud"] else {}}
+    os.write(1, json.dumps(found).encode())
+    return 0
+
+
+def _host(server: dict[str, Any]) -> dict[str, Any]:
+    """resource-tracker's names as host_* fields; what is not known is left out."""
+    host = {
+        "host_id": machine.host_identity().partition("/")[0],
+        "host_name": machine.host_identity().partition("/")[2],
+        "host_vcpus": server.get("vcpus"),
+        "host_cpu_model": _cpu_model(),
+        "host_memory_mib": server.get("memory_mib"),
+        "host_gpu_model": server.get("gpu_name"),
+        "host_gpu_count": server.get("gpu_count"),
+        "host_gpu_vram_mib": server.get("gpu_memory_mib"),
+    }
+    return {key: value for key, value in host.items() if value not in (None, "")}
+
+
+def _cloud(cloud: dict[str, Any]) -> dict[str, Any]:
+    """resource-tracker's names as cloud_* fields; "unknown" is left out."""
+    named = {
+        "cloud_vendor_id": cloud.get("vendor"),
+        "cloud_region_id": cloud.get("region"),
+        "cloud_instance_type": cloud.get("instance_type"),
+    }
+    return {key: value for key, value in named.items() if value not in (None, "", "unknown")}
+
+
+def _cpu_model() -> str | None:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+    except OSError:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main({"cloud": True}))

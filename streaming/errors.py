@@ -1,0 +1,108 @@
+"""Everything that can go wrong between a spool and the service, as types. Messages never hold a token or a key.
+
+StreamError
+├── BadArgument           the caller's own mistake (also a ValueError); names the value and the remedy
+├── LaunchFailed          a child process could not be started
+├── Transient             worth trying again: carries a cause and the wait that the far end asked for
+│   ├── Unreachable       no route, DNS, refused, reset, timeout, TLS, proxy: nobody answered
+│   ├── Busy              5xx, 429, 409 from S3: somebody answered "not now"
+│   ├── NotTheService     an answer that is not the service's (captive portal, broken JSON, no proof of storage)
+│   ├── ClockSkew         S3 refuses the request's date
+│   └── EverythingRefused S3 refuses every segment: a general fault, nothing is set aside
+├── Unauthorized          the service refuses the token
+├── CredentialsRefused    S3 refuses the STS credentials
+├── Refused               a permanent 4xx; carries status and answer
+│   ├── RunUnknown        404/410: the service does not know the run
+│   ├── AlreadyFinished   409 on finish
+│   └── SegmentRefused    S3 refuses this object for good
+├── Parked                the run waits for a person
+└── GaveUp                the deadline passed; what is left stays in the spool
+"""
+
+from __future__ import annotations
+
+
+class StreamError(Exception):
+    """Base of all errors of this package. `hint` says what a person can do, or is empty."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.hint}" if self.hint else self.message
+
+
+class BadArgument(StreamError, ValueError):
+    """An argument cannot be used."""
+
+
+class LaunchFailed(StreamError):
+    """A child process could not be started."""
+
+
+class Transient(StreamError):
+    """Try again. `cause` is one word for people and programs, `retry_after_s` what the far end asked for, if it did."""
+
+    def __init__(self, message: str, *, cause: str, hint: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.cause = cause
+        self.retry_after_s = retry_after_s
+
+
+class Unreachable(Transient):
+    """Nobody answered."""
+
+
+class Busy(Transient):
+    """The far end answered that it cannot serve now."""
+
+
+class NotTheService(Transient):
+    """Somebody answered, but not what the service or S3 answers."""
+
+
+class ClockSkew(Transient):
+    """This machine's clock is too far from the store's."""
+
+
+class EverythingRefused(Transient):
+    """The store refuses every segment of the run."""
+
+
+class Unauthorized(StreamError):
+    """The token is wrong or revoked."""
+
+
+class CredentialsRefused(StreamError):
+    """S3 refuses the credentials (expired, revoked, unknown, or not allowed)."""
+
+
+class Refused(StreamError):
+    """A permanent refusal. `status` is the HTTP status, `answer` the beginning of the body."""
+
+    def __init__(self, message: str, *, status: int, answer: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.answer = answer
+
+
+class RunUnknown(Refused):
+    """The service does not know this run (any more)."""
+
+
+class AlreadyFinished(Refused):
+    """The run was finished before."""
+
+
+class SegmentRefused(Refused):
+    """The store will never take this object."""
+
+
+class Parked(StreamError):
+    """The run needs a person's decision before it can go on."""
+
+
+class GaveUp(StreamError):
+    """The time for delivery is over."""

@@ -1,0 +1,114 @@
+"""Moving a growing CSV file into the spool: whole lines, from the recorded offset, each batch with its new offset."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from spool import Batch, Spool
+from streaming.lines import LineSplitter
+
+READ_BYTES = 1 << 20
+UPDATE_SHARE = 0.05  # csv_update_fn may take this share of the time at most, between upload cycles
+
+log = logging.getLogger(__name__)
+
+
+class CsvFeeder:
+    """Takes over what a CSV file holds beyond the spool's offset. One user at a time.
+
+    The offset is in the spool, written with the rows it stands for: a feeder that dies and its successor neither lose
+    nor repeat a line.
+    """
+
+    def __init__(self, spool: Spool, csv_path: Path) -> None:
+        self._spool = spool
+        self._path = csv_path
+        self._lines = LineSplitter()
+        self._offset = spool.csv_offset()
+        self._header = spool.last_header() if self._offset else None  # in force at the offset
+        self._is_warned = False
+
+    def take(self, *, is_final: bool = False) -> int:
+        """Append all whole lines that are there. Returns the number of rows.
+
+        `is_final`: the writer has closed the file properly, so an unterminated last line is a row too. Raises
+        SpoolError if the spool cannot take them; the offset stays, and the next call tries again.
+        """
+        row_count = 0
+        try:
+            with open(self._path, "rb") as file:
+                self._notice_replacement(os.fstat(file.fileno()).st_size)
+                while (batches_end := self._next(file.read, file.seek, is_final)) is not None:
+                    row_count += self._append(*batches_end)
+            self._is_warned = False
+        except OSError as error:
+            self._warn_once(error)
+        return row_count
+
+    def _append(self, batches: list[Batch], end: int) -> int:
+        if batches:
+            self._spool.append(batches, csv_offset=self._offset + end)
+        self._offset += end
+        self._header = self._lines.header
+        return sum(batch.row_count for batch in batches)
+
+    def _next(
+        self, read: Callable[[int], bytes], seek: Callable[[int], int], is_final: bool
+    ) -> tuple[list[Batch], int] | None:
+        """The next piece of whole lines, longer than READ_BYTES only if one line is. None at the end."""
+        self._lines.header = self._header  # what a failed append may have read ahead does not count
+        seek(self._offset)
+        piece = read(READ_BYTES)
+        while piece and b"\n" not in piece and (more := read(READ_BYTES)):
+            piece += more
+        ends_unfinished = is_final and piece and not read(1) and not piece.endswith(b"\n")
+        batches, end = self._lines.split(piece + b"\n" if ends_unfinished else piece)
+        return (batches, min(end, len(piece))) if end else None
+
+    def _notice_replacement(self, size: int) -> None:
+        """A file shorter than what was taken from it is a new file: begin at its header."""
+        if size < self._offset:
+            log.warning("csv.replaced: %s is shorter than before; it is read from its beginning", self._path)
+            self._offset = 0
+            self._header = None
+
+    def _warn_once(self, error: OSError) -> None:
+        if not self._is_warned:
+            self._is_warned = True
+            log.warning("csv.unreadable: %s (%s); its rows are taken over when it is back", self._path, error.strerror)
+
+
+class UpdateSchedule:
+    """Calls `csv_update_fn` before each upload cycle, and in between only as often as its cost allows."""
+
+    def __init__(
+        self,
+        update: Callable[[], None] | None,
+        *,
+        upload_interval_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._update = update
+        self._upload_interval_s = upload_interval_s
+        self._clock = clock
+        self._due_at = clock()
+        self._is_warned = False
+
+    def call_if_due(self, *, is_final: bool = False) -> None:
+        """Call it if it is due, or at the end anyway. Its failure is logged once and tried again."""
+        started_at = self._clock()
+        if self._update is None or (started_at < self._due_at and not is_final):
+            return
+        try:
+            self._update()
+            self._is_warned = False
+        except Exception as error:  # noqa: BLE001 - the caller's own function: whatever it raises must not stop the feeder
+            if not self._is_warned:
+                self._is_warned = True
+                log.warning("csv_update.failed: %r; it is called again", error)
+        took_s = self._clock() - started_at
+        self._due_at = started_at + min(self._upload_interval_s, took_s / UPDATE_SHARE)

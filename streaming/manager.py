@@ -1,0 +1,270 @@
+"""StreamingManager: stands in for `resource_tracker.streaming.StreamingManager`, with a spool and a child process.
+
+Source of the signature and its meaning: the public reference of resource-tracker 0.5.0, module `streaming`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import numbers
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from spool import NewRun, SpoolError, directory, machine
+from streaming import config, launch
+from streaming import metadata as run_metadata
+from streaming.errors import BadArgument
+from streaming.feeder import CsvFeeder, UpdateSchedule
+from streaming.lines import LineSplitter
+from streaming.recorder import Delivery, Recorder
+
+log = logging.getLogger(__name__)
+
+
+class RunStatus(Enum):
+    """How a run ended."""
+
+    finished = "finished"
+    failed = "failed"
+
+
+class DataSource(Enum):
+    """How a run's rows reach the service."""
+
+    s3 = "s3"
+    inline = "inline"
+
+
+class StreamingManager:
+    """Streams the rows of one run to the service in the background, and loses none.
+
+    Args:
+        token: Bearer token of the Sentinel API; required.
+        csv_path: The CSV file that grows during the run, header line first; None to use `append`.
+        upload_interval: Seconds between upload cycles; below 1 counts as 1.
+        metadata, host_info, cloud_info: Sent when the run is registered. None for host and cloud: discovered.
+        csv_update_fn: Called without arguments before each upload cycle, to bring the CSV up to date. In between only
+            as often as that takes at most 5 % of the time.
+        spool_dir: Where runs are kept; default `TRACKER_STREAM_DIR`, else the user's state directory.
+        spool_interval: Seconds between two looks at the CSV file.
+        stop_timeout: Seconds that `stop` waits for the delivery.
+        start_method: "spawn", a fresh interpreter, or "fork" (no other threads may run then).
+        s3_endpoint_url, api_url: Where S3 and the service are; default: the environment, else AWS and the public API.
+
+    Raises BadArgument (a ValueError) for arguments that cannot be used.
+    """
+
+    def __init__(
+        self,
+        token: str,
+        csv_path: str | None = None,
+        upload_interval: int = config.UPLOAD_INTERVAL_S,
+        metadata: dict[str, Any] | None = None,
+        host_info: dict[str, Any] | None = None,
+        cloud_info: dict[str, Any] | None = None,
+        csv_update_fn: Callable[[], None] | None = None,
+        *,
+        spool_dir: str | os.PathLike[str] | None = None,
+        spool_interval: float = config.SPOOL_INTERVAL_S,
+        stop_timeout: float = config.STOP_TIMEOUT_S,
+        start_method: str = "spawn",
+        s3_endpoint_url: str | None = None,
+        api_url: str | None = None,
+    ) -> None:
+        self._delivery = Delivery(
+            token=_require_token(token),
+            api_url=config.api_url(api_url),
+            s3_endpoint_url=config.s3_endpoint_url(s3_endpoint_url),
+            upload_interval_s=max(1.0, _require_number(upload_interval, "upload_interval")),
+            linger_s=config.linger_s(),
+            start_method=start_method,
+        )
+        self._csv_path = None if csv_path is None else Path(csv_path).absolute()
+        self._metadata = run_metadata.jsonable(metadata) or {}
+        self._host_info = run_metadata.jsonable(host_info)
+        self._cloud_info = run_metadata.jsonable(cloud_info)
+        self._updates = UpdateSchedule(csv_update_fn, upload_interval_s=self._delivery.upload_interval_s)
+        self._spool_dir = Path(spool_dir).expanduser().absolute() if spool_dir is not None else None
+        self._spool_interval_s = max(0.05, _require_number(spool_interval, "spool_interval"))
+        self._stop_timeout_s = max(0.0, _require_number(stop_timeout, "stop_timeout"))
+        self._recorder: Recorder | None = None
+        self._feeder: CsvFeeder | None = None
+        self._lines = LineSplitter()
+        self._append_lock = threading.Lock()
+        self._feeding = threading.Lock()
+        self._feed_problem = ""
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._answer: dict[str, Any] | None = None
+
+    def start(self) -> None:
+        """Create the run's spool and start the uploader. Never touches the network; a second call does nothing.
+
+        Raises BadArgument, or DirectoryUnusable if the spool directory cannot be used.
+        """
+        if self._recorder is not None:
+            return
+        launch.require_start_method(self._delivery.start_method)
+        new = NewRun(
+            tracker=machine.identify(os.getpid()),
+            started_at=time.time(),
+            token=self._delivery.token,
+            metadata=self._metadata,
+            host_info=self._host_info,
+            cloud_info=self._cloud_info,
+            csv_path=None if self._csv_path is None else str(self._csv_path),
+            api_url=self._delivery.api_url,
+            s3_endpoint_url=self._delivery.s3_endpoint_url,
+            upload_interval_s=self._delivery.upload_interval_s,
+        )
+        self._recorder = Recorder.start(self._spool_dir or directory.default_directory(), new, self._delivery)
+        if self._csv_path is not None:
+            self._feeder = CsvFeeder(self._recorder.spool, self._csv_path)
+        self._thread = threading.Thread(target=self._feed_until_stopped, name="tracker-stream-feeder", daemon=True)
+        self._thread.start()
+        atexit.register(self._stop_at_exit)
+
+    def append(self, csv: bytes) -> None:
+        """Append whole CSV lines, the header line first (and again, or another one, whenever it changes).
+
+        Durable when this returns. Raises BadArgument before `start`, or for an unfinished last line, and SpoolError if
+        the spool cannot take the lines now: then none of them is in it.
+        """
+        if self._recorder is None or not self._recorder.is_ours:
+            raise BadArgument("append was called before start, or in a forked copy", hint="call start() first")
+        if not csv.endswith(b"\n"):
+            raise BadArgument("append takes whole lines", hint="end the last line with a newline")
+        with self._append_lock:
+            header = self._lines.header
+            batches, _ = self._lines.split(csv)
+            try:
+                if batches:
+                    self._recorder.append(batches)
+            except BaseException:
+                self._lines.header = header
+                raise
+
+    def stop(self, exit_code: int = 0, run_status: RunStatus | str = RunStatus.finished) -> dict[str, Any]:
+        """Feed the last rows, record the run's end, let the uploader deliver, return the service's answer to finish.
+
+        Returns {} with one warning if that takes longer than `stop_timeout`: the rows are safe, and delivered later.
+        Before `start` it does nothing and returns {}; a second call returns the first one's answer.
+        """
+        return self._stop(exit_code, _status_text(run_status), self._stop_timeout_s)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the uploader process runs."""
+        return self._recorder is not None and self._recorder.is_uploader_alive
+
+    @property
+    def run_id(self) -> str | None:
+        """The service's id of the run; None until it is registered."""
+        registration = self._ask(lambda recorder: recorder.spool.run().registration)
+        return registration.run_id if registration else None
+
+    @property
+    def uploaded_uris(self) -> list[str]:
+        """`s3://` URIs of all objects uploaded so far, in order."""
+        return self._ask(lambda recorder: recorder.spool.sent_uris()) or []
+
+    def wait_until_registered(self, timeout_s: float) -> str | None:
+        """The run's id as soon as it is registered, None after `timeout_s` seconds."""
+        give_up_at = time.monotonic() + timeout_s
+        while (run_id := self.run_id) is None and time.monotonic() < give_up_at:
+            time.sleep(0.05)
+        return run_id
+
+    def _ask(self, question: Callable[[Recorder], Any]) -> Any:
+        """An answer from the spool while it is open; None otherwise, and in a forked copy."""
+        recorder = self._recorder
+        return question(recorder) if recorder is not None and recorder.is_ours else None
+
+    def _feed_until_stopped(self) -> None:
+        while not self._stopping.wait(self._spool_interval_s):
+            with self._feeding:
+                self._feed()
+            with suppress(SpoolError):
+                self._ask(Recorder.tend)
+
+    def _feed(self, *, is_final: bool = False) -> None:
+        """One look at the CSV. A spool that cannot take rows now is told once; the file keeps them."""
+        self._updates.call_if_due(is_final=is_final)
+        if self._feeder is None:
+            return
+        try:
+            self._feeder.take(is_final=is_final)
+            self._feed_problem = ""
+        except SpoolError as error:
+            if self._feed_problem != error.message:
+                self._feed_problem = error.message
+                log.warning("spool.unavailable: %s; rows stay in %s and are taken over later", error, self._csv_path)
+
+    def _stop(self, exit_code: int | None, run_status: str, timeout_s: float) -> dict[str, Any]:
+        recorder = self._recorder
+        if recorder is None or not recorder.is_ours:
+            return {}
+        if self._answer is not None:
+            return self._answer
+        self._answer = {}
+        ended_at = time.time()
+        atexit.unregister(self._stop_at_exit)
+        self._feed_last(timeout_s)
+        try:
+            recorder.end(exit_code=exit_code, run_status=run_status, ended_at=ended_at)
+            self._answer = recorder.wait_finished(ended_at + timeout_s - time.time()) or {}
+            if not self._answer:
+                log.warning("run.waiting: not delivered within %g s: %s", timeout_s, recorder.waiting_text())
+        except SpoolError as error:
+            log.warning("spool.unavailable: the end of the run could not be recorded (%s)", error)
+        return self._answer
+
+    def _feed_last(self, timeout_s: float) -> None:
+        """Take over the last rows, unless the feeder hangs in the caller's `csv_update_fn`."""
+        self._stopping.set()
+        if not self._feeding.acquire(timeout=timeout_s):
+            log.warning(
+                "csv_update.hangs: csv_update_fn did not return; rows it has not written yet are not in the run"
+            )
+            return
+        try:
+            self._feed(is_final=True)
+        finally:
+            self._feeding.release()
+
+    def _stop_at_exit(self) -> None:
+        """The program ends without `stop`: by return, sys.exit (exit code unknown), or an exception (failed)."""
+        has_failed = getattr(sys, "last_value", None) is not None and not hasattr(sys, "ps1")
+        self._stop(1 if has_failed else None, "failed" if has_failed else "finished", config.EXIT_TIMEOUT_S)
+
+
+def _require_token(token: object) -> str:
+    if isinstance(token, str) and token.strip() and token.isprintable():
+        return token.strip()
+    what = "empty" if not token else "not a printable text"
+    raise BadArgument(f"the token is {what}", hint=f"give the token of the Sentinel API, e.g. from {config.TOKEN}")
+
+
+def _require_number(value: object, name: str) -> float:
+    number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    if math.isfinite(number):
+        return number
+    raise BadArgument(f"{name}={value!r} is not a number of seconds", hint="give a number, e.g. 60")
+
+
+def _status_text(run_status: object) -> str:
+    """ "finished" or "failed", from any enum with such a value (resource-tracker passes its own) or the text itself."""
+    text = getattr(run_status, "value", run_status)
+    if text in ("finished", "failed"):
+        return str(text)
+    log.warning("run_status.unknown: %r is sent as 'failed'", text)
+    return "failed"

@@ -1,0 +1,42 @@
+"""What is told about a run when it is registered: the wire's names, checked and cleaned. Pure."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from spool import Run
+
+IDENTIFYING = ("host_id", "host_name", "host_ip")
+
+
+def payload(run: Run) -> dict[str, Any]:
+    """The flat body of POST /runs: metadata, host_* and cloud_*; keys with value None are left out."""
+    host_info = run.host_info or {}
+    if not os.environ.get("TRACKER_SEND_HOST_IDENTITY"):
+        host_info = {key: value for key, value in host_info.items() if key not in IDENTIFYING}
+    merged = {**run.metadata, **host_info, **(run.cloud_info or {})}
+    known = {key: value for key, value in merged.items() if value is not None}
+    if "command" in known:
+        known["command"] = command_text(known["command"])
+    return known
+
+
+def command_text(command: str | list[str]) -> str:
+    """A command as the wire wants it: a string that holds a JSON array."""
+    return json.dumps(_words(command) if isinstance(command, str) else list(command))
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:  # an unbalanced quote: keep the text whole
+        return [command]
+
+
+def jsonable(mapping: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A copy that JSON can hold: what it cannot hold becomes its text."""
+    return None if mapping is None else json.loads(json.dumps(dict(mapping), default=str))

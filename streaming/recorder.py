@@ -1,0 +1,147 @@
+"""One run being recorded by this process: its spool, and the uploader that is kept alive beside it.
+
+What the StreamingManager and the tracker have in common. Without a token there is no uploader: rows stay in the spool.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spool import Batch, NewRun, RunState, Spool, directory, reading
+from streaming import launch
+from streaming.errors import LaunchFailed
+
+RESTART_FIRST_S = 1.0
+RESTART_MAX_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """How the uploader is to deliver this run. The token is held in memory only."""
+
+    token: str | None
+    api_url: str
+    s3_endpoint_url: str | None
+    upload_interval_s: float
+    linger_s: float
+    start_method: str = "spawn"
+
+    def order(self, spool_path: Path) -> dict[str, Any]:
+        """The uploader's order, sent through a pipe."""
+        return {
+            "spool_path": str(spool_path),
+            "token": self.token,
+            "api_url": self.api_url,
+            "s3_endpoint_url": self.s3_endpoint_url,
+            "upload_interval_s": self.upload_interval_s,
+            "linger_s": self.linger_s,
+            "log_level": logging.getLogger("streaming").getEffectiveLevel(),
+        }
+
+
+class Recorder:
+    """Append, end, wait for delivery. Belongs to the process that made it: a forked copy does nothing."""
+
+    def __init__(self, spool: Spool, delivery: Delivery, uploader: launch.Child | None) -> None:
+        self.spool = spool
+        self._delivery = delivery
+        self._uploader = uploader
+        self._pid = os.getpid()
+        self._restart_pause_s = RESTART_FIRST_S
+        self._restart_at = time.monotonic() + RESTART_FIRST_S
+
+    @classmethod
+    def start(cls, spool_directory: Path, new: NewRun, delivery: Delivery) -> Recorder:
+        """Create the spool and start the uploader. Never waits for the network.
+
+        Raises SpoolError where the directory cannot be used. An uploader that cannot be started is only warned of:
+        the rows are safe, and it is tried again.
+        """
+        spool = Spool.create(spool_directory, new)
+        if delivery.token is None:
+            return cls(spool, delivery, None)
+        if delivery.start_method == "fork":
+            spool.close()  # no SQLite connection crosses the fork
+        uploader = _start_uploader(spool.path, delivery, delivery.start_method)
+        if delivery.start_method == "fork":
+            spool = Spool(spool.path)
+        return cls(spool, delivery, uploader)
+
+    @property
+    def is_ours(self) -> bool:
+        """False in a forked copy of the process that started the run."""
+        return self._pid == os.getpid()
+
+    @property
+    def is_uploader_alive(self) -> bool:
+        return self.is_ours and self._uploader is not None and self._uploader.is_alive()
+
+    def append(self, batches: list[Batch]) -> None:
+        """Durable when this returns. Makes room from what is already in S3 if the disk is full. Raises SpoolError."""
+        self.spool.append(batches)
+
+    def tend(self) -> None:
+        """Start another uploader if it died, with growing pauses. To be called about once a second."""
+        if self._delivery.token is None or self.is_uploader_alive or time.monotonic() < self._restart_at:
+            return
+        if self.spool.run().state is RunState.FINISHED:
+            return
+        self._start_another()
+
+    def _start_another(self) -> None:
+        log.warning("uploader.restarted: the uploader of run %s was gone", self.spool.path.stem)
+        if self._uploader is not None:
+            self._uploader.close()
+        self._uploader = _start_uploader(self.spool.path, self._delivery, "spawn")
+        self._restart_at = time.monotonic() + self._restart_pause_s
+        self._restart_pause_s = min(RESTART_MAX_S, self._restart_pause_s * 2)
+
+    def end(self, *, exit_code: int | None, run_status: str, ended_at: float) -> None:
+        """Record the end of the run and tell the uploader."""
+        self.spool.end(exit_code=exit_code, run_status=run_status, ended_at=ended_at)
+        if self._uploader is not None and self._uploader.is_alive():
+            self._uploader.tell(b"ended")
+        elif self._delivery.token is not None:
+            self._start_another()
+
+    def wait_finished(self, timeout_s: float) -> dict[str, Any] | None:
+        """The service's answer to finish, None if it did not come within `timeout_s` seconds."""
+        if self._uploader is not None:
+            self._uploader.wait(timeout_s)
+        return self.spool.run().finish_answer
+
+    def waiting_text(self) -> str:
+        """One sentence: how many rows wait where, and which command delivers them."""
+        waiting = reading.backlog(self.spool.connection).row_count
+        return (
+            f"{waiting} row(s) of run {self.spool.path.stem} wait in {self.spool.path.parent}; "
+            f"deliver them with: tracker-stream drain {self.spool.path.stem}"
+        )
+
+    def close(self) -> None:
+        """Release the spool and the pipes; the uploader goes on by itself."""
+        if not self.is_ours:
+            return
+        if self._uploader is not None:
+            self._uploader.close()
+        self.spool.close()
+
+
+def _start_uploader(spool_path: Path, delivery: Delivery, method: str) -> launch.Child | None:
+    try:
+        return launch.start(
+            "uploader",
+            delivery.order(spool_path),
+            log_path=spool_path.with_suffix(directory.LOG_SUFFIX),
+            method=method,
+        )
+    except LaunchFailed as error:
+        log.warning("uploader.not_started: %s", error)
+        return None

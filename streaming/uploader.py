@@ -1,0 +1,136 @@
+"""The uploader: the child process that delivers one run while it is recorded, and what dead runs left behind.
+
+A loop around `delivery.deliver` that owns waiting, stopping and retrying. May be killed anywhere: the tracker starts
+another, and delivery goes on from what the spool says.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from spool import RunState, Spool, directory, machine, reading
+from spool.errors import Owned, SpoolError
+from streaming import delivery, discovery
+from streaming.clients import Clients
+from streaming.dead_runs import Adoption, end_dead_run
+from streaming.errors import GaveUp, StreamError
+from streaming.retry import persistently
+from streaming.watch import Watch
+
+SUSPENDED_S = 60.0  # a wait that took this much longer than asked: the machine slept
+
+log = logging.getLogger(__name__)
+
+
+def main(order: dict[str, Any]) -> int:
+    """The child's entry. Exit codes: 0 done or another uploader works, 3 something is left, 1 a defect."""
+    start_logging(int(order["log_level"]))
+    spool_path = Path(order["spool_path"])
+    try:
+        with directory.ownership(spool_path), closing(Spool(spool_path)) as spool:
+            return _deliver_own_run(spool, order)
+    except Owned as owned:
+        log.info("uploader.not_needed: %s", owned.message)
+        return 0
+    except (SpoolError, StreamError) as error:
+        log.error("uploader.stopped: %s", error)
+        return 3
+
+
+def start_logging(level: int) -> None:
+    """Our own lines to stderr, which is the run's log file."""
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
+
+
+def _deliver_own_run(spool: Spool, order: dict[str, Any]) -> int:
+    watch = Watch(orders=0, tracker=spool.run().tracker)
+    watch.listen()
+    clients = Clients.connect(order["token"], api_url=order["api_url"], s3_endpoint_url=order["s3_endpoint_url"])
+    adoption = Adoption(spool.path.parent, order["token"], clients)
+    loop = _Loop(spool, clients, watch, adoption, linger_s=order["linger_s"])
+    try:
+        loop.run(upload_interval_s=order["upload_interval_s"])
+    except GaveUp as end:
+        log.warning("uploader.gave_up: %s (%d row(s))", end.message, reading.backlog(spool.connection).row_count)
+        return 3
+    _say_done()
+    adoption.go_on(watch.has_time)
+    return 0
+
+
+def _say_done() -> None:
+    """Close the pipe that tells the tracker that its run is delivered: whatever follows is for other runs."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+class _Loop:
+    """Cycles of delivery for a run whose tracker may be alive: register at once, then upload at every interval."""
+
+    def __init__(self, spool: Spool, clients: Clients, watch: Watch, adoption: Adoption, *, linger_s: float) -> None:
+        self._spool = spool
+        self._clients = clients
+        self._watch = watch
+        self._adoption = adoption
+        self._linger_s = linger_s
+
+    def run(self, *, upload_interval_s: float) -> None:
+        """Until the run is delivered. Raises GaveUp when the time is over, Parked if the run needs a person."""
+        next_upload_at = machine.seconds_since_boot() + upload_interval_s
+        discovery.describe(self._spool)
+        self._persistently(self._register)
+        while True:
+            self._adoption.go_on(partial(self._is_idle_before, next_upload_at))
+            self._wait_until(next_upload_at)
+            next_upload_at = max(next_upload_at, machine.seconds_since_boot()) + upload_interval_s
+            if self._persistently(self._deliver) is delivery.Progress.COMPLETE:
+                return
+
+    def wait(self, seconds: float) -> None:
+        """The pause of the retry policy: afterwards, look at the tracker and drop what a suspension broke."""
+        began_at = machine.seconds_since_boot()
+        self._watch.wait(seconds)
+        if machine.seconds_since_boot() - began_at > seconds + SUSPENDED_S:
+            self._clients.reset()
+
+    def _is_idle_before(self, at: float) -> bool:
+        return machine.seconds_since_boot() < at and self._spool.run().state is RunState.OPEN
+
+    def _wait_until(self, at: float) -> None:
+        if self._spool.run().state is RunState.OPEN:
+            self.wait(max(0.0, at - machine.seconds_since_boot()))
+
+    def _persistently(self, step: Any) -> Any:
+        return persistently(step, pause=self, report=self._report, progress=self._sent_count)
+
+    def _register(self) -> None:
+        self._look_at_tracker()
+        delivery.ensure_registered(self._spool, self._clients.service, self._clients.store)
+
+    def _deliver(self) -> delivery.Progress:
+        self._look_at_tracker()
+        return delivery.deliver(self._spool, self._clients.service, self._clients.store)
+
+    def _look_at_tracker(self) -> None:
+        """End a run whose tracker is gone; from its end on, delivery is bounded in time."""
+        if self._watch.tracker_has_died():
+            end_dead_run(self._spool)
+            self._watch.forget_tracker()
+        if self._spool.run().state is not RunState.OPEN:
+            self._watch.limit(self._linger_s)
+
+    def _sent_count(self) -> int:
+        return len(self._spool.sent_uris())
+
+    def _report(self, problem: str | None) -> None:
+        if problem:
+            log.warning("delivery.delayed: %s", problem)
+        self._spool.note_problem(problem)

@@ -1,0 +1,83 @@
+"""What both doors need to know of HTTP: why nobody answered, when to come back, how much of an answer to read."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+
+from urllib3 import exceptions as urllib3_errors
+
+from streaming.deadline import DeadlinePassed
+from streaming.errors import NotTheService
+
+# The first that fits somewhere in the chain of causes: from the specific to the general.
+_CAUSES: tuple[tuple[str, tuple[type[BaseException], ...]], ...] = (
+    ("DNS", (socket.gaierror, urllib3_errors.NameResolutionError)),
+    ("TLS", (ssl.SSLError, urllib3_errors.SSLError)),
+    ("proxy", (urllib3_errors.ProxyError,)),
+    ("timeout", (DeadlinePassed, TimeoutError, urllib3_errors.TimeoutError)),
+    ("refused", (ConnectionRefusedError,)),
+    ("connection lost", (ConnectionError, urllib3_errors.ProtocolError)),
+    ("no route", (OSError,)),
+)
+
+
+def cause_of(error: BaseException) -> str:
+    """One or two words for people on why nobody answered: DNS, TLS, proxy, timeout, refused, connection lost."""
+    links = list(_chain(error))
+    for word, kinds in _CAUSES:
+        if any(isinstance(link, kinds) and not _is_wrapper(link) for link in links):
+            return word
+    return "no connection"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and all that it wraps, by any of the ways in which requests, urllib3 and botocore wrap."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        link = waiting.pop()
+        if not isinstance(link, BaseException) or id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        waiting += [getattr(link, "reason", None), getattr(link, "original_error", None), link.__cause__]
+        waiting += [link.__context__, *(part for part in link.args if isinstance(part, BaseException))]
+        waiting.append(getattr(link, "kwargs", {}).get("error"))
+
+
+def _is_wrapper(link: BaseException) -> bool:
+    """requests' own exceptions are OSErrors without a number: they say nothing, what they wrap does."""
+    return type(link).__module__.startswith("requests")
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Seconds to wait by a Retry-After header (seconds or HTTP date); None if absent or unreadable."""
+    if value is None:
+        return None
+    if value.strip().isascii() and value.strip().isdigit():
+        return float(value.strip()[:9])
+    at = http_date(value)
+    return None if at is None else max(0.0, (at - datetime.now(timezone.utc)).total_seconds())
+
+
+def http_date(value: str | None) -> datetime | None:
+    """An HTTP date as aware UTC, None if absent or unreadable."""
+    try:
+        at = parsedate_to_datetime(value or "")
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return at if at.tzinfo else at.replace(tzinfo=timezone.utc)
+
+
+def read_capped(parts: Iterable[bytes], max_bytes: int) -> bytes:
+    """All parts of an answer joined. Raises NotTheService past `max_bytes`."""
+    content = bytearray()
+    for part in parts:
+        content += part
+        if len(content) > max_bytes:
+            raise NotTheService(f"the answer is larger than {max_bytes >> 20} MiB", cause="unexpected answer")
+    return bytes(content)
