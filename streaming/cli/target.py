@@ -1,0 +1,306 @@
+"""`tracker-stream target`: a Sentinel-compatible service with a real S3, on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import os
+import shlex
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import platformdirs
+
+if TYPE_CHECKING:
+    from streaming.target.control import Status
+    from streaming.target.directory import TargetDirectory
+    from streaming.target.embedded import EmbeddedTarget
+    from streaming.target.settings import S3Settings
+
+_DEFAULT_PORT = 8742
+_DEFAULT_LIFETIME_S = 3600
+_ANY_ROLE_ARN = "arn:aws:iam::000000000000:role/uploader"  # MinIO takes any; AWS needs a real one
+
+
+def _default_directory() -> Path:
+    return platformdirs.user_state_path("tracker-stream") / "target"
+
+
+def _directory_option(command: Any) -> Any:
+    return click.option(
+        "--dir",
+        "directory",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=_default_directory,
+        envvar="TRACKER_STREAM_TARGET_DIR",
+        show_envvar=True,
+        help="Where the target keeps everything.  [default: target/ in the user's state directory]",
+    )(command)
+
+
+@click.group()
+def target() -> None:
+    """A service to deliver to, on this machine: a Sentinel-compatible API and a real S3."""
+
+
+@target.command()
+@_directory_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address that the API binds.")
+@click.option("--port", type=click.IntRange(0, 65535), default=_DEFAULT_PORT, show_default=True, help="0: a free one.")
+@click.option(
+    "--credential-lifetime",
+    type=click.IntRange(1, 43_200),
+    default=_DEFAULT_LIFETIME_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="Lifetime of upload credentials. Below 900 only the embedded S3 enforces it.",
+)
+@click.option(
+    "--s3-endpoint", metavar="URL", help="Use this S3 instead of the embedded one (keys: AWS_ACCESS_KEY_ID ...)."
+)
+@click.option("--s3-region", default="us-east-1", show_default=True)
+@click.option("--s3-bucket", metavar="NAME", help="Its bucket; given without --s3-endpoint, AWS is used.")
+@click.option("--s3-role-arn", default=_ANY_ROLE_ARN, show_default=True, help="Role to assume for upload credentials.")
+@click.option("--foreground", is_flag=True, help="Stay until Ctrl-C or SIGTERM, then end everything.")
+def up(foreground: bool, directory: Path, **options: Any) -> None:
+    """Start the target, in the background unless told otherwise, and return when it takes requests."""
+    from streaming.target.directory import TargetDirectory
+
+    with _errors_for_people():
+        place = TargetDirectory(directory)
+        place.prepare()
+        with place.locked():
+            status = _already_up(place)
+            made = None if status else _start(place, detach=not foreground, **options)
+            status = status or _record(made)
+        _say_where(status)
+        if made and foreground:
+            _stay(made)
+
+
+@target.command()
+@_directory_option
+def down(directory: Path) -> None:
+    """End the processes that `up` started, and nothing else. Runs and objects are kept."""
+    from streaming.target.control import bring_down
+    from streaming.target.directory import TargetDirectory
+
+    with _errors_for_people():
+        place = TargetDirectory(directory)
+        if not place.path.is_dir():
+            click.echo("No target has run there.")
+            return
+        with place.locked():
+            click.echo("The target is down." if bring_down(place) else "The target was not up.")
+
+
+@target.command()
+@_directory_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(directory: Path, as_json: bool) -> None:
+    """Say what runs. Exit code 0 if the target takes requests, 1 if not."""
+    from streaming.target.control import read_status
+    from streaming.target.directory import TargetDirectory
+
+    with _errors_for_people():
+        found = read_status(TargetDirectory(directory))
+        report: dict[str, Any] = found.as_json() if found else {"up": False, "processes": {}}
+    click.echo(json.dumps(report) if as_json else _status_text(report, directory))
+    raise SystemExit(0 if report["up"] else 1)
+
+
+@target.command()
+@_directory_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def env(directory: Path, as_json: bool) -> None:
+    """Print the exports that a shell needs: eval "$(tracker-stream target env)"."""
+    from streaming.target.control import running
+    from streaming.target.directory import TargetDirectory
+
+    with _errors_for_people():
+        environment = running(TargetDirectory(directory)).environment
+    if as_json:
+        click.echo(json.dumps(environment))
+        return
+    for name, value in environment.items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+
+
+@target.group()
+def token() -> None:
+    """Named bearer tokens. Each sees its own runs only."""
+
+
+@token.command("add")
+@_directory_option
+@click.argument("name")
+def token_add(directory: Path, name: str) -> None:
+    """Make a token and print it, this once: only its hash is kept."""
+    with _errors_for_people():
+        click.echo(_tokens(directory).add(name))
+
+
+@token.command("list")
+@_directory_option
+def token_list(directory: Path) -> None:
+    """List the tokens' names."""
+    with _errors_for_people():
+        for entry in _tokens(directory).list():
+            state = f"revoked {entry.revoked_at}" if entry.revoked_at else "valid"
+            click.echo(f"{entry.name}\tmade {entry.created_at}\t{state}")
+
+
+@token.command("revoke")
+@_directory_option
+@click.argument("name")
+def token_revoke(directory: Path, name: str) -> None:
+    """Refuse the token from now on. Its runs are kept."""
+    with _errors_for_people():
+        _tokens(directory).revoke(name)
+        click.echo(f"The token {name!r} is refused from now on.")
+
+
+def _tokens(directory: Path) -> Any:
+    from streaming.target.database import TargetDatabase
+    from streaming.target.directory import TargetDirectory
+    from streaming.target.tokens import TokenStore
+
+    place = TargetDirectory(directory)
+    place.prepare()
+    return TokenStore(TargetDatabase(place.database))
+
+
+def _already_up(place: TargetDirectory) -> Status | None:
+    """The running target; what is left of one that lost a process is ended."""
+    from streaming.target.control import bring_down, read_status
+
+    status = read_status(place)
+    if status and status.is_answering():
+        return status
+    bring_down(place)
+    return None
+
+
+def _start(place: TargetDirectory, *, detach: bool, **options: Any) -> EmbeddedTarget:
+    from streaming.target.embedded import EmbeddedTarget
+
+    made = EmbeddedTarget(
+        place.path,
+        host=options["host"],
+        port=options["port"],
+        credential_lifetime_s=options["credential_lifetime"],
+        s3=_other_s3(options),
+        detach=detach,
+    )
+    _warn_if_exposed(options["host"], own_s3=made.s3_is_embedded)
+    made.start()
+    return made
+
+
+def _record(made: EmbeddedTarget | None) -> Status:
+    from streaming.target.control import record
+
+    assert made is not None
+    return record(made)
+
+
+def _other_s3(options: dict[str, Any]) -> S3Settings | None:
+    """The S3 of the options with the keys of the environment; None means the embedded one."""
+    from streaming.target.settings import DEFAULT_BUCKET, S3Settings
+
+    if not options["s3_endpoint"] and not options["s3_bucket"]:
+        return None
+    return S3Settings(
+        bucket=options["s3_bucket"] or DEFAULT_BUCKET,
+        role_arn=options["s3_role_arn"],
+        access_key=_needed_variable("AWS_ACCESS_KEY_ID"),
+        secret_key=_needed_variable("AWS_SECRET_ACCESS_KEY"),
+        session_token=os.environ.get("AWS_SESSION_TOKEN"),
+        endpoint_url=options["s3_endpoint"],
+        region=options["s3_region"],
+    )
+
+
+def _needed_variable(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise click.UsageError(f"--s3-endpoint and --s3-bucket need {name} in the environment.")
+    return value
+
+
+def _warn_if_exposed(host: str, *, own_s3: bool) -> None:
+    if _is_loopback(host):
+        return
+    click.echo(
+        f"Warning: {host} is not a loopback address. Whoever reaches it can try tokens, and tokens and rows travel there "
+        "unencrypted (plain HTTP): put it behind a TLS proxy or keep it in a network you trust.",
+        err=True,
+    )
+    if own_s3:
+        click.echo(
+            "Warning: the embedded S3 stays on loopback, so other machines can register runs but upload no objects. "
+            "Give them an S3 they reach with --s3-endpoint.",
+            err=True,
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _say_where(status: Status) -> None:
+    click.echo(f"The target is up: {status.api_url} (bound to {status.host}, process {status.api.command.pid})")
+    if status.s3:
+        endpoint = status.environment["SENTINEL_S3_ENDPOINT_URL"]
+        click.echo(f"S3 is SeaweedFS: {endpoint} (loopback only, process {status.s3.command.pid})")
+    click.echo('Next: eval "$(tracker-stream target env)"')
+
+
+def _status_text(report: dict[str, Any], directory: Path) -> str:
+    lines = [f"{'up' if report['up'] else 'down'}: {directory}"]
+    lines += [f"  {key}: {report[key]}" for key in ("api_url", "s3_endpoint_url", "bucket") if report.get(key)]
+    for name, process in report["processes"].items():
+        lines.append(f"  {name}: process {process['pid']} {'runs' if process['running'] else 'has ended'}")
+    return "\n".join(lines)
+
+
+def _stay(made: EmbeddedTarget) -> None:
+    """Until a signal comes or a process of the target ends; then end everything."""
+    import threading
+
+    asked_to_end = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: asked_to_end.set())
+    try:
+        while not asked_to_end.wait(0.5) and made.is_running():
+            pass
+    finally:
+        made.stop()
+        made.directory.forget_state()
+    if not asked_to_end.is_set():
+        raise click.ClickException(
+            f"A process of the target has ended, by `target down` or by itself: see the logs in {made.directory.path}."
+        )
+
+
+@contextlib.contextmanager
+def _errors_for_people() -> Iterator[None]:
+    try:
+        from streaming.target.errors import TargetError
+    except ImportError as exc:
+        raise click.ClickException(f"{exc.name} is missing: install tracker-stream[target].") from exc
+    try:
+        yield
+    except TargetError as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+if __name__ == "__main__":
+    target()

@@ -1,0 +1,73 @@
+"""The FastAPI application: its parts, and how errors look."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from . import sentinel
+from .bodies import BodyLimits
+from .database import TargetDatabase
+from .errors import StoreUnavailable
+from .issuer import CredentialIssuer
+from .objects import ObjectStore
+from .runs import RunStore
+from .settings import ApiSettings
+from .tokens import TokenStore
+
+_RETRY_AFTER_S = 5
+_BODY_VARIANTS = {"inline", "s3"}
+
+
+def create_app(settings: ApiSettings, *, limits: BodyLimits | None = None) -> FastAPI:
+    """The whole service over one directory and one S3."""
+    app = FastAPI(title="tracker-stream target", version="1", docs_url=None, redoc_url=None, lifespan=_lifespan)
+    database = TargetDatabase(Path(settings.directory) / "target.db")
+    app.state.settings = settings
+    app.state.limits = limits or BodyLimits()
+    app.state.tokens = TokenStore(database)
+    app.state.runs = RunStore(database)
+    app.state.objects = ObjectStore(settings.s3)
+    app.state.issuer = CredentialIssuer(settings.s3, lifetime_s=settings.credential_lifetime_s)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(StoreUnavailable, _answer_unavailable)
+    app.include_router(sentinel.router)
+    app.get("/health", include_in_schema=False)(_health)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    app.state.objects.close()
+    app.state.issuer.close()
+
+
+async def _health(request: Request) -> dict[str, str]:
+    return {"status": "ok", "instance": request.app.state.settings.instance}
+
+
+async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
+    """422 in FastAPI's form, without echoing what was sent."""
+    assert isinstance(error, RequestValidationError)
+    return JSONResponse({"detail": [_public(detail) for detail in error.errors()]}, 422)
+
+
+def _public(detail: dict[str, Any]) -> dict[str, Any]:
+    """The place is the caller's own: which variant of the body was tried is none of it."""
+    where = list(detail["loc"])
+    if len(where) > 2 and where[0] == "body" and where[1] in _BODY_VARIANTS:
+        del where[1]
+    return {"type": detail["type"], "loc": where, "msg": detail["msg"]}
+
+
+async def _answer_unavailable(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse(
+        {"detail": f"The object store does not answer: {error}"}, 503, {"Retry-After": str(_RETRY_AFTER_S)}
+    )

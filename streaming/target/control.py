@@ -1,0 +1,108 @@
+"""Bring the target up in the background, see what runs, and end exactly what was started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .api_process import is_answering
+from .directory import TargetDirectory
+from .embedded import EmbeddedTarget
+from .errors import NotRunning
+from .guarded import Guarded
+from .settings import ApiSettings, S3Settings
+
+
+@dataclass(frozen=True)
+class Status:
+    """What was recorded of a target, and what of it runs now. `s3` None: the S3 is not ours to run."""
+
+    api: Guarded
+    s3: Guarded | None
+    api_url: str
+    environment: dict[str, str]
+    host: str
+    port: int
+    instance: str
+    bucket: str
+    credential_lifetime_s: int
+
+    @property
+    def is_up(self) -> bool:
+        return self.api.is_running() and (self.s3 is None or self.s3.is_running())
+
+    def is_answering(self) -> bool:
+        return self.is_up and is_answering(_probe_settings(self))
+
+    def as_json(self) -> dict[str, Any]:
+        processes = {"api": self.api, **({"s3": self.s3} if self.s3 else {})}
+        return {
+            "up": self.is_answering(),
+            "api_url": self.api_url,
+            "s3_endpoint_url": self.environment.get("SENTINEL_S3_ENDPOINT_URL"),
+            "bucket": self.bucket,
+            "credential_lifetime_s": self.credential_lifetime_s,
+            "processes": {
+                name: {"pid": process.command.pid, "running": process.is_running()}
+                for name, process in processes.items()
+            },
+        }
+
+
+def record(target: EmbeddedTarget) -> Status:
+    """Write down what runs, for `status`, `env` and `down` of other shells. No secret is in it."""
+    assert target.api_process is not None
+    target.directory.write_state(
+        {
+            "api": target.api_process.as_json(),
+            "s3": target.s3_process.as_json() if target.s3_process else None,
+            "api_url": target.api_url,
+            "environment": target.environment(),
+            "host": target.settings.host,
+            "port": target.settings.port,
+            "instance": target.settings.instance,
+            "bucket": target.bucket,
+            "credential_lifetime_s": target.settings.credential_lifetime_s,
+        }
+    )
+    status = read_status(target.directory)
+    assert status is not None
+    return status
+
+
+def read_status(directory: TargetDirectory) -> Status | None:
+    """What was recorded; None if nothing was."""
+    state = directory.read_state()
+    if state is None:
+        return None
+    s3 = state.pop("s3")
+    return Status(api=Guarded.from_json(state.pop("api")), s3=Guarded.from_json(s3) if s3 else None, **state)
+
+
+def running(directory: TargetDirectory) -> Status:
+    """The target that answers now. Raises NotRunning."""
+    status = read_status(directory)
+    if status is None or not status.is_answering():
+        raise NotRunning(f"No target runs in {directory.path}.", hint="Start one with `tracker-stream target up`.")
+    return status
+
+
+def bring_down(directory: TargetDirectory) -> bool:
+    """End the recorded processes (known by pid and start time) and forget them; False if nothing ran."""
+    status = read_status(directory)
+    if status is None:
+        return False
+    found = [process for process in (status.api, status.s3) if process and _anything_left(process)]
+    for process in found:
+        process.stop()
+    directory.forget_state()
+    return bool(found)
+
+
+def _anything_left(process: Guarded) -> bool:
+    return process.is_running() or process.guard.is_running()
+
+
+def _probe_settings(status: Status) -> ApiSettings:
+    unused = S3Settings(bucket=status.bucket, role_arn="", access_key="", secret_key="")
+    return ApiSettings(directory="", instance=status.instance, s3=unused, host=status.host, port=status.port)

@@ -1,0 +1,96 @@
+"""The target's directory: what lies where, for its owner's eyes only.
+
+DIR/                 0700
+  token              the first token, for this machine's own shells (`target env` names the file, never its content)
+  target.db          runs and tokens (hashed)
+  state.json         which processes run, and how to reach them
+  seaweedfs/         the embedded S3: keys, configuration, data
+  api.log seaweedfs.log
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import UnusableDirectory
+
+
+class TargetDirectory:
+    """Paths below one target's directory; created on `prepare`."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).absolute()
+        self.token_file = self.path / "token"
+        self.database = self.path / "target.db"
+        self.state_file = self.path / "state.json"
+        self.seaweedfs = self.path / "seaweedfs"
+        self.cache = self.path / "cache"
+        self.api_log = self.path / "api.log"
+        self.seaweedfs_log = self.path / "seaweedfs.log"
+
+    def prepare(self) -> None:
+        """Create it with mode 0700; refuse what is not a directory of ours."""
+        make_private_directory(self.path)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Held while processes are started or ended, so that two `up` do not start two targets."""
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            _lock(descriptor)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def read_state(self) -> dict[str, Any] | None:
+        """What was recorded last; None when there is nothing or it cannot be read."""
+        try:
+            state = json.loads(self.state_file.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return state if isinstance(state, dict) else None
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        write_private(self.state_file, json.dumps(state, indent=1).encode())
+
+    def forget_state(self) -> None:
+        self.state_file.unlink(missing_ok=True)
+
+
+def make_private_directory(path: Path) -> None:
+    """Create with mode 0700, or check that it is a directory of ours and make it private."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode):
+            raise UnusableDirectory(f"{path} is not a directory.", hint="Choose another with --dir.")
+        if hasattr(os, "getuid") and found.st_uid != os.getuid():
+            raise UnusableDirectory(f"{path} belongs to another user.", hint="Choose another with --dir.")
+        path.chmod(0o700)
+    except OSError as exc:
+        raise UnusableDirectory(f"{path} cannot be used: {exc.strerror}.", hint="Choose another with --dir.") from exc
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace the file atomically, mode 0600 from the first byte on. Not synced: everything written so can be made anew."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        draft.unlink()
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+    os.replace(draft, path)
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        import fcntl
+    except ImportError:  # no such lock on Windows: two `up` at the same moment are the user's to avoid
+        return
+    fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,0 +1,86 @@
+"""Run one command and end it, cleaned up after, when the guard is told to or when whoever started it is gone.
+
+Started by `guarded.launch` as a script of its own (standard library only, no site-packages), because weed needs SIGKILL,
+leaves sockets behind, and would outlive a killed test run. Killed here, at any line: the kernel kills the command
+(PR_SET_PDEATHSIG, Linux), and the files in `unlink` stay.
+
+The order of the pipes: one line of JSON with both pids goes to stdout, which is then closed; standard input and standard
+error belong to the command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(plan: dict[str, Any]) -> int:
+    """Run `plan["command"]` until it ends, the lifeline closes, or SIGTERM arrives; its exit code."""
+    if plan["detach"]:
+        _detach()
+    wakeup = _wake_on(signal.SIGCHLD, signal.SIGTERM)
+    child = subprocess.Popen(plan["command"], stdout=sys.stderr, preexec_fn=_die_with_parent)
+    try:
+        _report(child.pid)
+        _wait(child, wakeup, plan["lifeline"])
+    finally:
+        child.kill()
+        code = child.wait()
+        for path in plan["unlink"]:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+    return code
+
+
+def _detach() -> None:
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+
+
+def _wake_on(*signals: signal.Signals) -> int:
+    """A pipe that becomes readable at each of the signals."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the starter decides
+    for number in signals:
+        signal.signal(number, lambda *_: None)
+    return read_end
+
+
+def _die_with_parent() -> None:
+    """In the child, before exec: SIGKILL it when the guard dies, where the kernel can do that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(Exception):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _report(child_pid: int) -> None:
+    sys.stdout.write(json.dumps({"guard": os.getpid(), "child": child_pid}) + "\n")
+    sys.stdout.flush()
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+
+
+def _wait(child: subprocess.Popen[bytes], wakeup: int, lifeline: int | None) -> None:
+    watched = [wakeup] if lifeline is None else [wakeup, lifeline]
+    while child.poll() is None:
+        ready, _, _ = select.select(watched, [], [])
+        if lifeline in ready or signal.SIGTERM in os.read(wakeup, 64):
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))

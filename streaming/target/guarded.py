@@ -1,0 +1,148 @@
+"""Start a command under `guard.py` and end it again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import StartFailed
+from .processes import ProcessId
+
+_GUARD = Path(__file__).with_name("guard.py")
+_END_TIMEOUT_S = 10.0
+
+
+@dataclass
+class Guarded:
+    """A command that runs under a guard. `lifeline` is the write end whose closing ends both; None when detached."""
+
+    guard: ProcessId
+    command: ProcessId
+    _popen: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _lifeline: int | None = field(default=None, repr=False)
+
+    def is_running(self) -> bool:
+        return self.command.is_running()
+
+    def stop(self) -> None:
+        """End the command and wait until both are gone; harmless when they are."""
+        self.guard.send(signal.SIGTERM)
+        if not self.guard.wait_ended(_END_TIMEOUT_S):
+            self.guard.send(signal.SIGKILL)
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL the command itself, as a crash would, and wait until both are gone."""
+        self.command.send(signal.SIGKILL)
+        self.command.wait_ended(_END_TIMEOUT_S)
+        self.guard.wait_ended(_END_TIMEOUT_S)
+        self._release()
+
+    def as_json(self) -> dict[str, Any]:
+        return {"guard": vars(self.guard), "command": vars(self.command)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Guarded:
+        return cls(ProcessId(**value["guard"]), ProcessId(**value["command"]))
+
+    def _release(self) -> None:
+        if self._popen is not None:
+            self._popen.wait()
+            self._popen = None
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None
+
+
+def launch(
+    command: Sequence[str],
+    *,
+    directory: Path,
+    log: Path,
+    stdin: bytes = b"",
+    env: Mapping[str, str],
+    unlink: Sequence[Path] = (),
+    detach: bool,
+) -> Guarded:
+    """Start `command` in `directory`, its output appended to `log`.
+
+    Detached it outlives us; otherwise it ends when we end, however we end. It has been started on return, not more.
+    """
+    read_end, write_end = (None, None) if detach else os.pipe()
+    plan = {
+        "command": list(command),
+        "unlink": [str(path) for path in unlink],
+        "lifeline": read_end,
+        "detach": detach,
+    }
+    try:
+        popen = _spawn(plan, directory=directory, log=log, env=env)
+        pids = _converse(popen, stdin, log)
+    except BaseException:
+        if write_end is not None:
+            os.close(write_end)
+        raise
+    finally:
+        if read_end is not None:
+            os.close(read_end)
+    if detach:
+        popen.wait()
+    guard, child = ProcessId.of(pids["guard"]), _identify(pids["child"], log)
+    return Guarded(guard, child, None if detach else popen, write_end)
+
+
+def _spawn(plan: dict[str, Any], *, directory: Path, log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    lifeline = plan["lifeline"]
+    with open(log, "ab", opener=_private) as output:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", str(_GUARD), json.dumps(plan)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            cwd=directory,
+            env=dict(env),
+            pass_fds=() if lifeline is None else (lifeline,),
+            start_new_session=True,
+        )
+
+
+def _converse(popen: subprocess.Popen[bytes], stdin: bytes, log: Path) -> dict[str, int]:
+    """Hand over the input, take the pids, and close both pipes."""
+    assert popen.stdin is not None
+    assert popen.stdout is not None
+    with popen.stdout:
+        with contextlib.suppress(BrokenPipeError), popen.stdin:
+            popen.stdin.write(stdin)
+        line = popen.stdout.readline()
+    if not line:
+        popen.wait()
+        raise StartFailed(f"The command could not be started: {log_tail(log)}")
+    pids: dict[str, int] = json.loads(line)
+    return pids
+
+
+def _identify(pid: int, log: Path) -> ProcessId:
+    try:
+        return ProcessId.of(pid)
+    except Exception as exc:
+        raise StartFailed(f"The process ended at once: {log_tail(log)}") from exc
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def log_tail(log: Path, lines: int = 8) -> str:
+    """The last lines of a log, for an error message."""
+    try:
+        return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+    except OSError:
+        return "(no log)"
