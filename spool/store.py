@@ -40,7 +40,7 @@ from typing import Any
 from spool import directory, machine, reading, schema
 from spool.connection import Connection
 from spool.errors import RunEnded, SpoolError, SpoolUnavailable
-from spool.model import Batch, NewRun, Registration, Run, RunState, Segment, SegmentState
+from spool.model import Batch, NewRun, Registration, Run, RunState, Segment, SegmentState, Tracker
 
 SEGMENT_MAX_BYTES = 8 << 20
 Step = Callable[[str], None]
@@ -138,6 +138,11 @@ class Spool:
 
     def _last_batch_id(self) -> int:
         return int(self._db.query("SELECT coalesce(max(batch_id), 0) FROM batch")[0][0])
+
+    def take_over(self, tracker: Tracker) -> None:
+        """Another process appends from now on; its death is the run's end."""
+        with self._db.transaction() as db:
+            db.execute("UPDATE run SET tracker = ?", (json.dumps(asdict(tracker)),))
 
     def end(self, *, exit_code: int | None, run_status: str, ended_at: float) -> None:
         """Record the run's end: exit code (None: unknown), "finished" or "failed", and when. The first call counts."""

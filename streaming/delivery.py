@@ -66,9 +66,8 @@ def deliver(spool: Spool, service: Service, store: Store, *, may_go_on: Callable
         raise Parked(run.parked, hint=f"to register it anew run: tracker-stream drain --anew {spool.path.stem}")
     registration = ensure_registered(spool, service, store)
     try:
-        if run.state is RunState.ENDED and (csv := _inline_csv(spool)) is not None:
-            if _finish(spool, service, registration, run, inline=csv):
-                return Progress.COMPLETE
+        if run.state is RunState.ENDED and _finish_inline(spool, service, registration, run):
+            return Progress.COMPLETE
         if not _upload_all(spool, store, registration, may_go_on):
             return Progress.INTERRUPTED
         if run.state is not RunState.ENDED:
@@ -150,6 +149,12 @@ def _takes_a_known_object(spool: Spool, store: Store, registration: Registration
     except (SegmentRefused, SpoolDamaged):
         return False
     return True
+
+
+def _finish_inline(spool: Spool, service: Service, registration: Registration, run: Run) -> bool:
+    """Finish a small run with its rows in the request. False if it does not fit, or the service wants it otherwise."""
+    csv = _inline_csv(spool)
+    return csv is not None and _finish(spool, service, registration, run, inline=csv)
 
 
 def _inline_csv(spool: Spool) -> bytes | None:

@@ -186,6 +186,8 @@ def enter(entry: str) -> None:
     """The child's side: read the order, run the entry's `main(order)`, leave without the caller's exit handlers."""
     import importlib
 
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the starting thread may have blocked what we listen to
     order = json.loads(_read_line(0))
     main: Callable[[dict[str, Any]], int] = importlib.import_module(_ENTRIES[entry]).main
     code = 1

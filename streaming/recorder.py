@@ -74,6 +74,12 @@ class Recorder:
             spool = Spool(spool.path)
         return cls(spool, delivery, uploader)
 
+    @classmethod
+    def adopt(cls, spool: Spool, delivery: Delivery) -> Recorder:
+        """Record into a spool that another process created for us."""
+        uploader = None if delivery.token is None else _start_uploader(spool.path, delivery, "spawn")
+        return cls(spool, delivery, uploader)
+
     @property
     def is_ours(self) -> bool:
         """False in a forked copy of the process that started the run."""

@@ -18,8 +18,8 @@ _CAUSES: tuple[tuple[str, tuple[type[BaseException], ...]], ...] = (
     ("DNS", (socket.gaierror, urllib3_errors.NameResolutionError)),
     ("TLS", (ssl.SSLError, urllib3_errors.SSLError)),
     ("proxy", (urllib3_errors.ProxyError,)),
-    ("timeout", (DeadlinePassed, TimeoutError, urllib3_errors.TimeoutError)),
     ("refused", (ConnectionRefusedError,)),
+    ("timeout", (DeadlinePassed, TimeoutError, urllib3_errors.TimeoutError)),
     ("connection lost", (ConnectionError, urllib3_errors.ProtocolError)),
     ("no route", (OSError,)),
 )
@@ -50,8 +50,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_wrapper(link: BaseException) -> bool:
-    """requests' own exceptions are OSErrors without a number: they say nothing, what they wrap does."""
-    return type(link).__module__.startswith("requests")
+    """Types that say less than what they wrap: requests' are all OSErrors, a NewConnectionError counts as a timeout."""
+    return type(link).__module__.startswith("requests") or type(link) is urllib3_errors.NewConnectionError
 
 
 def retry_after_s(value: str | None) -> float | None:

@@ -1,0 +1,128 @@
+"""`streaming.track`: record a piece of Python as a run, from a process of its own.
+
+with streaming.track(job_name="train"):
+    ...
+
+@streaming.track(job_name="train")
+def train(): ...
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from contextlib import ContextDecorator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from spool import Spool, SpoolError, directory
+from streaming import config, launch
+from streaming import metadata as run_metadata
+from streaming.errors import LaunchFailed
+from streaming.recorder import Delivery
+from streaming.tracker import Plan, child_order
+
+log = logging.getLogger(__name__)
+
+
+class track(ContextDecorator):
+    """Record the block (or each call of the decorated function) as a run of its own.
+
+    Args:
+        token: Bearer token; default from the environment. Without one, rows are kept in the spool only.
+        interval: Seconds between samples.
+        upload_interval, spool_dir, stop_timeout, api_url, s3_endpoint_url: As in `StreamingManager`.
+        host_info, cloud_info: As in `StreamingManager`; None: discovered in the background.
+        metadata: Any of the run's metadata, by name, e.g. `job_name="train"`, `tags={"fold": 3}`.
+
+    An exception that leaves the block means `failed`; it is passed on. Tracking itself never raises into the block: if
+    it cannot start, one warning says why.
+    """
+
+    def __init__(
+        self,
+        *,
+        token: str | None = None,
+        interval: float = 1.0,
+        upload_interval: float = config.UPLOAD_INTERVAL_S,
+        spool_dir: str | os.PathLike[str] | None = None,
+        stop_timeout: float = config.STOP_TIMEOUT_S,
+        api_url: str | None = None,
+        s3_endpoint_url: str | None = None,
+        host_info: dict[str, Any] | None = None,
+        cloud_info: dict[str, Any] | None = None,
+        **metadata: Any,
+    ) -> None:
+        self._plan = Plan(
+            spool_dir=Path(spool_dir).expanduser().absolute() if spool_dir else directory.default_directory(),
+            delivery=Delivery(
+                token=token or config.token_from_environment(),
+                api_url=config.api_url(api_url),
+                s3_endpoint_url=config.s3_endpoint_url(s3_endpoint_url),
+                upload_interval_s=max(1.0, upload_interval),
+                linger_s=config.linger_s(),
+            ),
+            interval_s=interval,
+            metadata=run_metadata.jsonable(metadata) or {},
+            host_info=host_info,
+            cloud_info=cloud_info,
+        )
+        self._stop_timeout_s = stop_timeout
+        self._child: launch.Child | None = None
+        self._pid = 0
+
+    def _recreate_cm(self) -> track:
+        """Each call of a decorated function is a run of its own."""
+        copy: track = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        return copy
+
+    def __enter__(self) -> track:
+        self._pid = os.getpid()
+        try:
+            spool = Spool.create(self._plan.spool_dir, self._plan.new_run(self._pid))
+            spool.close()
+            order = child_order(spool.path, self._pid, self._plan)
+            self._child = launch.start("tracker", order, log_path=spool.path.with_suffix(directory.LOG_SUFFIX))
+        except (SpoolError, LaunchFailed) as error:
+            log.warning("track.not_started: this run is not recorded (%s)", error)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        child, self._child = self._child, None
+        if child is None or self._pid != os.getpid():
+            return
+        exit_code = _exit_code(error)
+        ending = {
+            "exit_code": exit_code,
+            "run_status": "finished" if exit_code == 0 else "failed",
+            "timeout_s": self._stop_timeout_s,
+        }
+        child.tell(json.dumps(ending).encode())
+        if child.wait(self._stop_timeout_s + config.EXIT_TIMEOUT_S):
+            _tell_waiting(child.answer(), has_token=self._plan.delivery.token is not None)
+        child.close()
+
+
+def _exit_code(error: BaseException | None) -> int:
+    """The exit code that the program would have if it ended by this exception."""
+    if error is None:
+        return 0
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
+
+
+def _tell_waiting(answer: bytes, *, has_token: bool) -> None:
+    """One line if the run is not delivered: a notice without a token, a warning with one."""
+    try:
+        told = json.loads(answer)
+    except ValueError:
+        log.warning("track.lost: the tracker process ended early; its rows are delivered by: tracker-stream drain")
+        return
+    if told["answer"] is None:
+        log.log(logging.WARNING if has_token else logging.INFO, "run.waiting: %s", told["waiting"])

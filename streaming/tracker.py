@@ -1,0 +1,141 @@
+"""Tracking: one process that samples at an interval, appends each row to the spool, and records the run's end.
+
+Used by `tracker-stream run` and `attach` in their own process, and by `streaming.track` as a detached child (`main`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import signal
+import time
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spool import Batch, NewRun, Spool, SpoolError, machine
+from streaming import config
+from streaming.recorder import Delivery, Recorder
+from streaming.sampler import Sampler
+
+FIRST_SAMPLE_S = 0.1  # so that a short run has a row too
+BUFFER_MAX_ROWS = 100_000  # rows held in memory while the spool cannot take them: a day at a second, some 20 MB
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to record, how often, where to, and how it is delivered."""
+
+    spool_dir: Path
+    delivery: Delivery
+    interval_s: float = 1.0
+    metadata: dict[str, Any] = field(default_factory=dict)
+    host_info: dict[str, Any] | None = None
+    cloud_info: dict[str, Any] | None = None
+
+    def new_run(self, tracker_pid: int) -> NewRun:
+        """The run record of a run that begins now."""
+        return NewRun(
+            tracker=machine.identify(tracker_pid),
+            started_at=time.time(),
+            token=self.delivery.token,
+            metadata=self.metadata,
+            host_info=self.host_info,
+            cloud_info=self.cloud_info,
+            api_url=self.delivery.api_url,
+            s3_endpoint_url=self.delivery.s3_endpoint_url,
+            upload_interval_s=self.delivery.upload_interval_s,
+        )
+
+
+class Tracking:
+    """Samples one process tree into one run. `tick` when `next_at` is due, `end` once."""
+
+    def __init__(self, recorder: Recorder, pid: int, *, interval_s: float) -> None:
+        self.recorder = recorder
+        self._interval_s = interval_s
+        self._sampler = Sampler(pid)
+        self._buffer: deque[bytes] = deque(maxlen=BUFFER_MAX_ROWS)
+        self._problem = ""
+        self.row_count = 0
+        self.next_at = time.monotonic() + min(FIRST_SAMPLE_S, interval_s)
+
+    def tick(self) -> bool:
+        """Take a sample and append it; False if the process is gone. A spool that cannot take rows is told once."""
+        row = self._sampler.sample()
+        if row is not None:
+            self._buffer.append(row)
+            self.row_count += 1
+        self._append_buffer()
+        self.recorder.tend()
+        now = time.monotonic()
+        missed = max(0, int((now - self.next_at) / self._interval_s))
+        self.next_at += (missed + 1) * self._interval_s
+        return row is not None
+
+    def _append_buffer(self) -> None:
+        """Rows that could not be appended wait in memory, in order, for the next tick."""
+        if not self._buffer:
+            return
+        try:
+            self.recorder.append([Batch(self._sampler.header, b"".join(self._buffer))])
+            self._buffer.clear()
+            self._problem = ""
+        except SpoolError as error:
+            if self._problem != error.message:
+                self._problem = error.message
+                log.warning("spool.unavailable: %s; rows wait in memory", error)
+
+    def end(self, *, exit_code: int | None, run_status: str) -> None:
+        """Append what waits, and record the end. Raises SpoolError if the spool cannot even take that."""
+        self._append_buffer()
+        self.recorder.end(exit_code=exit_code, run_status=run_status, ended_at=time.time())
+
+
+def main(order: dict[str, Any]) -> int:
+    """The detached child of `streaming.track`: samples the caller until told to end, or until the caller is gone."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # meant for the caller; we end when it does
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    spool = Spool(Path(order["spool_path"]))
+    spool.take_over(machine.identify(os.getpid()))
+    delivery = Delivery(**order["delivery"])
+    recorder = Recorder.adopt(spool, delivery)
+    tracking = Tracking(recorder, order["pid"], interval_s=order["interval_s"])
+    ending = _track_until_told(tracking)
+    tracking.end(exit_code=ending.get("exit_code"), run_status=ending.get("run_status", "failed"))
+    answer = recorder.wait_finished(ending.get("timeout_s", config.EXIT_TIMEOUT_S))
+    os.write(1, json.dumps({"answer": answer, "waiting": recorder.waiting_text()}).encode())
+    recorder.close()
+    return 0
+
+
+def _track_until_told(tracking: Tracking) -> dict[str, Any]:
+    """The caller's last word (exit_code, run_status, timeout_s), empty if the caller went without one."""
+    while True:
+        wait_s = max(0.0, tracking.next_at - time.monotonic())
+        if machine.wait_readable([0], wait_s):
+            tracking.tick()
+            return _read_ending()
+        if not tracking.tick():
+            return {}
+
+
+def _read_ending() -> dict[str, Any]:
+    line = os.read(0, select.PIPE_BUF if hasattr(select, "PIPE_BUF") else 4096)
+    return json.loads(line) if line else {}
+
+
+def child_order(spool_path: Path, pid: int, plan: Plan) -> dict[str, Any]:
+    """The order of `main`."""
+    return {
+        "spool_path": str(spool_path),
+        "pid": pid,
+        "interval_s": plan.interval_s,
+        "delivery": asdict(plan.delivery),
+    }
