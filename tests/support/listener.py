@@ -14,8 +14,8 @@ JOIN_S = 2.0
 class Listener:
     """Accepts, and talks on a thread per connection.
 
-    Going down shuts the listening socket without closing it: it stays bound, so connects are refused and
-    nobody else gets the port; listening again is one call (Linux).
+    Going down puts a bound socket that does not listen in place of the listening one: connects are refused, and
+    nobody else gets the port.
     """
 
     def __init__(self, converse: Callable[[Wire], None], *, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
@@ -24,9 +24,7 @@ class Listener:
         self._lock = threading.Lock()
         self._open: dict[threading.Thread, Wire] = {}
         self._accepting: threading.Thread | None = None
-        self._sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._sock.bind(("127.0.0.1", port))
+        self._sock = _bound(port)
         self.port: int = self._sock.getsockname()[1]
 
     @property
@@ -48,9 +46,11 @@ class Listener:
         """Refuse new connections and reset the open ones; returns when all that is done."""
         if self._accepting is None:
             return
-        self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.shutdown(socket.SHUT_RDWR)  # wakes accept()
         self._accepting.join()
         self._accepting = None
+        self._sock.close()
+        self._sock = _bound(self.port)  # the same socket would not listen again: connects stay refused (Linux 6.18)
         self.reset_connections()
 
     def reset_connections(self) -> None:
@@ -99,6 +99,13 @@ class Listener:
         wire.close()
         with self._lock:
             self._open.pop(threading.current_thread(), None)
+
+
+def _bound(port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", port))
+    return sock
 
 
 class BlackHole:

@@ -7,7 +7,8 @@
 
 Commands: `always`, `fail_next` (+ "times"), `nth` (+ "number"), `clear`, `poison` (+ "key_part"), `reject_all`, `down`,
 `up` (+ "door"), `reset_connections`, `expire_now`, `revoke`, `revoke_token`, `rotate_token`, `accept_token`
-(+ "token"), `set` (+ "name", "to": clock_skew_s, credentials_lifetime_s), `state`, `stop`. It ends at `stop` or when stdin ends.
+(+ "token"), `set` (+ "name", "to": clock_skew_s, credentials_lifetime_s), `state`, `stop`. It ends at `stop`, or when
+its stdin ends.
 """
 
 import argparse
