@@ -7,7 +7,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -205,10 +205,10 @@ def is_owned(spool_path: Path) -> bool:
         os.close(descriptor)
 
 
-def remove(spool_path: Path) -> None:
+def remove(spool_path: Path, *, step: Callable[[str], None] = lambda _name: None) -> None:
     """Delete a run's files; the spool itself last, so that a killed removal is repeated. Durable."""
-    for suffix in (LOG_SUFFIX, JOURNAL_SUFFIX):
+    for suffix in (LOG_SUFFIX, JOURNAL_SUFFIX, SUFFIX, LOCK_SUFFIX):
         spool_path.with_suffix(suffix).unlink(missing_ok=True)
-    spool_path.unlink(missing_ok=True)
-    spool_path.with_suffix(LOCK_SUFFIX).unlink(missing_ok=True)
+        step(f"remove:unlinked {suffix}")
     machine.sync_directory(spool_path.parent)
+    step("removed")

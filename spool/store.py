@@ -47,7 +47,11 @@ Step = Callable[[str], None]
 
 
 def no_step(_name: str) -> None:
-    """The default observer of steps: does nothing. Tests pass one that kills the process."""
+    """The default observer of steps: does nothing. Tests pass one that kills the process.
+
+    Every point at which dying would leave something half done has a name: `noun:verbed` before the commit or the
+    record of a reply, `verbed` after it. Whoever works on a spool (delivery, feeder) tells the spool's own observer.
+    """
 
 
 class Spool:
@@ -57,7 +61,7 @@ class Spool:
         """Open an existing spool. Raises NoSuchRun, SpoolRefused, NewerSchema, SpoolDamaged, SpoolUnavailable."""
         directory.require_trustworthy(path)
         self.path = path
-        self._step = step
+        self.step = step
         self._clock = clock
         self._db = Connection(path)
         try:
@@ -106,7 +110,7 @@ class Spool:
             self._header_ids.clear()
             if not (isinstance(error, SpoolUnavailable) and self._is_there_after_all()):
                 raise
-        self._step("appended")
+        self.step("appended")
 
     def _is_there_after_all(self) -> bool:
         """After an I/O error in COMMIT nobody knows: ask the file, through a fresh connection."""
@@ -127,7 +131,7 @@ class Spool:
                     (header_id, batch.row_count, csv_offset, now, batch.sha256, batch.rows),
                 )
                 self._attempted_batch_id = int(cursor.lastrowid or 0)
-            self._step("append:inserted")
+            self.step("append:inserted")
 
     def _insert_header(self, db: Any, header: bytes) -> int:
         db.execute("INSERT OR IGNORE INTO header (csv) VALUES (?)", (header,))
@@ -151,8 +155,8 @@ class Spool:
                 "UPDATE run SET state = ?, exit_code = ?, run_status = ?, ended_at = ? WHERE state = ?",
                 (RunState.ENDED.value, exit_code, run_status, ended_at, RunState.OPEN.value),
             )
-            self._step("end:updated")
-        self._step("ended")
+            self.step("end:updated")
+        self.step("ended")
 
     # -- the uploader's side
 
@@ -163,8 +167,8 @@ class Spool:
                 "UPDATE run SET run_id = ?, upload_uri_prefix = ?, registered_at = ?, parked = NULL",
                 (registration.run_id, registration.upload_uri_prefix, self._clock()),
             )
-            self._step("register:updated")
-        self._step("registered")
+            self.step("register:updated")
+        self.step("registered")
 
     def describe(self, *, host_info: dict[str, Any], cloud_info: dict[str, Any]) -> None:
         """Keep what was discovered about host and cloud, where the caller gave nothing."""
@@ -208,8 +212,8 @@ class Spool:
                     candidate.first_batch_id,
                 ),
             )
-            self._step("seal:inserted")
-        self._step("sealed")
+            self.step("seal:inserted")
+        self.step("sealed")
         return reading.segment(self._db, int(cursor.lastrowid or 0)) if cursor.rowcount == 1 else None
 
     def csv(self, segment: Segment) -> bytes:
@@ -223,8 +227,8 @@ class Spool:
                 "UPDATE segment SET state = ?, sent_at = ?, uri = ?, etag = ?, reason = NULL WHERE seq = ?",
                 (SegmentState.SENT.value, self._clock(), uri, etag, segment.seq),
             )
-            self._step("mark:updated")
-        self._step("marked")
+            self.step("mark:updated")
+        self.step("marked")
 
     def count_refusal(self, segment: Segment, reason: str) -> int:
         """Count one more refusal of this segment for good by the store. Returns how many there were."""
@@ -241,7 +245,8 @@ class Spool:
                 "UPDATE segment SET state = ?, reason = ? WHERE seq = ? AND state = ?",
                 (SegmentState.REJECTED.value, reason, segment.seq, SegmentState.SEALED.value),
             )
-        self._step("rejected")
+            self.step("reject:updated")
+        self.step("rejected")
 
     def retry_rejected(self) -> int:
         """Put segments that the store refused back among the sealed ones (not damaged ones). Returns how many."""
@@ -260,13 +265,15 @@ class Spool:
                 " WHERE state = ?",
                 (RunState.FINISHED.value, json.dumps(answer), self._clock(), RunState.ENDED.value),
             )
-            self._step("finish:updated")
-        self._step("finished")
+            self.step("finish:updated")
+        self.step("finished")
 
     def park(self, reason: str) -> None:
         """Set the run aside until a person decides: the service has forgotten it. Its rows stay."""
         with self._db.transaction() as db:
             db.execute("UPDATE run SET parked = ?", (reason,))
+            self.step("park:updated")
+        self.step("parked")
 
     def unpark(self) -> None:
         """Forget the lost registration, so that the run is registered anew under a new idempotency key.
@@ -302,6 +309,8 @@ class Spool:
                 " ON b.batch_id BETWEEN s.first_batch_id AND s.last_batch_id WHERE s.state = ?)",
                 (SegmentState.SENT.value,),
             )
+            self.step("release:deleted")
+        self.step("released")
         return cursor.rowcount
 
     # -- what anybody may ask

@@ -85,7 +85,9 @@ def ensure_registered(spool: Spool, service: Service, store: Store) -> Registrat
     if run.registration:
         return run.registration
     try:
+        spool.step("register:sending")
         registration, credentials = service.register(metadata.payload(run), idempotency_key=run.spool_id)
+        spool.step("register:replied")
     except Refused as refusal:
         spool.park(f"the service refuses to register this run ({refusal.message})")
         raise Parked(str(refusal)) from refusal
@@ -120,7 +122,9 @@ def _upload(spool: Spool, segment: Segment, store: Store, registration: Registra
         spool.reject(segment, damage.message)
         return
     uri = f"{registration.upload_uri_prefix}/{object_key(segment)}"
+    spool.step("upload:sending")
     receipt = store.put(registration.run_id, uri, compress(csv))
+    spool.step("upload:replied")
     spool.mark_sent(segment, uri=receipt.uri, etag=receipt.etag)
 
 
@@ -187,7 +191,9 @@ def _finish(
     False if the service refuses the inline form, which the S3 form may mend. Raises Parked for any other refusal.
     """
     try:
+        spool.step("finish:sending")
         answer = service.finish(registration.run_id, _finish_payload(run, inline, uris))
+        spool.step("finish:replied")
     except AlreadyFinished as finished:
         answer = {"already_finished": True, "answer": finished.answer[:1000]}
     except RunUnknown:

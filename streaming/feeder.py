@@ -50,6 +50,7 @@ class CsvFeeder:
         return row_count
 
     def _append(self, batches: list[Batch], end: int) -> int:
+        self._spool.step("feed:read")
         if batches:
             self._spool.append(batches, csv_offset=self._offset + end)
         self._offset += end

@@ -1,0 +1,126 @@
+"""What children of the nursery do: the tracker's and the uploader's part, with the product's own functions.
+
+A play that appends writes the number of each batch whose append has returned to the file `acks`: what is written there
+survives a SIGKILL, and is what the oracle takes as acknowledged.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from spool import Batch, NewRun, Spool, directory, machine
+from streaming import delivery
+from streaming.clients import Clients
+from streaming.feeder import CsvFeeder
+
+Step = Callable[[str], None]
+HEADERS = (b"timestamp,x\n", b"timestamp,x,y\n")
+TOKEN = "canary-token-of-the-plays"
+
+
+def header_of(number: int) -> bytes:
+    """The header of batch `number`: it changes at every third."""
+    return HEADERS[number // 3 % 2]
+
+
+def rows_of(number: int, row_count: int = 3, *, width: int = 0) -> bytes:
+    """The rows of batch `number`: recognisable, and of a length that varies."""
+    filling = b"x" * (width + number % 7)
+    columns = header_of(number).count(b",")
+    cells = [b"%d.%d" % (number, row) + b"," + filling + b",9" * (columns - 1) for row in range(row_count)]
+    return b"".join(line + b"\n" for line in cells)
+
+
+def batch_of(number: int, *, width: int = 0) -> Batch:
+    return Batch(header_of(number), rows_of(number, width=width))
+
+
+def new_run(*, token: str = TOKEN, csv_path: Path | None = None) -> NewRun:
+    """A run of the process that asks."""
+    return NewRun(
+        tracker=machine.identify(os.getpid()),
+        started_at=time.time(),
+        token=token,
+        host_info={},
+        cloud_info={},
+        csv_path=None if csv_path is None else str(csv_path),
+    )
+
+
+def perform(order: dict[str, Any], step: Step) -> None:
+    PLAYS[order["play"]](order, step)
+
+
+def warm_up() -> None:
+    """Import, and let boto3 read its models, once and for all children."""
+    clients = Clients.connect("none", api_url="http://127.0.0.1:9", s3_endpoint_url="http://127.0.0.1:9")
+    with suppress(Exception):
+        clients.store.keep("none", _no_credentials())
+        clients.store.put("none", "s3://bucket/key", b"")
+
+
+def _no_credentials() -> Any:
+    from streaming.credentials import Credentials
+
+    return Credentials("none", "none", "none", None, "us-east-1")
+
+
+def _record(order: dict[str, Any], step: Step) -> None:
+    """Create a spool in the directory `spool`, append batches, end the run."""
+    spool = Spool.create(Path(order["spool"]), new_run(), step=step)
+    with closing(spool):
+        _append_all(spool, order)
+        spool.end(exit_code=0, run_status="finished", ended_at=time.time())
+
+
+def _append(order: dict[str, Any], step: Step) -> None:
+    """Append batches to the spool that is there."""
+    with closing(Spool(Path(order["spool"]), step=step)) as spool:
+        _append_all(spool, order)
+
+
+def _append_all(spool: Spool, order: dict[str, Any]) -> None:
+    acks = os.open(order["acks"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for number in range(*order["batches"]):
+        spool.append([batch_of(number, width=order.get("width", 0))])
+        os.write(acks, b"%d\n" % number)
+    os.close(acks)
+
+
+def _feed(order: dict[str, Any], step: Step) -> None:
+    """Take over a CSV file."""
+    with closing(Spool(Path(order["spool"]), step=step)) as spool:
+        CsvFeeder(spool, Path(order["csv_path"])).take(is_final=True)
+        spool.end(exit_code=0, run_status="finished", ended_at=time.time())
+
+
+def _deliver(order: dict[str, Any], step: Step) -> None:
+    """Deliver what is there as its owner, segments of a few batches each."""
+    path = Path(order["spool"])
+    clients = Clients.connect(
+        order["token"], api_url=order["api_url"], s3_endpoint_url=order["s3_endpoint_url"]
+    )
+    with directory.ownership(path), closing(Spool(path, step=step)) as spool:
+        delivery.deliver(spool, clients.service, clients.store)
+
+
+def _release(order: dict[str, Any], step: Step) -> None:
+    with closing(Spool(Path(order["spool"]), step=step)) as spool:
+        spool.release_sent()
+
+
+def _remove(order: dict[str, Any], step: Step) -> None:
+    directory.remove(Path(order["spool"]), step=step)
+
+
+PLAYS: dict[str, Callable[[dict[str, Any], Step], None]] = {
+    "record": _record,
+    "append": _append,
+    "feed": _feed,
+    "deliver": _deliver,
+    "release": _release,
+    "remove": _remove,
+}

@@ -1,0 +1,55 @@
+"""After a crash: what the survivors do (a later start, or drain), and what the oracle then says."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from spool import Spool, directory
+from streaming import delivery
+from streaming.clients import Clients
+from streaming.dead_runs import end_dead_run
+from streaming.delivery import Progress
+from tests.support import oracle, plays
+from tests.support.far_end import FarEnd
+from tests.support.oracle import Line, Told
+
+
+def connect(far_end: FarEnd) -> Clients:
+    return Clients.connect(far_end.token, api_url=far_end.api_url, s3_endpoint_url=far_end.s3_endpoint_url)
+
+
+def deliver_all(path: Path, far_end: FarEnd) -> None:
+    """What the next owner does with a run whose tracker is dead: end it, and deliver it whole."""
+    clients = connect(far_end)
+    with directory.ownership(path), closing(Spool(path)) as spool:
+        end_dead_run(spool)
+        progress = delivery.deliver(spool, clients.service, clients.store)
+    clients.reset()
+    assert progress is Progress.COMPLETE
+
+
+def acknowledged(acks: Path) -> list[int]:
+    """The numbers of the batches whose append returned, as the child wrote them down."""
+    return [int(line) for line in acks.read_text().split()] if acks.exists() else []
+
+
+def told(acks: Path, *, up_to: int) -> Told:
+    """What the oracle may expect of batches 0 to `up_to`: those acknowledged, and perhaps the one after them."""
+    sure = acknowledged(acks)
+    next_one = len(sure)
+    maybe = [next_one] if next_one < up_to else []
+    return Told(plays.HEADERS[0], lines(sure), lines(maybe))
+
+
+def lines(numbers: Sequence[int]) -> list[bytes | Line]:
+    return [(plays.header_of(number), plays.rows_of(number)) for number in numbers]
+
+
+def judge(far_end: FarEnd, told_by_test: Told, **expected: object) -> None:
+    """The oracle's verdict on the only run of this far end."""
+    oracle.judge(far_end.evidence(), told_by_test, **expected)  # type: ignore[arg-type]
+
+
+def only_spool(spool_dir: Path) -> Path:
+    (path,) = directory.spool_paths(spool_dir)
+    return path
