@@ -72,6 +72,7 @@ class Spool:
             raise
         self._header_ids: dict[bytes, int] = {}
         self._attempted_batch_id = 0
+        self.marked_count = 0  # segments marked sent through this handle: progress, for whoever retries
 
     @classmethod
     def create(
@@ -229,6 +230,7 @@ class Spool:
             )
             self.step("mark:updated")
         self.step("marked")
+        self.marked_count += 1
 
     def count_refusal(self, segment: Segment, reason: str) -> int:
         """Count one more refusal of this segment for good by the store. Returns how many there were."""

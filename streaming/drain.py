@@ -91,7 +91,7 @@ def _drain(
             lambda: delivery.deliver(spool, clients.service, clients.store, may_go_on=watch.has_time),
             pause=watch,
             report=note,
-            progress=lambda: len(spool.sent_uris()),
+            progress=lambda: spool.marked_count,
         )
     except GaveUp:
         return Outcome.WAITING

@@ -193,8 +193,7 @@ class StreamingManager:
         while not self._stopping.wait(self._spool_interval_s):
             with self._feeding:
                 self._feed()
-            with suppress(SpoolError):
-                self._ask(Recorder.tend)
+                self._tend()
 
     def _feed(self, *, is_final: bool = False) -> None:
         """One look at the CSV. A spool that cannot take rows now is told once; the file keeps them."""
@@ -208,6 +207,10 @@ class StreamingManager:
             if self._feed_problem != error.message:
                 self._feed_problem = error.message
                 log.warning("spool.unavailable: %s; rows stay in %s and are taken over later", error, self._csv_path)
+
+    def _tend(self) -> None:
+        with suppress(SpoolError):
+            self._ask(Recorder.tend)
 
     def _stop(self, exit_code: int | None, run_status: str, timeout_s: float) -> dict[str, Any]:
         recorder = self._recorder

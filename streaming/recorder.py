@@ -18,6 +18,7 @@ from streaming.errors import LaunchFailed
 
 RESTART_FIRST_S = 1.0
 RESTART_MAX_S = 60.0
+WAIT_RESTARTS = 5
 
 log = logging.getLogger(__name__)
 
@@ -118,9 +119,18 @@ class Recorder:
             self._start_another()
 
     def wait_finished(self, timeout_s: float) -> dict[str, Any] | None:
-        """The service's answer to finish, None if it did not come within `timeout_s` seconds."""
-        if self._uploader is not None:
-            self._uploader.wait(timeout_s)
+        """The service's answer to finish, None if it did not come within `timeout_s` seconds.
+
+        An uploader that dies meanwhile is replaced, a few times.
+        """
+        give_up_at = time.monotonic() + timeout_s
+        for _ in range(WAIT_RESTARTS):
+            if self._uploader is None or not self._uploader.wait(max(0.0, give_up_at - time.monotonic())):
+                break
+            run = self.spool.run()
+            if run.state is RunState.FINISHED or run.parked or time.monotonic() >= give_up_at:
+                break
+            self._start_another()
         return self.spool.run().finish_answer
 
     def waiting_text(self) -> str:

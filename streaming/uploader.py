@@ -109,7 +109,7 @@ class _Loop:
             self.wait(max(0.0, at - machine.seconds_since_boot()))
 
     def _persistently(self, step: Any) -> Any:
-        return persistently(step, pause=self, report=self._report, progress=self._sent_count)
+        return persistently(step, pause=self, report=self._report, progress=lambda: self._spool.marked_count)
 
     def _register(self) -> None:
         self._look_at_tracker()
@@ -126,9 +126,6 @@ class _Loop:
             self._watch.forget_tracker()
         if self._spool.run().state is not RunState.OPEN:
             self._watch.limit(self._linger_s)
-
-    def _sent_count(self) -> int:
-        return len(self._spool.sent_uris())
 
     def _report(self, problem: str | None) -> None:
         if problem:
