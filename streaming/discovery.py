@@ -1,14 +1,14 @@
 """What machine and cloud the run is on, found out in a process of its own and in the background.
 
 resource-tracker's discovery asks metadata services that may be silent, and its import is worth megabytes: neither
-belongs in the uploader. The child prints JSON and is gone.
+belongs in the uploader. The child writes what it found into the spool and is gone.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import sys
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from spool import Spool, machine
@@ -18,27 +18,23 @@ from streaming.errors import LaunchFailed
 DISCOVERY_TIMEOUT_S = 10.0
 
 
-def describe(spool: Spool) -> None:
-    """Fill in host and cloud of a run whose caller gave none. Takes seconds; finds less rather than fail."""
+def begin(spool: Spool) -> launch.Child | None:
+    """Start finding out, if the caller left host or cloud open. Nobody needs to wait for it."""
     run = spool.run()
     if run.registration or (run.host_info is not None and run.cloud_info is not None):
-        return
-    found = _ask_child(wants_cloud=run.cloud_info is None)
-    spool.describe(host_info=found.get("host", {}), cloud_info=found.get("cloud", {}))
-
-
-def _ask_child(*, wants_cloud: bool) -> dict[str, Any]:
+        return None
+    order = {"spool_path": str(spool.path), "wants_cloud": run.cloud_info is None and _may_discover_cloud()}
     try:
-        child = launch.start("discovery", {"cloud": wants_cloud and _may_discover_cloud()}, log_path=None)
+        return launch.start("discovery", order, log_path=None)
     except LaunchFailed:
-        return {}
-    try:
-        answer = child.answer() if child.wait(DISCOVERY_TIMEOUT_S) else b""
-        found = json.loads(answer)
-        return found if isinstance(found, dict) else {}
-    except ValueError:
-        return {}
-    finally:
+        return None
+
+
+def describe(spool: Spool) -> None:
+    """Fill in host and cloud before the run is registered. Takes seconds; finds less rather than fail."""
+    child = begin(spool)
+    if child is not None:
+        child.wait(DISCOVERY_TIMEOUT_S)
         child.close()
 
 
@@ -47,12 +43,14 @@ def _may_discover_cloud() -> bool:
 
 
 def main(order: dict[str, Any]) -> int:
-    """The child's entry: prints {"host": {...}, "cloud": {...}} with the wire's names."""
+    """The child's entry: finds out and writes it into the spool, where the caller gave nothing."""
     from resource_tracker.cloud_info import get_cloud_info
     from resource_tracker.server_info import get_server_info
 
-    found = {"host": _host(get_server_info()), "cloud": _cloud(get_cloud_info()) if order["cloud"] else {}}
-    os.write(1, json.dumps(found).encode())
+    host_info = _host(get_server_info())
+    cloud_info = _cloud(get_cloud_info()) if order["wants_cloud"] else {}
+    with closing(Spool(Path(order["spool_path"]))) as spool:
+        spool.describe(host_info=host_info, cloud_info=cloud_info)
     return 0
 
 
@@ -87,7 +85,3 @@ def _cpu_model() -> str | None:
             return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
     except OSError:
         return None
-
-
-if __name__ == "__main__":
-    sys.exit(main({"cloud": True}))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spool import Batch, NewRun, RunState, Spool, directory, reading
-from streaming import launch
+from streaming import discovery, launch
 from streaming.errors import LaunchFailed
 
 RESTART_FIRST_S = 1.0
@@ -67,6 +67,7 @@ class Recorder:
         """
         spool = Spool.create(spool_directory, new)
         if delivery.token is None:
+            _describe_in_background(spool)
             return cls(spool, delivery, None)
         if delivery.start_method == "fork":
             spool.close()  # no SQLite connection crosses the fork
@@ -78,8 +79,10 @@ class Recorder:
     @classmethod
     def adopt(cls, spool: Spool, delivery: Delivery) -> Recorder:
         """Record into a spool that another process created for us."""
-        uploader = None if delivery.token is None else _start_uploader(spool.path, delivery, "spawn")
-        return cls(spool, delivery, uploader)
+        if delivery.token is None:
+            _describe_in_background(spool)
+            return cls(spool, delivery, None)
+        return cls(spool, delivery, _start_uploader(spool.path, delivery, "spawn"))
 
     @property
     def is_ours(self) -> bool:
@@ -148,6 +151,13 @@ class Recorder:
         if self._uploader is not None:
             self._uploader.close()
         self.spool.close()
+
+
+def _describe_in_background(spool: Spool) -> None:
+    """Host and cloud are those of this machine now, wherever and whenever the run is delivered."""
+    child = discovery.begin(spool)
+    if child is not None:
+        child.close()
 
 
 def _start_uploader(spool_path: Path, delivery: Delivery, method: str) -> launch.Child | None:
