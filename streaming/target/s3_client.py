@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -28,8 +29,7 @@ _NO_AMBIENT_SETTINGS: dict[str, tuple[None, None, str | None, None]] = {
 
 def make_client(service: str, settings: S3Settings) -> Any:
     """A client for `s3` or `sts` with exactly these settings. Thread-safe, as botocore's clients are."""
-    session = botocore.session.Session(session_vars=_NO_AMBIENT_SETTINGS)
-    return session.create_client(
+    return _session().create_client(
         service,
         region_name=settings.region,
         endpoint_url=settings.endpoint_url,
@@ -38,6 +38,12 @@ def make_client(service: str, settings: S3Settings) -> Any:
         aws_session_token=settings.session_token,
         config=_config(settings),
     )
+
+
+@functools.cache
+def _session() -> Any:
+    """Shared: it has read the service descriptions, which takes longer than making a client."""
+    return botocore.session.Session(session_vars=_NO_AMBIENT_SETTINGS)
 
 
 def _config(settings: S3Settings) -> Config:

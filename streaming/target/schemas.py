@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
 
 MAX_URIS = 100_000
+MAX_CSV = 2**26  # the limit of the whole body is lower
 _MAX_TEXT = 16_384
 _MAX_TAGS = 200
 
@@ -89,7 +90,9 @@ class FinishInline(_FinishCommon):
     """Body of `POST /runs/{run_id}/finish` with the rows in it."""
 
     data_source: Literal["inline"]
-    data_csv: str
+    data_csv: Annotated[
+        str, StringConstraints(max_length=MAX_CSV)
+    ]  # a limit makes pydantic refuse lone surrogates, too
 
 
 class FinishS3(_FinishCommon):

@@ -29,6 +29,8 @@ from .ports import free_ports, is_free
 from .settings import DEFAULT_BUCKET, S3Settings
 
 START_TIMEOUT_S = 60.0
+_ADMIN_NAME = "target"
+_ADMIN_ARN = f"arn:aws:iam::000000000000:user/{_ADMIN_NAME}"  # as SeaweedFS names an identity without an account
 _ROLE_ARN = "arn:aws:iam::000000000000:role/uploader"
 _PORT_NAMES = ("master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc", "s3", "s3_grpc")
 _HOST = "127.0.0.1"
@@ -185,13 +187,16 @@ def _arguments(ports: Mapping[str, int]) -> list[str]:
 def _identities(plan: Mapping[str, Any]) -> dict[str, Any]:
     credentials = [{"accessKey": plan["access_key"], "secretKey": plan["secret_key"]}]
     actions = ["Admin", "Read", "List", "Tagging", "Write"]
-    return {"identities": [{"name": "target", "credentials": credentials, "actions": actions}]}
+    return {"identities": [{"name": _ADMIN_NAME, "credentials": credentials, "actions": actions}]}
 
 
 def _iam(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """A role that may put objects into the bucket; each session's policy narrows it to one prefix."""
+    """A role that may put objects into the bucket; each session's policy narrows it to one prefix.
+
+    Only the target may assume it: with `"Principal": "*"` an uploader could assume it anew, without the narrowing.
+    """
     put = {"Effect": "Allow", "Action": ["s3:PutObject"], "Resource": [f"arn:aws:s3:::{plan['bucket']}/*"]}
-    trust = {"Effect": "Allow", "Principal": "*", "Action": ["sts:AssumeRole"]}
+    trust = {"Effect": "Allow", "Principal": {"AWS": _ADMIN_ARN}, "Action": ["sts:AssumeRole"]}
     role = {
         "roleName": "uploader",
         "roleArn": _ROLE_ARN,

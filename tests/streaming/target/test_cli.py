@@ -1,0 +1,121 @@
+"""`tracker-stream target`, each command as a process of its own, in front of moto."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.support.processes import ROOT
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def target(tmp_path: Path, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    monkeypatch.setenv("TRACKER_STREAM_TARGET_DIR", str(tmp_path / "target"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAADMIN")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "moto-secret-key")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        more = ("--port", "0", "--s3-endpoint", moto_url, "--s3-bucket", "cli") if arguments[0] == "up" else ()
+        command = [sys.executable, "-m", "streaming.cli.target", *arguments, *more]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    yield run
+    run("down")
+
+
+def exports(text: str) -> dict[str, str]:
+    words = [shlex.split(line) for line in text.splitlines()]
+    assert all(word[0] == "export" for word in words)
+    return dict(word[1].split("=", 1) for word in words)
+
+
+def test_up_env_status_down(target: Command, tmp_path: Path) -> None:
+    up = target("up")
+    assert up.returncode == 0, up.stderr
+    assert "bound to 127.0.0.1" in up.stdout
+    assert 'eval "$(tracker-stream target env)"' in up.stdout
+    again = target("up")
+    assert again.stdout == up.stdout
+
+    environment = exports(target("env").stdout)
+    assert environment == json.loads(target("env", "--json").stdout)
+    token = Path(environment["SENTINEL_API_TOKEN_FILE"]).read_text().strip()
+    assert token not in up.stdout
+    answer = requests.post(
+        environment["SENTINEL_API_URL"] + "/runs", json={}, headers={"Authorization": f"Bearer {token}"}, timeout=10
+    )
+    assert answer.status_code == 201
+
+    status = target("status", "--json")
+    assert status.returncode == 0
+    assert json.loads(status.stdout)["processes"]["api"]["running"] is True
+
+    down = target("down")
+    assert (down.returncode, down.stdout) == (0, "The target is down.\n")
+    assert target("status").returncode == 1
+    assert target("down").stdout == "The target was not up.\n"
+    with pytest.raises(requests.ConnectionError):
+        requests.get(environment["SENTINEL_API_URL"] + "/health", timeout=5)
+
+
+def test_env_of_a_target_that_is_down_prints_nothing_to_evaluate(target: Command) -> None:
+    env = target("env")
+    assert (env.returncode, env.stdout) == (1, "")
+    assert "target up" in env.stderr
+
+
+def test_a_token_is_printed_once_and_refused_after_revoke(target: Command) -> None:
+    token = target("token", "add", "ann").stdout.strip()
+    assert target("token", "add", "ann").returncode == 1
+    listed = target("token", "list").stdout
+    assert "ann" in listed
+    assert token not in listed
+    assert target("token", "revoke", "ann").returncode == 0
+    assert "revoked" in target("token", "list").stdout
+    assert "no valid token" in target("token", "revoke", "ann").stderr
+
+
+def test_binding_elsewhere_says_what_it_means(target: Command) -> None:
+    up = target("up", "--host", "0.0.0.0")
+    assert up.returncode == 0
+    assert "unencrypted" in up.stderr
+    assert "127.0.0.1" in up.stdout
+
+
+def test_a_directory_that_is_a_file_is_one_clear_error(target: Command, tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("")
+    up = target("up")
+    assert up.returncode != 0
+    assert "Traceback" not in up.stderr
+    assert str(tmp_path / "target") in up.stderr
+
+
+def test_another_s3_without_keys_is_one_clear_error(target: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    up = target("up")
+    assert up.returncode == 2
+    assert "AWS_SECRET_ACCESS_KEY" in up.stderr
+
+
+def test_what_is_left_of_a_broken_target_is_ended_by_up(target: Command) -> None:
+    assert target("up").returncode == 0
+    first = json.loads(target("status", "--json").stdout)
+    import os
+    import signal
+
+    os.kill(first["processes"]["api"]["pid"], signal.SIGKILL)
+    assert target("status").returncode == 1
+    assert target("up").returncode == 0
+    second = json.loads(target("status", "--json").stdout)
+    assert second["up"] is True
+    assert second["processes"]["api"]["pid"] != first["processes"]["api"]["pid"]
