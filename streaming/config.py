@@ -13,6 +13,7 @@ SPOOL_INTERVAL_S = 1.0
 STOP_TIMEOUT_S = 30.0
 EXIT_TIMEOUT_S = 5.0
 LINGER_S = 300.0
+DEFAULT_KEEP_DAYS = 7.0
 
 TOKEN = "SENTINEL_API_TOKEN"
 TOKEN_FALLBACK = "SENTINEL_API_KEY"
@@ -20,6 +21,7 @@ TOKEN_FILE = "SENTINEL_API_TOKEN_FILE"
 API_URL = "SENTINEL_API_URL"
 S3_ENDPOINT_URL = "SENTINEL_S3_ENDPOINT_URL"
 LINGER = "TRACKER_STREAM_LINGER"
+KEEP_DAYS = "TRACKER_STREAM_KEEP_DAYS"
 DISCOVER_CLOUD = "TRACKER_DISCOVER_CLOUD"
 SEND_HOST_IDENTITY = "TRACKER_SEND_HOST_IDENTITY"
 
@@ -73,8 +75,13 @@ def linger_s() -> float:
     return seconds(os.environ.get(LINGER), default=LINGER_S, name=LINGER)
 
 
+def keep_s() -> float:
+    """How long a delivered run's spool is kept (seconds; the setting is in days)."""
+    return 86_400 * seconds(os.environ.get(KEEP_DAYS), default=DEFAULT_KEEP_DAYS, name=KEEP_DAYS)
+
+
 def seconds(text: str | None, *, default: float, name: str) -> float:
-    """A number of seconds from a setting's text. Raises BadArgument naming the setting."""
+    """A number from a setting's text. Raises BadArgument naming the setting."""
     if text is None or not text.strip():
         return default
     try:
@@ -82,5 +89,5 @@ def seconds(text: str | None, *, default: float, name: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise BadArgument(f"{name}={text!r} is not a number of seconds", hint="give a number, 0 or more")
+        raise BadArgument(f"{name}={text!r} cannot be used", hint="give a number, 0 or more")
     return value

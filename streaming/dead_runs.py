@@ -10,7 +10,7 @@ from pathlib import Path
 
 from spool import RunState, Spool, directory, machine, reading
 from spool.errors import RunEnded, SpoolError
-from streaming import delivery
+from streaming import config, delivery
 from streaming.clients import Clients
 from streaming.errors import StreamError
 from streaming.feeder import CsvFeeder
@@ -66,7 +66,7 @@ class Adoption:
     def go_on(self, may_go_on: Callable[[], bool]) -> None:
         """Deliver until nothing is left, or `may_go_on` says no; the next call continues. Each run is tried once."""
         if self._waiting is None:
-            self._waiting = directory.spool_paths(self._directory)
+            self._waiting = directory.spool_paths(self._directory)[::-1]  # the oldest is popped first
         while self._waiting and may_go_on():
             path = self._waiting.pop()
             try:
@@ -80,13 +80,24 @@ class Adoption:
             return None
         with directory.ownership(path), closing(Spool(path)) as spool:
             run = spool.run()
-            if run.state is RunState.FINISHED or run.parked or not spool.is_meant_for(self._token):
+            if run.state is RunState.FINISHED:
+                _remove_if_old(spool)
+                return None
+            if run.parked or not spool.is_meant_for(self._token):
                 return None
             if run.state is RunState.OPEN and not tracker_is_gone(spool):
                 return None
             log.info("run.adopted: %s", path.stem)
             end_dead_run(spool)
             return delivery.deliver(spool, self._clients.service, self._clients.store, may_go_on=may_go_on)
+
+
+def _remove_if_old(spool: Spool) -> None:
+    """Delivered runs stay for a while, to be looked at, and not for ever. The caller owns the run."""
+    finished_at = spool.run().finished_at
+    if finished_at is not None and time.time() - finished_at > config.keep_s():
+        log.info("run.removed: %s was delivered long ago", spool.path.stem)
+        directory.remove(spool.path, step=spool.step)
 
 
 def tracker_is_gone(spool: Spool, *, clock: Callable[[], float] = time.time) -> bool:

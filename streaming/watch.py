@@ -27,8 +27,9 @@ class Watch:
         self._deadline_at = float("inf")
         self._is_hurried = False
         self._signal_read, self._signal_write = os.pipe()
-        for descriptor in (self._signal_read, self._signal_write):
-            os.set_blocking(descriptor, False)
+        if hasattr(os, "set_blocking"):  # Windows has it from Python 3.12 on
+            os.set_blocking(self._signal_read, False)
+            os.set_blocking(self._signal_write, False)
 
     def listen(self) -> None:
         """Take SIGTERM and SIGHUP as "hurry", ignore Ctrl-C (it reaches the whole group). Main thread only."""

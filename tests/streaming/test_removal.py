@@ -1,0 +1,60 @@
+"""What a later start removes from the spool directory: delivered runs past their time, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from spool import Batch, NewRun, Spool, machine
+from streaming.clients import Clients
+from streaming.dead_runs import Adoption
+
+DAY_S = 86_400.0
+TOKEN = "removal-test-token"
+NOBODY = "http://127.0.0.1:1"
+
+
+def _run(spool_dir: Path, *, days_ago: float, delivered: bool) -> Path:
+    at = time.time() - days_ago * DAY_S
+    new = NewRun(tracker=machine.identify(os.getpid()), started_at=at, token=TOKEN, api_url=NOBODY)
+    with closing(Spool.create(spool_dir, new, clock=lambda: at)) as spool:
+        spool.append([Batch(b"timestamp,cpu\n", b"1,0.5\n")])
+        spool.end(exit_code=0, run_status="finished", ended_at=at)
+        if delivered:
+            spool.finish({})
+        return spool.path
+
+
+def _adopt_all(spool_dir: Path) -> None:
+    clients = Clients.connect(TOKEN, api_url=NOBODY, s3_endpoint_url=NOBODY)
+    Adoption(spool_dir, TOKEN, clients).go_on(lambda: True)
+
+
+def test_delivered_run_past_its_time_is_removed_whole(tmp_path: Path) -> None:
+    old = _run(tmp_path / "spools", days_ago=8, delivered=True)
+    _adopt_all(old.parent)
+    assert list(old.parent.iterdir()) == []
+
+
+def test_recently_delivered_run_is_kept(tmp_path: Path) -> None:
+    recent = _run(tmp_path / "spools", days_ago=6, delivered=True)
+    _adopt_all(recent.parent)
+    assert recent.exists()
+
+
+def test_undelivered_run_is_kept_however_old(tmp_path: Path) -> None:
+    waiting = _run(tmp_path / "spools", days_ago=400, delivered=False)
+    _adopt_all(waiting.parent)
+    with closing(Spool(waiting)) as spool:
+        assert spool.run().finished_at is None
+
+
+def test_time_to_keep_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKER_STREAM_KEEP_DAYS", "30")
+    kept = _run(tmp_path / "spools", days_ago=20, delivered=True)
+    _adopt_all(kept.parent)
+    assert kept.exists()
