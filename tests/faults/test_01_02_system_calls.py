@@ -1,0 +1,119 @@
+"""Faults 1 and 2, blindly: a child is killed at a system call, whichever it is; and fault 11: a sync fails."""
+
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from spool import Spool, directory
+from streaming import delivery
+from streaming.dead_runs import end_dead_run
+from streaming.delivery import Progress
+from tests.support import oracle, plays, tracing
+from tests.support.far_end import FarEnd
+from tests.support.memory_far_end import MemoryFarEnd
+from tests.support.nursery import Nursery, order
+from tests.support.recovery import Told, acknowledged, judge, lines, told
+
+BEFORE = 2  # batches in the spool before the child begins
+UP_TO = 4  # it appends 2 and 3; 3 begins a new header
+DELIVERY_SAMPLE = 30
+
+
+@pytest.fixture(autouse=True)
+def strace() -> None:
+    tracing.require_strace()
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> Path:
+    """A spool of a dead tracker with some batches. Copies of it are what the children work on."""
+    spool = Spool.create(tmp_path / "template", plays.new_run())
+    with closing(spool):
+        for number in range(BEFORE):
+            spool.append([plays.batch_of(number)])
+    return spool.path
+
+
+@pytest.fixture
+def a_copy(template: Path, tmp_path: Path) -> Callable[[str], Path]:
+    def copy(name: str) -> Path:
+        place = tmp_path / name
+        place.mkdir(mode=0o700)
+        for file in template.parent.iterdir():
+            shutil.copy(file, place)
+        (place / "acks").write_text("".join(f"{number}\n" for number in range(BEFORE)))
+        return place / template.name
+
+    return copy
+
+
+def appending(spool: Path, batches: tuple[int, int] = (BEFORE, UP_TO)) -> dict[str, object]:
+    return order("append", spool, acks=str(spool.parent / "acks"), batches=batches)
+
+
+def deliver_from_memory(spool_path: Path) -> MemoryFarEnd:
+    far_end = MemoryFarEnd()
+    with directory.ownership(spool_path), closing(Spool(spool_path)) as spool:
+        end_dead_run_of_test(spool)
+        assert delivery.deliver(spool, far_end, far_end) is Progress.COMPLETE
+    return far_end
+
+
+def end_dead_run_of_test(spool: Spool) -> None:
+    end_dead_run(spool)
+
+
+def test_fault_01_tracker_killed_at_any_system_call_of_an_append_loses_no_acknowledged_batch(
+    nursery: Nursery, a_copy: Callable[[str], Path], tmp_path: Path
+) -> None:
+    whole = tmp_path / "trace"
+    tracing.run_traced(nursery, appending(a_copy("whole")), whole, options=[]).require_success()
+    points = tracing.points(tracing.calls(whole))
+    assert len(points) > 100
+    outcomes = set()
+    for number, (name, nth) in enumerate(points[:-1]):
+        spool = a_copy(f"killed-{number}")
+        end = tracing.run_traced(nursery, appending(spool), tmp_path / "kill", options=tracing.inject_kill(name, nth))
+        assert end.was_killed, (name, nth)
+        far_end = deliver_from_memory(spool)
+        oracle.judge(far_end.evidence(), told(spool.parent / "acks", up_to=UP_TO), run_status="failed", exit_code=None)
+        outcomes.add(len(acknowledged(spool.parent / "acks")))
+        shutil.rmtree(spool.parent)
+    assert outcomes == {BEFORE, BEFORE + 1, UP_TO}, "the sweep did not reach every stage"
+
+
+def test_fault_02_uploader_killed_at_system_calls_of_a_delivery_sends_the_same_bytes_again(
+    nursery: Nursery, a_copy: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with FarEnd() as far_end:
+        whole = tmp_path / "trace"
+        spool = a_sealed_copy(a_copy, "whole")
+        tracing.run_traced(nursery, delivering(spool, far_end), whole, options=[]).require_success()
+    points = tracing.points(tracing.calls(whole))[:-1]
+    for number, (name, nth) in enumerate(points[:: max(1, len(points) // DELIVERY_SAMPLE)]):
+        spool = a_sealed_copy(a_copy, f"killed-{number}")
+        with FarEnd() as far_end:
+            options = tracing.inject_kill(name, nth)
+            end = tracing.run_traced(nursery, delivering(spool, far_end), tmp_path / "kill", options=options)
+            assert end.was_killed, (name, nth)
+            nursery.run(delivering(spool, far_end)).require_success()
+            judge(far_end, Told(plays.HEADERS[0], lines(range(UP_TO))), run_status="finished", exit_code=0)
+
+
+def a_sealed_copy(a_copy: Callable[[str], Path], name: str) -> Path:
+    """Four batches under two headers, the first segment sealed, the run ended."""
+    path = a_copy(name)
+    with closing(Spool(path)) as spool:
+        for number in range(BEFORE, UP_TO):
+            spool.append([plays.batch_of(number)])
+        next(iter(spool.seal_pending()))
+        spool.end(exit_code=0, run_status="finished", ended_at=1e9)
+    return path
+
+
+def delivering(spool: Path, far_end: FarEnd) -> dict[str, object]:
+    where = {"api_url": far_end.api_url, "s3_endpoint_url": far_end.s3_endpoint_url, "token": far_end.token}
+    return order("deliver", spool, **where)
