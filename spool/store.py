@@ -39,6 +39,7 @@ from typing import Any
 
 from spool import directory, machine, reading, schema
 from spool.connection import Connection
+from spool.doubt import Doubt
 from spool.errors import RunEnded, SpoolError, SpoolUnavailable
 from spool.model import Batch, NewRun, Registration, Run, RunState, Segment, SegmentState, Tracker
 
@@ -72,6 +73,7 @@ class Spool:
             raise
         self._header_ids: dict[bytes, int] = {}
         self._attempted_batch_id = 0
+        self._doubt: Doubt | None = None
         self.marked_count = 0  # segments marked sent through this handle: progress, for whoever retries
 
     @classmethod
@@ -102,23 +104,40 @@ class Spool:
         """Append batches in one transaction; durable when this returns.
 
         `csv_offset`: bytes of the run's CSV file that are taken over with these rows. Raises RunEnded, SpoolFull,
-        SpoolUnavailable: then none of the rows is in the spool (after a failed COMMIT this was verified).
+        SpoolUnavailable: then the rows are not acknowledged, and appending them again, alone or with more rows behind
+        them, does not double them.
         """
-        self._attempted_batch_id = 0
+        if self._doubt is not None:
+            self._db.reopen()
+            batches = self._settle(self._doubt, batches)
         try:
             self._insert(batches, csv_offset)
         except SpoolError as error:
             self._header_ids.clear()
-            if not (isinstance(error, SpoolUnavailable) and self._is_there_after_all()):
+            if not isinstance(error, SpoolUnavailable) or self._attempted_batch_id == 0:
+                raise
+            self._doubt = Doubt(tuple(batches), self._attempted_batch_id)
+            self._db.reopen()
+            if self._settle(self._doubt, batches):
                 raise
         self.step("appended")
 
-    def _is_there_after_all(self) -> bool:
-        """After an I/O error in COMMIT nobody knows: ask the file, through a fresh connection."""
-        self._db.reopen()
-        return 0 < self._attempted_batch_id <= self._last_batch_id()
+    def _settle(self, doubt: Doubt, batches: Sequence[Batch]) -> list[Batch]:
+        """What of `batches` is still to be appended after an I/O error in COMMIT. Raises SpoolError while nobody knows.
+
+        Rows that can be read may yet be lost with the power: the failed sync was their last. A commit that comes
+        through makes them durable (the journal and its header are written and synced anew).
+        """
+        rest = list(batches)
+        if doubt.last_batch_id <= self._last_batch_id():
+            with self._db.transaction() as db:
+                db.execute("UPDATE batch SET appended_at = ? WHERE batch_id = ?", (self._clock(), doubt.last_batch_id))
+            rest = doubt.without_repetition(batches)
+        self._doubt = None
+        return rest
 
     def _insert(self, batches: Sequence[Batch], csv_offset: int | None) -> None:
+        self._attempted_batch_id = 0
         with self._db.transaction() as db:
             (state,) = db.execute("SELECT state FROM run").fetchone()
             if state != RunState.OPEN.value:
@@ -303,12 +322,14 @@ class Spool:
     def release_sent(self) -> int:
         """Free the room of batches that S3 holds, for new rows on a full disk. Returns how many batches went.
 
-        Only rows of sent segments go (promise 3); `export` then tells that they are in S3 only.
+        Only rows of sent segments go (promise 3); `export` then tells that they are in S3 only. The newest batch stays:
+        it tells how far the CSV file was taken over.
         """
         with self._db.transaction() as db:
             cursor = db.execute(
                 "DELETE FROM batch WHERE batch_id IN (SELECT b.batch_id FROM segment s JOIN batch b"
-                " ON b.batch_id BETWEEN s.first_batch_id AND s.last_batch_id WHERE s.state = ?)",
+                " ON b.batch_id BETWEEN s.first_batch_id AND s.last_batch_id WHERE s.state = ?)"
+                " AND batch_id < (SELECT max(batch_id) FROM batch)",
                 (SegmentState.SENT.value,),
             )
             self.step("release:deleted")

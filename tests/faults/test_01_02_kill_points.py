@@ -8,20 +8,19 @@ from typing import Any
 
 import pytest
 
-from spool import RunState, Spool, directory
+from spool import RunState, Spool
 from tests.support import plays, recovery
 from tests.support.far_end import FarEnd
 from tests.support.nursery import End, Nursery, occurrences, order
-from tests.support.recovery import acknowledged, deliver_all, judge, only_spool, told
+from tests.support.oracle import Told
+from tests.support.recovery import deliver_all, judge, only_spool, told
 
 BATCHES = 5  # 0-2 under one header, 3-4 under another: two segments
 
 
 def record(nursery: Nursery, directory: Path, kill_at: tuple[str, int] | None = None) -> End:
     directory.parent.mkdir(exist_ok=True)
-    wanted = order(
-        "record", directory, kill_at=kill_at, acks=str(directory.parent / "acks"), batches=[0, BATCHES]
-    )
+    wanted = order("record", directory, kill_at=kill_at, acks=str(directory.parent / "acks"), batches=[0, BATCHES])
     return nursery.run(wanted)
 
 
@@ -67,7 +66,7 @@ def test_fault_01_feeder_killed_after_any_step_takes_each_line_once(nursery: Nur
         with FarEnd() as far_end:
             deliver_all(only_spool(place / "spools"), far_end)
             everything = recovery.lines(range(BATCHES))
-            judge(far_end, recovery.Told(plays.HEADERS[0], everything))
+            judge(far_end, Told(plays.HEADERS[0], everything))
 
 
 def feed(nursery: Nursery, place: Path, csv: bytes, kill_at: tuple[str, int] | None = None) -> End:
@@ -99,7 +98,14 @@ def delivery_points(nursery: Nursery, place: Path, inline: bool) -> list[tuple[s
     with FarEnd() as far_end:
         points = occurrences(nursery.run(delivery_of(spool, far_end)).require_success().steps)
     names = {name for name, _ in points}
-    assert {"register:sending", "register:replied", "registered", "finish:sending", "finish:replied", "finished"} <= names
+    assert {
+        "register:sending",
+        "register:replied",
+        "registered",
+        "finish:sending",
+        "finish:replied",
+        "finished",
+    } <= names
     assert inline or {"seal:inserted", "sealed", "upload:sending", "upload:replied", "mark:updated", "marked"} <= names
     return points
 
@@ -189,5 +195,3 @@ def state_of(spool_path: Path) -> RunState:
         return spool.run().state
     finally:
         spool.close()
-
-

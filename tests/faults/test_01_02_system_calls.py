@@ -1,9 +1,10 @@
-"""Faults 1 and 2, blindly: a child is killed at a system call, whichever it is; and fault 11: a sync fails."""
+"""Faults 1 and 2, blindly: a child is killed at a system call, whichever it is. Fault 11: a sync fails."""
 
 import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,8 @@ from tests.support import oracle, plays, tracing
 from tests.support.far_end import FarEnd
 from tests.support.memory_far_end import MemoryFarEnd
 from tests.support.nursery import Nursery, order
-from tests.support.recovery import Told, acknowledged, judge, lines, told
+from tests.support.oracle import Told
+from tests.support.recovery import acknowledged, judge, lines, told
 
 BEFORE = 2  # batches in the spool before the child begins
 UP_TO = 4  # it appends 2 and 3; 3 begins a new header
@@ -57,13 +59,9 @@ def appending(spool: Path, batches: tuple[int, int] = (BEFORE, UP_TO)) -> dict[s
 def deliver_from_memory(spool_path: Path) -> MemoryFarEnd:
     far_end = MemoryFarEnd()
     with directory.ownership(spool_path), closing(Spool(spool_path)) as spool:
-        end_dead_run_of_test(spool)
+        end_dead_run(spool)
         assert delivery.deliver(spool, far_end, far_end) is Progress.COMPLETE
     return far_end
-
-
-def end_dead_run_of_test(spool: Spool) -> None:
-    end_dead_run(spool)
 
 
 def test_fault_01_tracker_killed_at_any_system_call_of_an_append_loses_no_acknowledged_batch(
@@ -115,5 +113,57 @@ def a_sealed_copy(a_copy: Callable[[str], Path], name: str) -> Path:
 
 
 def delivering(spool: Path, far_end: FarEnd) -> dict[str, object]:
-    where = {"api_url": far_end.api_url, "s3_endpoint_url": far_end.s3_endpoint_url, "token": far_end.token}
+    where: dict[str, Any] = {
+        "api_url": far_end.api_url,
+        "s3_endpoint_url": far_end.s3_endpoint_url,
+        "token": far_end.token,
+    }
     return order("deliver", spool, **where)
+
+
+SYNCS = "fsync,fdatasync"
+UNDER_ONE_HEADER = (3, 6)
+
+
+def test_fault_11_failed_sync_is_repeated_without_losing_or_doubling_a_row(
+    nursery: Nursery, a_copy: Callable[[str], Path], tmp_path: Path
+) -> None:
+    refused = 0
+    for nth in range(1, sync_count(nursery, a_copy, tmp_path) + 1):
+        spool = a_copy(f"failed-{nth}")
+        options = tracing.inject_error(SYNCS, "EIO", nth)
+        end = tracing.run_traced(nursery, persisting(spool), tmp_path / "fail", options=options).require_success()
+        assert "INJECTED" in (tmp_path / "fail").read_text()
+        refused += end.steps.count("refused")
+        assert_each_row_once(spool)
+    assert refused, "no append was refused: its failed sync was hushed up"
+
+
+def test_fault_11_syncs_that_fail_for_a_while_neither_lose_nor_double_a_row(
+    nursery: Nursery, a_copy: Callable[[str], Path], tmp_path: Path
+) -> None:
+    for nth in range(1, sync_count(nursery, a_copy, tmp_path) + 1):
+        spool = a_copy(f"failing-{nth}")
+        options = tracing.inject_error(SYNCS, "EIO", f"{nth}..{nth + 7}")
+        tracing.run_traced(nursery, persisting(spool), tmp_path / "fail", options=options).require_success()
+        assert_each_row_once(spool)
+
+
+def sync_count(nursery: Nursery, a_copy: Callable[[str], Path], tmp_path: Path) -> int:
+    options = ["-e", f"trace={SYNCS}"]
+    tracing.run_traced(nursery, persisting(a_copy("whole")), tmp_path / "trace", options=options).require_success()
+    count = (tmp_path / "trace").read_text().count("sync(")
+    assert count >= 3 * (UNDER_ONE_HEADER[1] - UNDER_ONE_HEADER[0])
+    return count
+
+
+def persisting(spool: Path) -> dict[str, object]:
+    acks = str(spool.parent / "acks")
+    return order("append_persistently", spool, acks=acks, batches=UNDER_ONE_HEADER, tries=20)
+
+
+def assert_each_row_once(spool: Path) -> None:
+    numbers = [*range(BEFORE), *range(*UNDER_ONE_HEADER)]
+    assert acknowledged(spool.parent / "acks") == numbers
+    far_end = deliver_from_memory(spool)
+    oracle.judge(far_end.evidence(), Told(plays.HEADERS[0], lines(numbers)), run_status="failed", exit_code=None)

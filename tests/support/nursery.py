@@ -133,7 +133,7 @@ def _live(order: dict[str, Any], go: int, steps: int) -> None:
         os.read(go, 1)
         plays.perform(order, Killer(order.get("kill_at"), steps))
         code = 0
-    except BaseException:  # a forked copy must end here, and say why
+    except BaseException:  # noqa: BLE001 - a forked copy must end here, and say why
         import traceback
 
         traceback.print_exc()

@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from spool import Batch, NewRun, Spool, directory, machine
+from spool import Batch, NewRun, Spool, SpoolError, directory, machine
 from streaming import delivery
 from streaming.clients import Clients
 from streaming.feeder import CsvFeeder
@@ -90,6 +90,32 @@ def _append_all(spool: Spool, order: dict[str, Any]) -> None:
     os.close(acks)
 
 
+def _append_persistently(order: dict[str, Any], step: Step) -> None:
+    """As the tracker does: rows that could not be appended wait, and go with those that come after them."""
+    acks = os.open(order["acks"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    waiting: list[int] = []
+    with closing(Spool(Path(order["spool"]), step=step)) as spool:
+        for number in range(*order["batches"]):
+            waiting.append(number)
+            for _ in range(order.get("tries", 1)):
+                if _took(spool, waiting):
+                    os.write(acks, b"".join(b"%d\n" % each for each in waiting))
+                    waiting.clear()
+                    break
+    os.close(acks)
+    assert not waiting, f"{waiting} never came through"
+
+
+def _took(spool: Spool, numbers: list[int]) -> bool:
+    rows = b"".join(rows_of(number) for number in numbers)
+    try:
+        spool.append([Batch(header_of(numbers[0]), rows)])
+    except SpoolError:
+        spool.step("refused")
+        return False
+    return True
+
+
 def _feed(order: dict[str, Any], step: Step) -> None:
     """Take over a CSV file."""
     with closing(Spool(Path(order["spool"]), step=step)) as spool:
@@ -100,9 +126,7 @@ def _feed(order: dict[str, Any], step: Step) -> None:
 def _deliver(order: dict[str, Any], step: Step) -> None:
     """Deliver what is there as its owner, segments of a few batches each."""
     path = Path(order["spool"])
-    clients = Clients.connect(
-        order["token"], api_url=order["api_url"], s3_endpoint_url=order["s3_endpoint_url"]
-    )
+    clients = Clients.connect(order["token"], api_url=order["api_url"], s3_endpoint_url=order["s3_endpoint_url"])
     with directory.ownership(path), closing(Spool(path, step=step)) as spool:
         delivery.deliver(spool, clients.service, clients.store)
 
@@ -119,6 +143,7 @@ def _remove(order: dict[str, Any], step: Step) -> None:
 PLAYS: dict[str, Callable[[dict[str, Any], Step], None]] = {
     "record": _record,
     "append": _append,
+    "append_persistently": _append_persistently,
     "feed": _feed,
     "deliver": _deliver,
     "release": _release,
