@@ -38,6 +38,7 @@ READ_TIMEOUT_S = 30.0
 REQUEST_DEADLINE_S = 60.0
 ANSWER_MAX_BYTES = 4 << 20
 GZIP_FROM_BYTES = 64 << 10
+_DECIDES_A_RUN = (404, 409, 410)
 _SHOWN_CHARACTERS = 300
 _KEPT_BYTES = 64 << 10
 
@@ -190,6 +191,8 @@ def _understand(response: requests.Response, text: bytes) -> dict[str, Any]:
         raise Busy(message, cause=cause, retry_after_s=retry_after_s(response.headers.get("Retry-After")))
     if status < 400:
         raise NotTheService(f"{message}, a redirect that is not followed", cause="captive portal")
+    if status in _DECIDES_A_RUN:
+        _json_object(text)  # a proxy's or portal's own page must not park a run or count as its finish
     kind = RunUnknown if status in (404, 410) else Refused
     raise kind(f"{message}: {shown}", status=status, answer=body)
 
