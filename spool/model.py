@@ -87,6 +87,7 @@ class Run:
     finished_at: float | None
     parked: str | None
     problem: str | None
+    problem_cause: str | None
     problem_at: float | None
 
 

@@ -40,7 +40,7 @@ def run(db: Connection) -> Run:
     row = db.query(
         "SELECT spool_id, state, tracker, started_at, metadata, host_info, cloud_info, csv_path, api_url,"
         " s3_endpoint_url, upload_interval_s, token_fingerprint IS NOT NULL, run_id, upload_uri_prefix, ended_at,"
-        " exit_code, run_status, finish_answer, finished_at, parked, problem, problem_at FROM run"
+        " exit_code, run_status, finish_answer, finished_at, parked, problem, problem_cause, problem_at FROM run"
     )
     if not row:
         raise SpoolDamaged(f"the spool {db.path} has no run record", path=db.path)
@@ -66,7 +66,8 @@ def run(db: Connection) -> Run:
         finished_at=fields[18],
         parked=fields[19],
         problem=fields[20],
-        problem_at=fields[21],
+        problem_cause=fields[21],
+        problem_at=fields[22],
     )
 
 

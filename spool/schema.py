@@ -42,6 +42,7 @@ CREATE TABLE run (
     finished_at REAL,
     parked TEXT,
     problem TEXT,
+    problem_cause TEXT,
     problem_at REAL
 );
 CREATE TABLE header (

@@ -282,7 +282,8 @@ class Spool:
         """Record that the service acknowledged the finish, with its answer."""
         with self._db.transaction() as db:
             db.execute(
-                "UPDATE run SET state = ?, finish_answer = ?, finished_at = ?, parked = NULL, problem = NULL"
+                "UPDATE run SET state = ?, finish_answer = ?, finished_at = ?, parked = NULL, problem = NULL,"
+                " problem_cause = NULL"
                 " WHERE state = ?",
                 (RunState.FINISHED.value, json.dumps(answer), self._clock(), RunState.ENDED.value),
             )
@@ -312,12 +313,12 @@ class Spool:
                 (SegmentState.SEALED.value, SegmentState.SENT.value),
             )
 
-    def note_problem(self, problem: str | None) -> None:
-        """Keep what stands in the way of delivery now, for people to see; None when nothing does."""
+    def note_problem(self, problem: str | None, *, cause: str | None = None) -> None:
+        """Keep what stands in the way of delivery now, for people to see, and its cause in a word; None when nothing does."""
         if self._db.query("SELECT problem FROM run")[0][0] == problem:
             return
         with self._db.transaction() as db:
-            db.execute("UPDATE run SET problem = ?, problem_at = ?", (problem, self._clock()))
+            db.execute("UPDATE run SET problem = ?, problem_cause = ?, problem_at = ?", (problem, cause, self._clock()))
 
     def release_sent(self) -> int:
         """Free the room of batches that S3 holds, for new rows on a full disk. Returns how many batches went.

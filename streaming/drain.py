@@ -7,15 +7,15 @@ from collections.abc import Callable
 from contextlib import closing
 from enum import Enum
 from pathlib import Path
+from typing import Protocol
 
 from spool import Run, RunState, Spool, directory
 from spool.errors import Owned
 from streaming import delivery
 from streaming.clients import Clients
 from streaming.dead_runs import end_dead_run, tracker_is_gone
-from streaming.errors import BadArgument, GaveUp, Parked
+from streaming.errors import BadArgument, GaveUp, Parked, StreamError, Unauthorized
 from streaming.retry import persistently
-from streaming.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -28,30 +28,40 @@ class Outcome(str, Enum):
     BUSY = "busy"  # another process delivers it
     WAITING = "waiting"  # the time was over
     PARKED = "parked"  # a person must decide
+    TOKEN_REFUSED = "token refused"  # the service refuses the token
+
+
+class Time(Protocol):
+    """How long a drain may go on, and how it waits (`streaming.watch.Watch`). `wait` raises GaveUp when it is over."""
+
+    def wait(self, seconds: float) -> None: ...
+    def has_time(self) -> bool: ...
 
 
 def drain_run(
     path: Path,
     clients: Clients,
-    watch: Watch,
+    time: Time,
     *,
     api_url: str,
     has_ended: bool = False,
     anew: bool = False,
-    report: Callable[[str | None], None] = lambda _problem: None,
+    waits_for_token: bool = True,
+    report: Callable[[StreamError | None], None] = lambda _problem: None,
 ) -> Outcome:
-    """Deliver the run at `path` as far as possible before the watch's deadline.
+    """Deliver the run at `path` as far as possible before its time is over.
 
     `has_ended`: the user says that the tracker is gone, although it ran elsewhere. `anew`: register a parked run again,
-    and try again what was rejected. `report` gets what stands in the way. Raises SpoolError, Unauthorized, and
-    BadArgument if the run was recorded for another service than `api_url`.
+    and try again what was rejected. `waits_for_token`: a refused token is tried again every 5 minutes. `report` gets what
+    stands in the way, None when nothing does. Raises SpoolError, and BadArgument if the run was recorded for another
+    service than `api_url`.
     """
     try:
         with directory.ownership(path), closing(Spool(path)) as spool:
             _require_same_service(spool.run(), path, api_url)
             if anew:
                 _begin_anew(spool)
-            return _drain(spool, clients, watch, has_ended=has_ended, report=report)
+            return _drain(spool, clients, time, has_ended=has_ended, waits_for_token=waits_for_token, report=report)
     except Owned:
         return Outcome.BUSY
 
@@ -74,29 +84,34 @@ def _begin_anew(spool: Spool) -> None:
 def _drain(
     spool: Spool,
     clients: Clients,
-    watch: Watch,
+    time: Time,
     *,
     has_ended: bool,
-    report: Callable[[str | None], None],
+    waits_for_token: bool,
+    report: Callable[[StreamError | None], None],
 ) -> Outcome:
     if has_ended or tracker_is_gone(spool):
         end_dead_run(spool)
 
-    def note(problem: str | None) -> None:
-        spool.note_problem(problem)
+    def note(problem: StreamError | None) -> None:
+        spool.note_problem(str(problem) if problem else None, cause=problem.cause if problem else None)
         report(problem)
 
     try:
         progress = persistently(
-            lambda: delivery.deliver(spool, clients.service, clients.store, may_go_on=watch.has_time),
-            pause=watch,
+            lambda: delivery.deliver(spool, clients.service, clients.store, may_go_on=time.has_time),
+            pause=time,
             report=note,
             progress=lambda: spool.marked_count,
+            waits_for_token=waits_for_token,
         )
     except GaveUp:
         return Outcome.WAITING
+    except Unauthorized as refused:
+        note(refused)
+        return Outcome.TOKEN_REFUSED
     except Parked as parked:
-        report(str(parked))
+        report(parked)
         return Outcome.PARKED
     return {
         delivery.Progress.COMPLETE: Outcome.DELIVERED,

@@ -23,7 +23,9 @@ from __future__ import annotations
 
 
 class StreamError(Exception):
-    """Base of all errors of this package. `hint` says what a person can do, or is empty."""
+    """Base of all errors of this package. `hint` says what a person can do, `cause` why in a word; both may be empty."""
+
+    cause = ""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -73,6 +75,8 @@ class EverythingRefused(Transient):
 
 class Unauthorized(StreamError):
     """The token is wrong or revoked."""
+
+    cause = "token refused"
 
 
 class CredentialsRefused(StreamError):

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 import tenacity
 
-from streaming.errors import GaveUp, Transient, Unauthorized
+from streaming.errors import GaveUp, StreamError, Transient, Unauthorized
 
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MAX_S = 60.0
@@ -30,24 +30,26 @@ def persistently(
     step: Callable[[], Result],
     *,
     pause: Pause,
-    report: Callable[[str | None], None],
+    report: Callable[[StreamError | None], None],
     progress: Callable[[], int] = lambda: 0,
+    waits_for_token: bool = True,
     jitter: random.Random | None = None,
 ) -> Result:
     """Call `step` until it returns, for ever: Transient after a backoff, Unauthorized after 5 minutes.
 
-    `report` gets the problem's text when it changes the next wait, None when the step came through. `progress` counts
+    `report` gets the problem when it changes the next wait, None when the step came through. `progress` counts
     what was achieved: a failure after some progress starts the backoff anew. Raises GaveUp from `pause`, and every
-    error of another type from `step`.
+    error of another type from `step`; Unauthorized too, unless it `waits_for_token`.
     """
     backoff = _Backoff(progress, jitter or random.Random())
 
     def before_sleep(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        report(str(error))
+        report(error if isinstance(error, StreamError) else None)
 
+    retried = (Transient, Unauthorized) if waits_for_token else (Transient,)
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type((Transient, Unauthorized)),
+        retry=tenacity.retry_if_exception_type(retried),
         wait=backoff,
         sleep=pause.wait,
         before_sleep=before_sleep,

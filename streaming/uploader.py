@@ -127,7 +127,9 @@ class _Loop:
         if self._spool.run().state is not RunState.OPEN:
             self._watch.limit(self._linger_s)
 
-    def _report(self, problem: str | None) -> None:
-        if problem:
-            log.warning("delivery.delayed: %s", problem)
-        self._spool.note_problem(problem)
+    def _report(self, problem: StreamError | None) -> None:
+        if problem is None:
+            self._spool.note_problem(None)
+            return
+        log.warning("delivery.delayed: %s", problem)
+        self._spool.note_problem(str(problem), cause=problem.cause)

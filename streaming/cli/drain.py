@@ -40,9 +40,11 @@ def drain(spool_dir: Path | None, timeout: float | None, ended: bool, anew: bool
     codes = [0]
     for path in [directory.find_spool(in_directory, name) for name in runs] or _waiting(in_directory):
         try:
-            outcome = drain_run(path, clients, watch, api_url=api_url, has_ended=ended, anew=anew)
+            outcome = drain_run(
+                path, clients, watch, api_url=api_url, has_ended=ended, anew=anew, waits_for_token=False
+            )
             click.echo(f"{path.stem} {outcome.value}")
-            codes.append({Outcome.WAITING: 3, Outcome.PARKED: 1}.get(outcome, 0))
+            codes.append({Outcome.WAITING: 3, Outcome.PARKED: 1, Outcome.TOKEN_REFUSED: 4}.get(outcome, 0))
         except (SpoolError, StreamError) as error:
             click.echo(f"{path.stem}: {error}", err=True)
             codes.append(1)
