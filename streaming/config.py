@@ -41,19 +41,33 @@ def s3_endpoint_url(given: str | None = None) -> str | None:
 
 def require_safe_url(url: str, what: str) -> str:
     """`url` without trailing slash. Raises BadArgument for anything but https, or http to loopback."""
+    hint = "use https:// (http:// only to this machine, 127.0.0.1)"
+    scheme, host = _scheme_and_host(url)
+    if host and (scheme == "https" or (scheme == "http" and is_loopback(host))):
+        return url.rstrip("/")
+    raise BadArgument(f"{what} {url!r} cannot be used", hint=hint)
+
+
+def _scheme_and_host(url: str) -> tuple[str, str]:
+    """Of a plain base URL; nothing of one that says more (user, query, fragment) or cannot be read."""
     from urllib.parse import urlsplit
 
-    parts = urlsplit(url)
-    if parts.scheme == "https" and parts.hostname:
-        return url.rstrip("/")
-    if parts.scheme == "http" and parts.hostname and is_loopback(parts.hostname):
-        return url.rstrip("/")
-    raise BadArgument(f"{what} {url!r} cannot be used", hint="use https:// (http:// only to this machine, 127.0.0.1)")
+    try:
+        parts = urlsplit(url)
+        is_plain = url.isprintable() and " " not in url and not (parts.query or parts.fragment or parts.username)
+        return (parts.scheme, parts.hostname or "") if is_plain and parts.port != 0 else ("", "")
+    except ValueError:
+        return "", ""
 
 
 def is_loopback(host: str) -> bool:
     """Whether a host name means this machine, by its text alone (nothing is looked up)."""
-    return host == "localhost" or host == "::1" or (host.startswith("127.") and host.count(".") == 3)
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def token_from_environment() -> str | None:

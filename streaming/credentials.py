@@ -10,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from spool.machine import seconds_since_boot
-from streaming.errors import CredentialsRefused, Transient
+from streaming.errors import CredentialsRefused, Transient, Unauthorized
 
 REFRESH_AHEAD_S = 300.0  # refresh when less than this remains ...
 REFRESH_AHEAD_SHARE = 1 / 3  # ... or less than this share of the lifetime, whichever is shorter
 FORCED_PAUSE_S = 30.0  # at most one forced refresh in this time
 MINIMUM_PAUSE_S = 1.0  # and at most one of any kind in this
+FAILED_PAUSE_S = 30.0  # after a refresh that failed: each attempt may take as long as its deadline
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Credentials:
 class _Kept:
     credentials: Credentials
     received_at: float
-    refresh_tried_at: float
+    refresh_not_before: float
     forced_at: float = float("-inf")
 
 
@@ -49,35 +50,32 @@ class CredentialKeeper:
 
     def keep(self, run_id: str, credentials: Credentials) -> None:
         """Remember credentials that came with the registration."""
-        now = self._clock()
-        self._kept[run_id] = _Kept(credentials, received_at=now, refresh_tried_at=now)
+        self._kept[run_id] = self._received(credentials)
 
     def fresh(self, run_id: str) -> Credentials:
-        """Credentials to use now, refreshed if due. Old ones stay in use while a refresh fails.
+        """Credentials to use now, refreshed if due. Old ones stay in use while a refresh fails (also for its token).
 
-        Raises what `refresh` raises if there are none to fall back to.
+        Raises what `refresh` raises if there are none to fall back to, and RunUnknown.
         """
         kept = self._kept.get(run_id)
         if kept is None:
             self.keep(run_id, self._refresh(run_id))
             return self._kept[run_id].credentials
         if self._is_due(kept):
-            kept.refresh_tried_at = self._clock()
             self._try_refresh(run_id, kept)
         return self._kept[run_id].credentials
 
     def replace_refused(self, run_id: str, cause: CredentialsRefused) -> Credentials:
         """New credentials because S3 refused these, at most every 30 s. Raises Transient in between (an outage then)."""
         kept = self._kept[run_id]
-        now = self._clock()
-        pause_s = kept.forced_at + FORCED_PAUSE_S - now
+        pause_s = kept.forced_at + FORCED_PAUSE_S - self._clock()
         if pause_s > 0:
             raise Transient(
                 f"S3 refuses fresh credentials ({cause.message})", cause="credentials refused", retry_after_s=pause_s
             ) from cause
-        credentials = self._refresh(run_id)
-        self._kept[run_id] = _Kept(credentials, received_at=now, refresh_tried_at=now, forced_at=now)
-        return credentials
+        kept.forced_at = self._clock()  # counts even if it fails
+        self._kept[run_id] = self._received(self._refresh(run_id), forced_at=kept.forced_at)
+        return self._kept[run_id].credentials
 
     def _is_due(self, kept: _Kept) -> bool:
         lifetime_s = kept.credentials.lifetime_s
@@ -86,13 +84,15 @@ class CredentialKeeper:
         now = self._clock()
         remaining_s = kept.received_at + lifetime_s - now
         ahead_s = min(REFRESH_AHEAD_S, lifetime_s * REFRESH_AHEAD_SHARE)
-        return remaining_s < ahead_s and now - kept.refresh_tried_at >= MINIMUM_PAUSE_S
+        return remaining_s < ahead_s and now >= kept.refresh_not_before
 
     def _try_refresh(self, run_id: str, kept: _Kept) -> None:
         try:
-            credentials = self._refresh(run_id)
-        except Transient:
-            return  # S3 decides whether the old ones still work; if not, `replace_refused` is asked
-        self._kept[run_id] = _Kept(
-            credentials, received_at=self._clock(), refresh_tried_at=self._clock(), forced_at=kept.forced_at
-        )
+            self._kept[run_id] = self._received(self._refresh(run_id), forced_at=kept.forced_at)
+        except (Transient, Unauthorized):
+            # S3 decides whether the old ones still work; if not, `replace_refused` is asked.
+            kept.refresh_not_before = self._clock() + FAILED_PAUSE_S
+
+    def _received(self, credentials: Credentials, *, forced_at: float = float("-inf")) -> _Kept:
+        now = self._clock()
+        return _Kept(credentials, received_at=now, refresh_not_before=now + MINIMUM_PAUSE_S, forced_at=forced_at)

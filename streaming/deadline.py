@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_LEAST_S = 0.001  # setitimer takes 0 as "never"
 _REPEAT_S = 1.0  # raised again if the first was swallowed by somebody's cleanup
 
 
@@ -27,13 +28,20 @@ def deadline(seconds: float) -> Iterator[None]:
         yield
         return
 
+    is_over = False
+
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise DeadlinePassed(f"no complete answer within {seconds:g} s")
+        if not is_over:
+            raise DeadlinePassed(f"no complete answer within {seconds:g} s")
 
     previous = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds, _REPEAT_S)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, _LEAST_S), _REPEAT_S)
     try:
-        yield
-    finally:
+        try:
+            yield
+        finally:
+            is_over = True
+    finally:  # reached although the alarm may have struck at the very line above; the next one is a second away
+        is_over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)

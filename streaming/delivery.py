@@ -72,7 +72,7 @@ def deliver(spool: Spool, service: Service, store: Store, *, may_go_on: Callable
             return Progress.INTERRUPTED
         if run.state is not RunState.ENDED:
             return Progress.WAITING_FOR_ROWS
-        _finish(spool, service, registration, run, uris=spool.sent_uris())
+        _finish_uploaded(spool, service, registration, run)
     except RunUnknown as forgotten:
         spool.park(f"the service does not know this run any more ({forgotten.message})")
         raise Parked(str(forgotten)) from forgotten
@@ -104,8 +104,7 @@ def _upload_all(spool: Spool, store: Store, registration: Registration, may_go_o
         if not may_go_on():
             return False
         try:
-            _upload(spool, segment, store, registration)
-            sent_count += 1
+            sent_count += _upload(spool, segment, store, registration)
         except SegmentRefused as refusal:
             spool.count_refusal(segment, refusal.message)
             refused.append(segment)
@@ -114,18 +113,19 @@ def _upload_all(spool: Spool, store: Store, registration: Registration, may_go_o
     return True
 
 
-def _upload(spool: Spool, segment: Segment, store: Store, registration: Registration) -> None:
-    """Killed after the PUT: the same key and the same bytes again."""
+def _upload(spool: Spool, segment: Segment, store: Store, registration: Registration) -> bool:
+    """Whether the store took it; a damaged one is not offered. Killed after the PUT: the same key and bytes again."""
     try:
         csv = spool.csv(segment)
     except SpoolDamaged as damage:
         spool.reject(segment, damage.message)
-        return
+        return False
     uri = f"{registration.upload_uri_prefix}/{object_key(segment)}"
     spool.step("upload:sending")
     receipt = store.put(registration.run_id, uri, compress(csv))
     spool.step("upload:replied")
     spool.mark_sent(segment, uri=receipt.uri, etag=receipt.etag)
+    return True
 
 
 def _judge_refused(
@@ -159,6 +159,13 @@ def _finish_inline(spool: Spool, service: Service, registration: Registration, r
     """Finish a small run with its rows in the request. False if it does not fit, or the service wants it otherwise."""
     csv = _inline_csv(spool)
     return csv is not None and _finish(spool, service, registration, run, inline=csv)
+
+
+def _finish_uploaded(spool: Spool, service: Service, registration: Registration, run: Run) -> None:
+    """Finish a run whose rows are in S3. If none got there (all were set aside), it finishes without rows."""
+    uris = spool.sent_uris()
+    if uris or not _finish(spool, service, registration, run, inline=b""):
+        _finish(spool, service, registration, run, uris=uris)
 
 
 def _inline_csv(spool: Spool) -> bytes | None:

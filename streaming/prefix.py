@@ -9,8 +9,9 @@ import re
 
 from streaming.errors import NotTheService
 
-_BUCKET = re.compile(r"(?!xn--|\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_BUCKET = re.compile(r"(?!xn--|.*--x-s3$|\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PATH = re.compile(r"[A-Za-z0-9!_.*'()=+@,:&$;~ /-]{1,900}")
+_RUN_ID = re.compile(r"(?!\.+$)[A-Za-z0-9._:~@=+/-]{1,200}")
 _REGION = re.compile(r"[a-z0-9-]{1,32}")
 
 
@@ -33,6 +34,13 @@ def require_region(region: object) -> str:
     if not isinstance(region, str) or not _REGION.fullmatch(region):
         raise NotTheService(f"the service named an unusable region {region!r:.60}", cause="unexpected answer")
     return region
+
+
+def require_run_id(run_id: str) -> str:
+    """`run_id` if it is a plain name. Raises NotTheService otherwise (it becomes part of paths, and people see it)."""
+    if not _RUN_ID.fullmatch(run_id):
+        raise NotTheService(f"the service named an unusable run id {run_id!r:.60}", cause="unexpected answer")
+    return run_id
 
 
 def split(uri: str) -> tuple[str, str]:

@@ -10,17 +10,21 @@ import base64
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 import boto3
 import botocore.session
 from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.config import Config
+from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES as AMBIENT_SETTINGS
 from botocore.credentials import Credentials as BotoCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import URLLib3Session
+from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
 from urllib3 import exceptions as urllib3_errors
 
@@ -37,16 +41,18 @@ from streaming.errors import (
     Unreachable,
 )
 from streaming.prefix import require_region, split
-from streaming.wire import cause_of, read_capped, retry_after_s
+from streaming.wire import cause_of, read_capped, retry_after_s, served_at
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0
 DEADLINE_S = 60.0
 DEADLINE_BYTES_PER_S = 64 << 10  # a slow link may take this much longer: 8 MiB over two minutes
+PATIENCE_MAX = 16  # times the deadline, doubled whenever it passes: a slower link must get a segment through some day
 ANSWER_MAX_BYTES = 1 << 20
 _FOREIGN_ERRORS = (BotoCoreError, urllib3_errors.HTTPError, DeadlinePassed, OSError, ValueError)
 _REDIRECTS = range(300, 400)
 _CREDENTIAL_CODES = {"ExpiredToken", "InvalidToken", "InvalidAccessKeyId", "TokenRefreshRequired"}
+_CODE = re.compile(r"[^A-Za-z0-9._-]")  # whatever else is in an error code is not for logs
 _BUSY_CODES = {"RequestTimeout", "SlowDown", "ConditionalRequestConflict", "OperationAborted"}
 
 log = logging.getLogger(__name__)
@@ -76,6 +82,7 @@ class ObjectStore:
         self._endpoint_url = config.s3_endpoint_url(endpoint_url)
         self._deadline_s = deadline_s
         self._read_timeout_s = read_timeout_s
+        self._patience = 1
         self._clients: dict[str, _Client] = {}
         self._regions: dict[str, str] = {}
         self._knows_conditions = True
@@ -133,7 +140,7 @@ class ObjectStore:
         md5 = hashlib.md5(body, usedforsecurity=False)
         sha256 = base64.b64encode(hashlib.sha256(body).digest()).decode()
         try:
-            with deadline(self._deadline_s + len(body) / DEADLINE_BYTES_PER_S):
+            with deadline((self._deadline_s + len(body) / DEADLINE_BYTES_PER_S) * self._patience):
                 answer = self._client(region).put(
                     credentials,
                     Bucket=bucket,
@@ -146,8 +153,12 @@ class ObjectStore:
                 )
         except ClientError as error:
             raise _understand(error, conditional=bool(condition)) from error
+        except ResponseParserError as error:
+            raise NotTheService("S3's answer cannot be read, a captive portal perhaps", cause="captive portal") from error
         except _FOREIGN_ERRORS as error:
             self.reset()
+            if isinstance(error, DeadlinePassed):
+                self._patience = min(self._patience * 2, PATIENCE_MAX)
             raise _unreachable(error, self._endpoint_url) from error
         return Receipt(uri, _proof(answer, md5.hexdigest(), sha256))
 
@@ -176,7 +187,7 @@ class _Client:
         self._credentials = BotoCredentials("none", "none", "none")
         core = botocore.session.Session(
             session_vars={
-                "profile": (None, None, None, None),
+                **{name: (None, None, default, cast) for name, (_, _, default, cast) in AMBIENT_SETTINGS.items()},
                 "config_file": (None, None, os.devnull, None),
                 "credentials_file": (None, None, os.devnull, None),
             }
@@ -263,24 +274,30 @@ def _understand(error: ClientError, *, conditional: bool) -> StreamError:
     """The fitting error of ours for an error answer of S3."""
     metadata = error.response.get("ResponseMetadata", {})
     status = int(metadata.get("HTTPStatusCode") or 0)
-    code = str(error.response.get("Error", {}).get("Code", ""))
+    code = _CODE.sub("", str(error.response.get("Error", {}).get("Code", "")))[:64]
     message = f"S3 answered {status} {code}".rstrip()
     headers = metadata.get("HTTPHeaders", {})
+    served = served_at(headers.get("date"))
     if status == 412 and conditional:
         return _AlreadyThere(message)
     if code == "RequestTimeTooSkewed":
-        return ClockSkew(
-            f"{message}: this machine's clock and S3's differ too much", cause="clock skew", hint="set the clock"
-        )
+        return ClockSkew(f"{message}: this machine's clock is {_skew(served)}", cause="clock skew", hint="set it")
     if code in _CREDENTIAL_CODES or status in (401, 403):
         return CredentialsRefused(message)
     if conditional and status in (400, 501) and code not in _BUSY_CODES:
         return _ConditionUnknown(message)
     if status in (409, 429) or status >= 500 or code in _BUSY_CODES:
-        return Busy(message, cause=f"HTTP {status}", retry_after_s=retry_after_s(headers.get("retry-after")))
+        asked_s = retry_after_s(headers.get("retry-after"), served_at=served)
+        return Busy(message, cause="captive portal" if status == 511 else f"HTTP {status}", retry_after_s=asked_s)
     if status in _REDIRECTS or status < 300:
         return NotTheService(f"{message}, not S3's way to answer", cause="captive portal")
     return SegmentRefused(message, status=status, answer=code)
+
+
+def _skew(served: datetime) -> str:
+    """How wrong our clock is, in words."""
+    ahead_s = (datetime.now(timezone.utc) - served).total_seconds()
+    return f"{abs(ahead_s) / 60:.0f} minutes {'ahead of' if ahead_s > 0 else 'behind'} S3's"
 
 
 def _unreachable(error: BaseException, endpoint_url: str | None) -> Unreachable:

@@ -23,6 +23,7 @@ from streaming.credentials import Credentials
 from streaming.deadline import DeadlinePassed, deadline
 from streaming.errors import (
     AlreadyFinished,
+    BadArgument,
     Busy,
     NotTheService,
     Refused,
@@ -30,17 +31,18 @@ from streaming.errors import (
     Unauthorized,
     Unreachable,
 )
-from streaming.prefix import require_prefix, require_region
-from streaming.wire import cause_of, http_date, read_capped, retry_after_s
+from streaming.prefix import require_prefix, require_region, require_run_id
+from streaming.wire import cause_of, printable, read_capped, retry_after_s, served_at
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0
 REQUEST_DEADLINE_S = 60.0
 ANSWER_MAX_BYTES = 4 << 20
 GZIP_FROM_BYTES = 64 << 10
-_DECIDES_A_RUN = (404, 409, 410)
+_ACCEPT = {"Accept": "application/json", "Accept-Encoding": "identity"}  # compressed, a small answer could be a bomb
 _SHOWN_CHARACTERS = 300
 _KEPT_BYTES = 64 << 10
+_UNDERSTOOD = {400, 413, 415, 422}  # refusals that count whatever their body; others must be the service's own JSON
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,8 @@ class SentinelApi:
         deadline_s: float = REQUEST_DEADLINE_S,
         read_timeout_s: float = READ_TIMEOUT_S,
     ) -> None:
+        if not token.isascii() or not token.isprintable():
+            raise BadArgument("the token holds characters that no token has", hint="copy it again, without quotes")
         self._token = token
         self._base_url = config.require_safe_url(base_url, "the API URL")
         self._deadline_s = deadline_s
@@ -77,22 +81,33 @@ class SentinelApi:
         """
         headers = {"Idempotency-Key": idempotency_key}
         try:
-            answer, served_at = self._post("/runs", payload, headers=headers)
+            answer, served = self._post("/runs", payload, headers=headers)
+        except RunUnknown as error:
+            raise NotTheService(
+                f"{self._base_url} does not know how to register a run ({error.status})",
+                cause="wrong API URL",
+                hint="check SENTINEL_API_URL",
+            ) from error
         except Refused as refusal:
             forbidden = _forbidden_keys(refusal) & payload.keys()
             if not forbidden:
                 raise
             log.warning("register.keys_dropped: the service does not know %s", ", ".join(sorted(forbidden)))
             kept = {key: value for key, value in payload.items() if key not in forbidden}
-            answer, served_at = self._post("/runs", kept, headers=headers)
-        run_id = _text(answer, "run_id")
+            answer, served = self._post("/runs", kept, headers=headers)
+        run_id = require_run_id(_text(answer, "run_id"))
         prefix = require_prefix(_text(answer, "upload_uri_prefix"))
-        return Registration(run_id, prefix), _credentials(answer, served_at)
+        return Registration(run_id, prefix), _credentials(answer, served)
 
     def refresh(self, run_id: str) -> Credentials:
-        """POST /runs/{run_id}/refresh-credentials."""
-        answer, served_at = self._post(f"/runs/{quote(run_id, safe='')}/refresh-credentials", None)
-        return _credentials(answer, served_at)
+        """POST /runs/{run_id}/refresh-credentials. A refusal other than RunUnknown is an outage: rows wait, none is lost."""
+        try:
+            answer, served = self._post(f"/runs/{quote(run_id, safe='')}/refresh-credentials", None)
+        except RunUnknown:
+            raise
+        except Refused as refusal:
+            raise Busy(f"no credentials: {refusal.message}", cause=f"HTTP {refusal.status}") from refusal
+        return _credentials(answer, served)
 
     def finish(self, run_id: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         """POST /runs/{run_id}/finish. A large body is sent compressed, and plain once more if that is refused."""
@@ -112,7 +127,7 @@ class SentinelApi:
     def check(self) -> float:
         """GET the base URL: is anybody there? Returns the server's clock minus ours in seconds. For `doctor`."""
         response, _ = self._send("GET", "/", None, {})
-        return (_served_at(response) - datetime.now(timezone.utc)).total_seconds()
+        return (served_at(response.headers.get("Date")) - datetime.now(timezone.utc)).total_seconds()
 
     def _post(
         self,
@@ -129,7 +144,10 @@ class SentinelApi:
             body = gzip.compress(body, mtime=0)
             all_headers["Content-Encoding"] = "gzip"
         response, text = self._send("POST", path, body, {**all_headers, **(headers or {})})
-        return _understand(response, text), _served_at(response)
+        # Whatever the answer echoes: the token is in no log line, no error and no file.
+        text = text.replace(self._token.encode(), b"[token]")
+        served = served_at(response.headers.get("Date"))
+        return _understand(response, text, served), served
 
     def _send(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
@@ -142,12 +160,14 @@ class SentinelApi:
                     method,
                     self._base_url + path,
                     data=body,
-                    headers={**headers, "Authorization": f"Bearer {self._token}", "Accept": "application/json"},
+                    headers={**headers, **_ACCEPT, "Authorization": f"Bearer {self._token}"},
                     timeout=self._timeout_s,
                     allow_redirects=False,
                     stream=True,
                 ) as response,
             ):
+                if response.headers.get("Content-Encoding", "identity") != "identity":
+                    raise NotTheService("the answer is compressed, unasked", cause="unexpected answer")
                 return response, read_capped(response.iter_content(64 << 10), ANSWER_MAX_BYTES)
         except (requests.RequestException, urllib3.exceptions.HTTPError, DeadlinePassed, OSError, ValueError) as error:
             self.reset()
@@ -173,13 +193,12 @@ def _body(payload: Mapping[str, Any]) -> bytes:
     return json.dumps(payload).encode()
 
 
-def _understand(response: requests.Response, text: bytes) -> dict[str, Any]:
+def _understand(response: requests.Response, text: bytes, served: datetime) -> dict[str, Any]:
     """The JSON object of a good answer; the fitting error for any other."""
     status = response.status_code
     if 200 <= status < 300:
         return _json_object(text)
     body = text[:_KEPT_BYTES].decode("utf-8", "replace")
-    shown = body[:_SHOWN_CHARACTERS]
     message = f"the service answered {status}"
     if status in (401, 403):
         raise Unauthorized(
@@ -188,19 +207,20 @@ def _understand(response: requests.Response, text: bytes) -> dict[str, Any]:
         )
     if status == 429 or status == 408 or status >= 500:
         cause = "captive portal" if status == 511 else f"HTTP {status}"
-        raise Busy(message, cause=cause, retry_after_s=retry_after_s(response.headers.get("Retry-After")))
+        asked_s = retry_after_s(response.headers.get("Retry-After"), served_at=served)
+        raise Busy(message, cause=cause, retry_after_s=asked_s)
     if status < 400:
         raise NotTheService(f"{message}, a redirect that is not followed", cause="captive portal")
-    if status in _DECIDES_A_RUN:
+    if status not in _UNDERSTOOD:
         _json_object(text)  # a proxy's or portal's own page must not park a run or count as its finish
     kind = RunUnknown if status in (404, 410) else Refused
-    raise kind(f"{message}: {shown}", status=status, answer=body)
+    raise kind(f"{message}: {printable(body, _SHOWN_CHARACTERS)}", status=status, answer=body)
 
 
 def _json_object(text: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotTheService("the answer is not JSON, a captive portal perhaps", cause="captive portal") from error
     if not isinstance(answer, dict):
         raise NotTheService("the answer is not a JSON object", cause="unexpected answer")
@@ -214,7 +234,7 @@ def _text(answer: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def _credentials(answer: Mapping[str, Any], served_at: datetime) -> Credentials:
+def _credentials(answer: Mapping[str, Any], served: datetime) -> Credentials:
     given = answer.get("upload_credentials")
     if not isinstance(given, dict):
         raise NotTheService("the service's answer has no 'upload_credentials'", cause="unexpected answer")
@@ -223,12 +243,12 @@ def _credentials(answer: Mapping[str, Any], served_at: datetime) -> Credentials:
         access_key=_text(given, "access_key"),
         secret_key=_text(given, "secret_key"),
         session_token=_text(given, "session_token"),
-        lifetime_s=_lifetime_s(given.get("expires_at") or given.get("expiration"), served_at),
+        lifetime_s=_lifetime_s(given.get("expires_at") or given.get("expiration"), served),
         region=require_region(region) if region else None,
     )
 
 
-def _lifetime_s(expiry: object, served_at: datetime) -> float | None:
+def _lifetime_s(expiry: object, served: datetime) -> float | None:
     """Seconds to an ISO-8601 time by the server's own clock, so that ours may be wrong.
 
     None if there is no time or it cannot be read: then S3 decides.
@@ -242,7 +262,7 @@ def _lifetime_s(expiry: object, served_at: datetime) -> float | None:
         return None
     if at.tzinfo is None:
         at = at.replace(tzinfo=timezone.utc)
-    return (at - served_at).total_seconds()
+    return (at - served).total_seconds()
 
 
 def _forbidden_keys(refusal: Refused) -> set[str]:
@@ -256,10 +276,5 @@ def _forbidden_keys(refusal: Refused) -> set[str]:
             for detail in details
             if detail.get("type") == "extra_forbidden" and len(detail["loc"]) == 2 and detail["loc"][0] == "body"
         }
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return set()
-
-
-def _served_at(response: requests.Response) -> datetime:
-    """The server's clock at the answer; ours if it does not tell."""
-    return http_date(response.headers.get("Date")) or datetime.now(timezone.utc)

@@ -24,10 +24,14 @@ _CAUSES: tuple[tuple[str, tuple[type[BaseException], ...]], ...] = (
     ("no route", (OSError,)),
 )
 
+_OUT_OF_DATE = {9, 10}  # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+
 
 def cause_of(error: BaseException) -> str:
-    """One or two words for people on why nobody answered: DNS, TLS, proxy, timeout, refused, connection lost."""
+    """One or two words for people on why nobody answered: DNS, TLS, proxy, timeout, refused, connection lost, no route."""
     links = list(_chain(error))
+    if any(getattr(link, "verify_code", None) in _OUT_OF_DATE for link in links):
+        return "TLS: certificate out of date, or this clock wrong"
     for word, kinds in _CAUSES:
         if any(isinstance(link, kinds) and not _is_wrapper(link) for link in links):
             return word
@@ -54,14 +58,27 @@ def _is_wrapper(link: BaseException) -> bool:
     return type(link).__module__.startswith("requests") or type(link) is urllib3_errors.NewConnectionError
 
 
-def retry_after_s(value: str | None) -> float | None:
-    """Seconds to wait by a Retry-After header (seconds or HTTP date); None if absent or unreadable."""
+def retry_after_s(value: str | None, *, served_at: datetime) -> float | None:
+    """Seconds to wait by a Retry-After header (seconds or HTTP date); None if absent or unreadable.
+
+    A date is the server's: it is measured by the clock that the server showed, `served_at`, as ours may be wrong.
+    """
     if value is None:
         return None
     if value.strip().isascii() and value.strip().isdigit():
         return float(value.strip()[:9])
     at = http_date(value)
-    return None if at is None else max(0.0, (at - datetime.now(timezone.utc)).total_seconds())
+    return None if at is None else max(0.0, (at - served_at).total_seconds())
+
+
+def served_at(date: str | None) -> datetime:
+    """The server's clock by its Date header; ours if it does not tell."""
+    return http_date(date) or datetime.now(timezone.utc)
+
+
+def printable(text: str, max_characters: int) -> str:
+    """The beginning of a text from outside, fit for a log line and a terminal: no control characters."""
+    return "".join(character if character.isprintable() else " " for character in text[:max_characters])
 
 
 def http_date(value: str | None) -> datetime | None:
