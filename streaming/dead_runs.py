@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,10 +13,11 @@ from spool import RunState, Spool, directory, machine, reading
 from spool.errors import RunEnded, SpoolError
 from streaming import config, delivery
 from streaming.clients import Clients
-from streaming.errors import StreamError
+from streaming.errors import StreamError, Transient, Unauthorized
 from streaming.feeder import CsvFeeder
 
 FOREIGN_SILENCE_S = 86_400.0  # a run recorded on another machine counts as alive until its last append is this old
+ADOPTION_TRIES = 3
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +59,20 @@ def _is_the_runs_csv(spool: Spool, csv_path: Path) -> bool:
 class Adoption:
     """Delivers what runs with the same token left behind, in idle moments. Best effort; a bad run stops no other."""
 
-    def __init__(self, spool_directory: Path, token: str, clients: Clients) -> None:
+    def __init__(self, spool_directory: Path, token: str, clients: Clients, *, api_url: str) -> None:
         self._directory = spool_directory
         self._token = token
         self._clients = clients
+        self._api_url = api_url
         self._waiting: list[Path] | None = None
+        self._outages: Counter[Path] = Counter()
 
     def go_on(self, may_go_on: Callable[[], bool]) -> None:
-        """Deliver until nothing is left, or `may_go_on` says no; the next call continues. Each run is tried once."""
+        """Deliver until nothing is left, or `may_go_on` says no; the next call continues.
+
+        An outage ends the call (the other runs would meet it too, and the caller's own run comes first); the run that
+        met it is tried again later, ADOPTION_TRIES times in all. Never raises: nothing here may harm the own run.
+        """
         if self._waiting is None:
             self._waiting = directory.spool_paths(self._directory)[::-1]  # the oldest is popped first
         while self._waiting and may_go_on():
@@ -72,8 +80,17 @@ class Adoption:
             try:
                 if self._adopt(path, may_go_on) is delivery.Progress.INTERRUPTED:
                     self._waiting.append(path)
-            except (SpoolError, StreamError) as error:
+            except (Transient, Unauthorized) as outage:
+                log.info("run.not_adopted_now: %s: %s", path.stem, outage)
+                self._postpone(path)
+                return
+            except (SpoolError, StreamError, OSError) as error:
                 log.warning("run.not_adopted: %s: %s", path.stem, error)
+
+    def _postpone(self, path: Path) -> None:
+        self._outages[path] += 1
+        if self._waiting is not None and self._outages[path] < ADOPTION_TRIES:
+            self._waiting.insert(0, path)
 
     def _adopt(self, path: Path, may_go_on: Callable[[], bool]) -> delivery.Progress | None:
         if directory.is_owned(path):
@@ -83,7 +100,7 @@ class Adoption:
             if run.state is RunState.FINISHED:
                 _remove_if_old(spool)
                 return None
-            if run.parked or not spool.is_meant_for(self._token):
+            if run.parked or run.api_url not in ("", self._api_url) or not spool.is_meant_for(self._token):
                 return None
             if run.state is RunState.OPEN and not tracker_is_gone(spool):
                 return None
@@ -100,10 +117,13 @@ def _remove_if_old(spool: Spool) -> None:
         directory.remove(spool.path, step=spool.step)
 
 
-def tracker_is_gone(spool: Spool, *, clock: Callable[[], float] = time.time) -> bool:
-    """Whether nobody appends to this run any more, as far as this machine can tell."""
+def tracker_is_gone(spool: Spool, *, has_ended: bool = False, clock: Callable[[], float] = time.time) -> bool:
+    """Whether nobody appends to this run any more, as far as this machine can tell.
+
+    `has_ended`: the user says so. That decides over a tracker elsewhere, not over one that is seen to live here.
+    """
     run = spool.run()
     if machine.is_here(run.tracker):
         return not machine.is_alive(run.tracker)
     last_at = reading.last_append_at(spool.connection) or run.started_at
-    return bool(clock() - last_at > FOREIGN_SILENCE_S)
+    return has_ended or bool(clock() - last_at > FOREIGN_SILENCE_S)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
 from spool import Run, RunState, Spool, directory
-from spool.errors import Owned
+from spool.errors import Owned, SpoolError
 from streaming import delivery
 from streaming.clients import Clients
 from streaming.dead_runs import end_dead_run, tracker_is_gone
@@ -90,11 +90,12 @@ def _drain(
     waits_for_token: bool,
     report: Callable[[StreamError | None], None],
 ) -> Outcome:
-    if has_ended or tracker_is_gone(spool):
+    if tracker_is_gone(spool, has_ended=has_ended):
         end_dead_run(spool)
 
     def note(problem: StreamError | None) -> None:
-        spool.note_problem(str(problem) if problem else None, cause=problem.cause if problem else None)
+        with suppress(SpoolError):  # a full disk keeps this note out; it must not keep the rows in
+            spool.note_problem(str(problem) if problem else None, cause=problem.cause if problem else None)
         report(problem)
 
     try:

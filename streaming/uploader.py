@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from streaming.errors import GaveUp, StreamError
 from streaming.retry import persistently
 from streaming.watch import Watch
 
+SAY_AGAIN_S = 600.0  # the same problem is logged this often
 SUSPENDED_S = 60.0  # a wait that took this much longer than asked: the machine slept
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def _deliver_own_run(spool: Spool, order: dict[str, Any]) -> int:
     watch = Watch(orders=0, tracker=spool.run().tracker)
     watch.listen()
     clients = Clients.connect(order["token"], api_url=order["api_url"], s3_endpoint_url=order["s3_endpoint_url"])
-    adoption = Adoption(spool.path.parent, order["token"], clients)
+    adoption = Adoption(spool.path.parent, order["token"], clients, api_url=order["api_url"])
     loop = _Loop(spool, clients, watch, adoption, linger_s=order["linger_s"])
     try:
         loop.run(upload_interval_s=order["upload_interval_s"])
@@ -81,6 +82,8 @@ class _Loop:
         self._watch = watch
         self._adoption = adoption
         self._linger_s = linger_s
+        self._said = ""
+        self._say_again_at = 0.0
 
     def run(self, *, upload_interval_s: float) -> None:
         """Until the run is delivered. Raises GaveUp when the time is over, Parked if the run needs a person."""
@@ -117,7 +120,11 @@ class _Loop:
 
     def _deliver(self) -> delivery.Progress:
         self._look_at_tracker()
-        return delivery.deliver(self._spool, self._clients.service, self._clients.store)
+        service, store = self._clients.service, self._clients.store
+        progress = delivery.deliver(self._spool, service, store, may_go_on=self._watch.may_go_on)
+        if progress is delivery.Progress.INTERRUPTED:
+            self._watch.require_time()
+        return progress
 
     def _look_at_tracker(self) -> None:
         """End a run whose tracker is gone; from its end on, delivery is bounded in time."""
@@ -128,8 +135,11 @@ class _Loop:
             self._watch.limit(self._linger_s)
 
     def _report(self, problem: StreamError | None) -> None:
-        if problem is None:
-            self._spool.note_problem(None)
-            return
-        log.warning("delivery.delayed: %s", problem)
-        self._spool.note_problem(str(problem), cause=problem.cause)
+        """Tell the log, when the problem changes or after a while, and people who look into the spool."""
+        text, now = str(problem or ""), machine.seconds_since_boot()
+        if text and (text != self._said or now >= self._say_again_at):
+            log.warning("delivery.delayed: %s", text)
+            self._say_again_at = now + SAY_AGAIN_S
+        self._said = text
+        with suppress(SpoolError):  # a full disk keeps this note out; it must not keep the rows in
+            self._spool.note_problem(text or None, cause=problem.cause if problem else None)

@@ -25,6 +25,7 @@ class Watch:
         self._tracker = tracker
         self._pidfd = None if tracker is None else machine.open_pid(tracker.pid)
         self._deadline_at = float("inf")
+        self._hurried_until = float("inf")
         self._is_hurried = False
         self._signal_read, self._signal_write = os.pipe()
         if hasattr(os, "set_blocking"):  # Windows has it from Python 3.12 on
@@ -69,6 +70,11 @@ class Watch:
         self._apply_hurry()
         self.require_time()
 
+    def may_go_on(self) -> bool:
+        """Whether a delivery that makes progress may go on: always, but for so long only after a signal to hurry."""
+        self._apply_hurry()
+        return machine.seconds_since_boot() < self._hurried_until
+
     def has_time(self) -> bool:
         """Whether the deadline is still ahead and nobody asked to hurry."""
         return not self._is_hurried and machine.seconds_since_boot() < self._deadline_at
@@ -85,6 +91,7 @@ class Watch:
         if self._is_hurried:
             self._is_hurried = False
             self.limit(HURRY_S)
+            self._hurried_until = self._deadline_at
 
     def _wait_for_event(self, seconds: float) -> bool:
         """Whether something happened that ends the wait."""

@@ -31,7 +31,7 @@ def _run(spool_dir: Path, *, days_ago: float, delivered: bool) -> Path:
 
 def _adopt_all(spool_dir: Path) -> None:
     clients = Clients.connect(TOKEN, api_url=NOBODY, s3_endpoint_url=NOBODY)
-    Adoption(spool_dir, TOKEN, clients).go_on(lambda: True)
+    Adoption(spool_dir, TOKEN, clients, api_url=NOBODY).go_on(lambda: True)
 
 
 def test_delivered_run_past_its_time_is_removed_whole(tmp_path: Path) -> None:
