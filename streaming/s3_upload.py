@@ -154,7 +154,9 @@ class ObjectStore:
         except ClientError as error:
             raise _understand(error, conditional=bool(condition)) from error
         except ResponseParserError as error:
-            raise NotTheService("S3's answer cannot be read, a captive portal perhaps", cause="captive portal") from error
+            raise NotTheService(
+                "S3's answer cannot be read, a captive portal perhaps", cause="captive portal"
+            ) from error
         except _FOREIGN_ERRORS as error:
             self.reset()
             if isinstance(error, DeadlinePassed):
