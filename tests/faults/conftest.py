@@ -1,10 +1,14 @@
 """Fixtures of the fault tests."""
 
-from collections.abc import Iterator
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import recovery
 from tests.support.nursery import Nursery
 from tests.support.processes import Home, clean_environment, new_marker
 
@@ -18,6 +22,29 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
 
 
 @pytest.fixture
+def a_copy(tmp_path: Path) -> Callable[[str], Path]:
+    """A copy, in a directory of that name, of a dead tracker's spool: what a child works on."""
+    template = recovery.dead_run(tmp_path / "template")
+
+    def copy(name: str) -> Path:
+        place = tmp_path / name
+        place.mkdir(mode=0o700)
+        for file in template.parent.iterdir():
+            shutil.copy(file, place)
+        return place / template.name
+
+    return copy
+
+
+@pytest.fixture
 def spool_dir(tmp_path: Path) -> Path:
     """A spool directory for one test; it does not exist yet."""
     return tmp_path / "spools"
+
+
+@pytest.fixture
+def fast_dir(tmp_path: Path) -> Iterator[Path]:
+    """A directory in memory where there is one: for tests that open thousands of spools and need no disk."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as made:
+        yield Path(made)

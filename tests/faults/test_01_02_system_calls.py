@@ -8,18 +8,13 @@ from typing import Any
 
 import pytest
 
-from spool import Spool, directory
-from streaming import delivery
-from streaming.dead_runs import end_dead_run
-from streaming.delivery import Progress
+from spool import Spool
 from tests.support import oracle, plays, tracing
 from tests.support.far_end import FarEnd
-from tests.support.memory_far_end import MemoryFarEnd
 from tests.support.nursery import Nursery, order
 from tests.support.oracle import Told
-from tests.support.recovery import acknowledged, judge, lines, told
+from tests.support.recovery import BEFORE, acknowledged, deliver_from_memory, judge, lines, told
 
-BEFORE = 2  # batches in the spool before the child begins
 UP_TO = 4  # it appends 2 and 3; 3 begins a new header
 DELIVERY_SAMPLE = 30
 
@@ -29,39 +24,8 @@ def strace() -> None:
     tracing.require_strace()
 
 
-@pytest.fixture
-def template(tmp_path: Path) -> Path:
-    """A spool of a dead tracker with some batches. Copies of it are what the children work on."""
-    spool = Spool.create(tmp_path / "template", plays.new_run())
-    with closing(spool):
-        for number in range(BEFORE):
-            spool.append([plays.batch_of(number)])
-    return spool.path
-
-
-@pytest.fixture
-def a_copy(template: Path, tmp_path: Path) -> Callable[[str], Path]:
-    def copy(name: str) -> Path:
-        place = tmp_path / name
-        place.mkdir(mode=0o700)
-        for file in template.parent.iterdir():
-            shutil.copy(file, place)
-        (place / "acks").write_text("".join(f"{number}\n" for number in range(BEFORE)))
-        return place / template.name
-
-    return copy
-
-
 def appending(spool: Path, batches: tuple[int, int] = (BEFORE, UP_TO)) -> dict[str, object]:
     return order("append", spool, acks=str(spool.parent / "acks"), batches=batches)
-
-
-def deliver_from_memory(spool_path: Path) -> MemoryFarEnd:
-    far_end = MemoryFarEnd()
-    with directory.ownership(spool_path), closing(Spool(spool_path)) as spool:
-        end_dead_run(spool)
-        assert delivery.deliver(spool, far_end, far_end) is Progress.COMPLETE
-    return far_end
 
 
 def test_fault_01_tracker_killed_at_any_system_call_of_an_append_loses_no_acknowledged_batch(

@@ -7,6 +7,7 @@ same run, a PUT of the same key is harmless, a second finish is AlreadyFinished.
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -52,9 +53,9 @@ class MemoryFarEnd:
     """Service and store in one. `outcomes[kind]` are used up in order, by "register", "put" and "finish"."""
 
     objects: dict[str, bytes] = field(default_factory=dict)
-    history: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    history: defaultdict[str, list[str]] = field(default_factory=partial(defaultdict, list))
     runs: dict[str, Run] = field(default_factory=dict)
-    outcomes: defaultdict[str, deque[Outcome]] = field(default_factory=lambda: defaultdict(deque))
+    outcomes: defaultdict[str, deque[Outcome]] = field(default_factory=partial(defaultdict, deque))
     put_count: int = 0
 
     def register(self, payload: Mapping[str, Any], *, idempotency_key: str) -> tuple[Registration, Credentials]:

@@ -5,16 +5,18 @@ survives a SIGKILL, and is what the oracle takes as acknowledged.
 """
 
 import os
+import pickle
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from spool import Batch, NewRun, Spool, SpoolError, directory, machine
+from spool import Batch, NewRun, Spool, SpoolError, connection, directory, machine
 from streaming import delivery
 from streaming.clients import Clients
 from streaming.feeder import CsvFeeder
+from tests.support.memory_far_end import MemoryFarEnd
 
 Step = Callable[[str], None]
 HEADERS = (b"timestamp,x\n", b"timestamp,x,y\n")
@@ -140,12 +142,27 @@ def _remove(order: dict[str, Any], step: Step) -> None:
     directory.remove(Path(order["spool"]), step=step)
 
 
+def _live(order: dict[str, Any], step: Step) -> None:
+    """A whole life in one process, against a far end in memory whose state goes to the file `far_end`."""
+    connection.PRAGMAS["journal_mode"] = order.get("journal_mode", connection.PRAGMAS["journal_mode"])
+    far_end = MemoryFarEnd()
+    with closing(Spool.create(Path(order["spool"]), new_run(), step=step)) as spool:
+        for number in range(*order["batches"]):
+            spool.append([batch_of(number, width=order.get("width", 0))])
+            if number in order["deliver_after"]:
+                delivery.deliver(spool, far_end, far_end)
+        spool.end(exit_code=0, run_status="finished", ended_at=time.time())
+        delivery.deliver(spool, far_end, far_end)
+    Path(order["far_end"]).write_bytes(pickle.dumps(far_end))
+
+
 PLAYS: dict[str, Callable[[dict[str, Any], Step], None]] = {
     "record": _record,
     "append": _append,
     "append_persistently": _append_persistently,
     "feed": _feed,
     "deliver": _deliver,
+    "live": _live,
     "release": _release,
     "remove": _remove,
 }

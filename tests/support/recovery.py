@@ -11,7 +11,10 @@ from streaming.dead_runs import end_dead_run
 from streaming.delivery import Progress
 from tests.support import oracle, plays
 from tests.support.far_end import FarEnd
+from tests.support.memory_far_end import MemoryFarEnd
 from tests.support.oracle import Line, Told
+
+BEFORE = 2  # batches in the spool of a dead tracker that tests work on copies of
 
 
 def connect(far_end: FarEnd) -> Clients:
@@ -26,6 +29,25 @@ def deliver_all(path: Path, far_end: FarEnd) -> None:
         progress = delivery.deliver(spool, clients.service, clients.store)
     clients.reset()
     assert progress is Progress.COMPLETE
+
+
+def deliver_from_memory(path: Path, far_end: MemoryFarEnd | None = None) -> MemoryFarEnd:
+    """The same without sockets; the far end in memory afterwards."""
+    far_end = far_end or MemoryFarEnd()
+    with directory.ownership(path), closing(Spool(path)) as spool:
+        end_dead_run(spool)
+        assert delivery.deliver(spool, far_end, far_end) is Progress.COMPLETE
+    return far_end
+
+
+def dead_run(place: Path) -> Path:
+    """A spool in `place`, with BEFORE batches, and the file of their acknowledgements."""
+    spool = Spool.create(place, plays.new_run())
+    with closing(spool):
+        for number in range(BEFORE):
+            spool.append([plays.batch_of(number)])
+    (place / "acks").write_text("".join(f"{number}\n" for number in range(BEFORE)))
+    return spool.path
 
 
 def acknowledged(acks: Path) -> list[int]:
