@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spool import Batch, NewRun, RunState, Spool, directory, reading
+from spool import Batch, NewRun, Run, RunState, Spool, directory, reading
 from streaming import discovery, launch
 from streaming.errors import LaunchFailed
 
 RESTART_FIRST_S = 1.0
 RESTART_MAX_S = 60.0
-WAIT_RESTARTS = 5
+POLL_S = 0.05  # how often it is asked whether another process, which delivers our run, is done
 
 log = logging.getLogger(__name__)
 
@@ -101,9 +101,9 @@ class Recorder:
         """Start another uploader if it died, with growing pauses. To be called about once a second."""
         if self._delivery.token is None or self.is_uploader_alive or time.monotonic() < self._restart_at:
             return
-        if self.spool.run().state is RunState.FINISHED:
-            return
-        self._start_another()
+        run = self.spool.run()
+        if run.state is not RunState.FINISHED and not run.parked and not directory.is_owned(self.spool.path):
+            self._start_another()
 
     def _start_another(self) -> None:
         log.warning("uploader.restarted: the uploader of run %s was gone", self.spool.path.stem)
@@ -124,17 +124,26 @@ class Recorder:
     def wait_finished(self, timeout_s: float) -> dict[str, Any] | None:
         """The service's answer to finish, None if it did not come within `timeout_s` seconds.
 
-        An uploader that dies meanwhile is replaced, a few times.
+        An uploader that is killed meanwhile is replaced. One that found another process delivering this run (an
+        uploader of a neighbour that took it for left behind) has ended, and that process is waited for.
         """
         give_up_at = time.monotonic() + timeout_s
-        for _ in range(WAIT_RESTARTS):
-            if self._uploader is None or not self._uploader.wait(max(0.0, give_up_at - time.monotonic())):
-                break
+        while True:
             run = self.spool.run()
-            if run.state is RunState.FINISHED or run.parked or time.monotonic() >= give_up_at:
-                break
-            self._start_another()
-        return self.spool.run().finish_answer
+            left_s = give_up_at - time.monotonic()
+            if run.state is RunState.FINISHED or left_s <= 0 or not self._is_on_its_way(run):
+                return run.finish_answer
+            if self._uploader is not None and self._uploader.wait(left_s):
+                time.sleep(min(POLL_S, left_s))
+                self.tend()
+
+    def _is_on_its_way(self, run: Run) -> bool:
+        """Whether somebody delivers the ended run, or will: its uploader, another process, or the next uploader."""
+        if self._uploader is None or run.parked:
+            return False
+        if self._uploader.is_alive() or directory.is_owned(self.spool.path):
+            return True
+        return time.time() - (run.ended_at or time.time()) < self._delivery.linger_s
 
     def waiting_text(self) -> str:
         """One sentence: how many rows wait where, and which command delivers them."""

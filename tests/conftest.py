@@ -42,7 +42,7 @@ def marker(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     before = set(_children())
     yield made
     processes.assert_none_left(made)
-    left = [process for process in _children() if process not in before]
+    left = [process for process in _children() if process not in before | processes.SPARED]
     for process in left:
         processes.kill(process)
     assert not left, f"children left behind (killed now): {left}"

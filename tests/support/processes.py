@@ -197,6 +197,9 @@ class Process:
         return stat is not None and int(stat[19]) == self.start_ticks and stat[0] not in "ZX"
 
 
+SPARED: set[Process] = set()
+
+
 def marked(marker: str) -> list[Process]:
     """Every process with the marker in its environment or its arguments, detached ones too; never ourselves."""
     needle = marker.encode()
@@ -255,6 +258,12 @@ def kill_marked(marker: str, number: signal.Signals = signal.SIGKILL) -> list[Pr
     for process in processes:
         kill(process, number)
     return processes
+
+
+def spare(pid: int) -> None:
+    """A process that outlives the test which started it: a session's own, started again. `SPARED` are left alone."""
+    if found := find(pid):
+        SPARED.add(found)
 
 
 def wait_gone(marker: str, deadline_s: float = 30.0) -> None:

@@ -1,0 +1,81 @@
+"""A gate on loopback: forwards to a port, until it is shut. What lies behind it is then unreachable, and goes on running."""
+
+import contextlib
+import select
+import socket
+import threading
+from types import TracebackType
+from urllib.parse import urlsplit
+
+PIECE_BYTES = 1 << 16
+STEP_S = 0.05
+
+
+class Gate:
+    """Open from construction on, always on the same port. Shut: connections are refused, and the present ones reset."""
+
+    def __init__(self, behind_url: str) -> None:
+        parts = urlsplit(behind_url)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        self._behind = (parts.hostname, parts.port)
+        self._port = 0
+        self._listener: socket.socket | None = None
+        self._is_shut = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self.passed_count = 0
+        self.open()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def open(self) -> None:
+        """Let connections through; harmless when open."""
+        if self._listener is not None:
+            return
+        self._is_shut.clear()
+        self._listener = socket.create_server(("127.0.0.1", self._port))
+        self._port = self._listener.getsockname()[1]
+        self._listener.settimeout(STEP_S)
+        self._start(self._accept, self._listener)
+
+    def shut(self) -> None:
+        """Refuse connections, and reset those that are there; harmless when shut."""
+        if self._listener is None:
+            return
+        self._is_shut.set()
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+        self._listener = None
+
+    def __enter__(self) -> "Gate":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.shut()
+
+    def _start(self, work: object, *arguments: socket.socket) -> None:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with listener:
+            while not self._is_shut.is_set():
+                with contextlib.suppress(TimeoutError):
+                    near, _ = listener.accept()
+                    self.passed_count += 1
+                    self._start(self._forward, near)
+
+    def _forward(self, near: socket.socket) -> None:
+        near.settimeout(None)
+        with near, contextlib.suppress(OSError), socket.create_connection(self._behind) as far:
+            other = {near: far, far: near}
+            while not self._is_shut.is_set():
+                for ready in select.select([near, far], [], [], STEP_S)[0]:
+                    if not (piece := ready.recv(PIECE_BYTES)):
+                        return
+                    other[ready].sendall(piece)
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset instead of a farewell
