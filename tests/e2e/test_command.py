@@ -26,7 +26,7 @@ def test_exit_code_and_rows_arrive(far_side: FarSide, user: User, command: tuple
     user.command(*FAST, "--job-name", "the-job", "--", *command).check_unfelt(exit_code=exit_code)
     status = "finished" if exit_code == 0 else "failed"
     run = far_side.judge(user.recorded(), run_status=status, exit_code=exit_code)
-    assert len(user.recorded().acknowledged_lines()) >= 3
+    assert len(user.recorded().acknowledged_lines()) >= 1
     assert run.metadata["job_name"] == "the-job"
     assert json.loads(run.metadata["command"]) == list(command)
     assert {"host_id", "host_name", "host_ip"}.isdisjoint(run.metadata)  # nobody opted in

@@ -13,11 +13,11 @@ def test_tracked_block_arrives(far_side: FarSide, user: User) -> None:
         """
 import streaming
 with streaming.track(job_name="block", tags={"fold": 3}, interval=0.1):
-    time.sleep(0.5)
+    time.sleep(1)
 """
     ).check_unfelt()
     run = far_side.judge(user.recorded(), run_status="finished", exit_code=0)
-    assert len(user.recorded().acknowledged_lines()) >= 2
+    assert user.recorded().acknowledged_lines()
     assert (run.metadata["job_name"], run.metadata["tags"]) == ("block", {"fold": 3})
     user.wait_gone()
 
