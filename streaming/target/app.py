@@ -9,17 +9,23 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.middleware.gzip import GZipMiddleware
 
-from . import sentinel
+from . import data_routes, sentinel, viewer
 from .bodies import BodyLimits
 from .database import TargetDatabase
+from .docs_page import docs_page
 from .errors import StoreUnavailable
 from .issuer import CredentialIssuer
 from .objects import ObjectStore
+from .reader import RunReader
 from .runs import RunStore
+from .security_headers import SecurityHeaders
+from .sessions import SessionStore
 from .settings import ApiSettings
 from .tokens import TokenStore
+from .watcher import Watcher
 
 _RETRY_AFTER_S = 5
 _BODY_VARIANTS = {"inline", "s3"}
@@ -32,25 +38,44 @@ def create_app(settings: ApiSettings, *, limits: BodyLimits | None = None) -> Fa
     app.state.settings = settings
     app.state.limits = limits or BodyLimits()
     app.state.tokens = TokenStore(database)
+    app.state.sessions = SessionStore(database)
     app.state.runs = RunStore(database)
     app.state.objects = ObjectStore(settings.s3)
+    app.state.reader = RunReader(app.state.objects, app.state.runs, Path(settings.directory) / "cache")
     app.state.issuer = CredentialIssuer(settings.s3, lifetime_s=settings.credential_lifetime_s)
+    app.state.watcher = Watcher(app.state.runs, app.state.reader)
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
+    app.add_middleware(SecurityHeaders)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(StoreUnavailable, _answer_unavailable)
-    app.include_router(sentinel.router)
+    for router in (sentinel.router, data_routes.router, viewer.router):
+        app.include_router(router)
     app.get("/health", include_in_schema=False)(_health)
+    app.get("/docs", include_in_schema=False)(_docs)
     return app
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    app.state.watcher.start()
     yield
+    close_app(app)
+
+
+def close_app(app: FastAPI) -> None:
+    """Release threads and connections."""
+    app.state.watcher.stop()
+    app.state.reader.close()
     app.state.objects.close()
     app.state.issuer.close()
 
 
 async def _health(request: Request) -> dict[str, str]:
     return {"status": "ok", "instance": request.app.state.settings.instance}
+
+
+async def _docs(request: Request) -> HTMLResponse:
+    return HTMLResponse(docs_page(request.app.openapi()))
 
 
 async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import zlib
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from fastapi import HTTPException, Request
 from starlette.types import Message
 
-_GZIP_WINDOW = 16 + zlib.MAX_WBITS
+from .gunzip import NotGzip, TooLarge, gunzip
 
 
 @dataclass(frozen=True)
@@ -69,20 +68,12 @@ def _decode(body: bytes, encoding: str, limit: int) -> bytes:
 
 
 def _gunzip(body: bytes, limit: int) -> bytes:
-    """Never holds more than `limit` plain bytes, however small the bomb."""
-    plain = b""
-    while body:
-        member = zlib.decompressobj(_GZIP_WINDOW)
-        try:
-            plain += member.decompress(body, limit + 1 - len(plain))
-        except zlib.error as exc:
-            raise HTTPException(400, "The body is not gzip, though Content-Encoding says so.") from exc
-        if len(plain) > limit:
-            _too_large(limit)
-        if not member.eof:
-            raise HTTPException(400, "The gzip body is cut off.")
-        body = member.unused_data
-    return plain
+    try:
+        return gunzip(body, limit=limit)
+    except TooLarge:
+        _too_large(limit)
+    except NotGzip as exc:
+        raise HTTPException(400, f"The body is {exc}, though Content-Encoding says gzip.") from exc
 
 
 def _too_large(limit: int) -> NoReturn:

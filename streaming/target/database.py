@@ -28,6 +28,12 @@ _SCHEMA = (
         created_at TEXT NOT NULL,
         revoked_at TEXT
     )""",
+    """CREATE TABLE IF NOT EXISTS sessions (
+        hash TEXT PRIMARY KEY,
+        token_id INTEGER NOT NULL REFERENCES tokens(id),
+        token_hash TEXT NOT NULL,  -- a token made anew under the same name does not revive old sessions
+        expires_at TEXT NOT NULL
+    )""",
     """CREATE TABLE IF NOT EXISTS runs (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         run_id TEXT NOT NULL UNIQUE,

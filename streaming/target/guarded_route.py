@@ -1,4 +1,4 @@
-"""The route class of every call with a bearer token: who asks is settled first, then the body is read within limits."""
+"""Route classes that look at a request before its body is parsed: within limits, and (guarded) only with a bearer token."""
 
 from __future__ import annotations
 
@@ -15,19 +15,29 @@ from .tokens import Token, TokenStore
 _MAX_TOKEN_LENGTH = 4096
 
 
-class GuardedRoute(APIRoute):
-    """Answers 401 before a byte of the body is read; `app.state` holds the tokens and the limits."""
+class LimitedRoute(APIRoute):
+    """Reads the body within `app.state.limits`, decompressed, and of type JSON only."""
+
+    async def admit(self, request: Request) -> None:
+        """Called before a byte of the body is read; raises HTTPException to refuse."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
 
-        async def guarded(request: Request) -> Response:
-            tokens: TokenStore = request.app.state.tokens
+        async def limited(request: Request) -> Response:
+            await self.admit(request)
             limits: BodyLimits = request.app.state.limits
-            request.state.token = await run_in_threadpool(authenticate, tokens, request.headers.get("authorization"))
             return await handler(JsonRequest(request, await read_body(request, limits)))
 
-        return guarded
+        return limited
+
+
+class GuardedRoute(LimitedRoute):
+    """Answers 401 unless `app.state.tokens` knows the bearer token; leaves the token in `request.state`."""
+
+    async def admit(self, request: Request) -> None:
+        tokens: TokenStore = request.app.state.tokens
+        request.state.token = await run_in_threadpool(authenticate, tokens, request.headers.get("authorization"))
 
 
 def authenticate(tokens: TokenStore, authorization: str | None) -> Token:

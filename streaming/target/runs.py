@@ -96,6 +96,15 @@ class RunStore:
         )
         return [_run(row) for row in rows]
 
+    def unsettled(self, *, finished_after: datetime) -> list[Run]:
+        """Runs that go on, and those finished lately whose figures are not complete; the newest first."""
+        rows = self._database.rows(
+            f"SELECT {_COLUMNS} FROM runs WHERE finished_at IS NULL OR (finished_at > ? AND "  # noqa: S608
+            "(statistics IS NULL OR json_extract(statistics, '$.complete') = 0)) ORDER BY id DESC",
+            (_text(finished_after),),
+        )
+        return [_run(row) for row in rows]
+
     def finish(self, run_id: str, finish: Finish) -> bool:
         """Record the finish; False if the run was finished already (nothing is changed then)."""
         csv = None if finish.data_csv is None else gzip.compress(finish.data_csv.encode(), mtime=0)

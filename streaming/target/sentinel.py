@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from .guarded_route import GuardedRoute, current_token
 from .issuer import CredentialIssuer
 from .objects import ObjectStore
-from .run_statistics import statistics_of_run
+from .run_statistics import FINISH_TIMEOUT_S, compute_statistics
 from .runs import Finish, Run, RunStore, key_prefix, new_run_id
 from .schemas import FinishBody, FinishInline, FinishS3, RefreshAnswer, RegisterAnswer, RunMetadata
 from .tokens import Token
@@ -113,6 +113,5 @@ def _finish_answer(request: Request, run_id: str) -> dict[str, Any]:
     runs: RunStore = request.app.state.runs
     run = runs.get(run_id)
     assert run is not None
-    statistics = statistics_of_run(run, runs, request.app.state.objects)
-    runs.set_statistics(run_id, statistics)
+    statistics = compute_statistics(run, runs, request.app.state.reader, timeout_s=FINISH_TIMEOUT_S)
     return {"run_id": run_id, "run_status": run.run_status, "exit_code": run.exit_code, **statistics}

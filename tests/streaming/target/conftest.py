@@ -19,7 +19,7 @@ from moto.server import ThreadedMotoServer
 from starlette.types import Receive, Scope, Send
 
 from streaming.target import EmbeddedTarget, embedded
-from streaming.target.app import create_app
+from streaming.target.app import close_app, create_app
 from streaming.target.bodies import BodyLimits
 from streaming.target.objects import ObjectStore
 from streaming.target.settings import ApiSettings, S3Settings
@@ -136,8 +136,7 @@ def service(tmp_path: Path, s3: S3Settings, stage: Stage) -> Iterator[Service]:
     stage.app = create_app(ApiSettings(directory=str(directory), instance="test", s3=s3), limits=LIMITS)
     with requests.Session() as http:
         yield Service(stage.app, stage.url, s3, stage.app.state.tokens.add("tester"), http)
-    stage.app.state.objects.close()
-    stage.app.state.issuer.close()
+    close_app(stage.app)
 
 
 @pytest.fixture(scope="session")

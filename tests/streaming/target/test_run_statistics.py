@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from streaming.target.run_statistics import statistics_of
+from typing import Any
+
+from streaming.target.frames import frame_of_csv
+from streaming.target.run_rows import RunRows
+from streaming.target.run_statistics import figures_of
+
+
+def figures(*texts: str) -> dict[str, Any]:
+    frames = [frame_of_csv(text.encode(), key="k", etag="", size_bytes=0, uploaded_at=0.0) for text in texts]
+    return figures_of(RunRows(frames))
 
 
 def test_several_texts_with_different_columns_add_up() -> None:
-    figures = statistics_of(
-        ["timestamp,system_cpu_usage\n5,1\n6,2\n", 'process_memory_mib,"timestamp"\n100,7\n', ""]
-    ).as_json()
-    assert figures["row_count"] == 3
-    assert (figures["first_timestamp"], figures["last_timestamp"], figures["duration_s"]) == (5.0, 7.0, 2.0)
-    assert figures["system_cpu_usage"] == {"average": 1.5, "peak": 2.0}
-    assert figures["process_memory_mib"] == {"average": 100.0, "peak": 100.0}
+    found = figures("timestamp,system_cpu_usage\n5,1\n6,2\n", 'process_memory_mib,"timestamp"\n100,7\n', "")
+    assert found["row_count"] == 3
+    assert (found["first_timestamp"], found["last_timestamp"], found["duration_s"]) == (5.0, 7.0, 2.0)
+    assert found["system_cpu_usage"] == {"average": 1.5, "peak": 2.0}
+    assert found["process_memory_mib"] == {"average": 100.0, "peak": 100.0}
 
 
 def test_cells_that_are_no_finite_numbers_are_left_out() -> None:
-    figures = statistics_of(['timestamp,system_cpu_usage\nx,\n1,nan\n2,inf\n3\n4,"a ""b""",9\n5,2\n']).as_json()
-    assert figures["row_count"] == 6
-    assert figures["system_cpu_usage"] == {"average": 2.0, "peak": 2.0}
-    assert figures["duration_s"] == 4.0
+    found = figures('timestamp,system_cpu_usage\nx,\n1,nan\n2,inf\n3\n4,"a ""b""",9\n5,2\n')
+    assert found["row_count"] == 6
+    assert found["system_cpu_usage"] == {"average": 2.0, "peak": 2.0}
+    assert found["duration_s"] == 4.0
+
+
+def test_what_is_counted_has_a_total() -> None:
+    found = figures("timestamp,system_net_recv_bytes\n1,10\n2,20\n")
+    assert found["system_net_recv_bytes"] == {"total": 30.0}
 
 
 def test_no_rows_no_figures() -> None:
-    assert statistics_of([]).as_json() == {
-        "row_count": 0,
-        "first_timestamp": None,
-        "last_timestamp": None,
-        "duration_s": None,
-    }
+    nothing = {"row_count": 0, "first_timestamp": None, "last_timestamp": None, "duration_s": None}
+    assert figures() == nothing
+    assert figures("") == nothing
+    assert figures("timestamp,system_cpu_usage\n") == nothing

@@ -1,0 +1,54 @@
+"""A browser's login: a random cookie in exchange for a token, kept as a hash, good for reading one token's runs."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import datetime, timedelta, timezone
+
+from .database import TargetDatabase
+from .tokens import Token
+
+COOKIE = "tracker_stream_session"
+LIFETIME = timedelta(days=7)
+
+
+class SessionStore:
+    """Survives a restart of the service; ends with its token."""
+
+    def __init__(self, database: TargetDatabase) -> None:
+        self._database = database
+
+    def open(self, token: Token) -> str:
+        """A new session's secret. Sessions whose time is over are removed on the way."""
+        secret = secrets.token_urlsafe(32)
+        now = datetime.now(timezone.utc)
+        with self._database.transaction() as db:
+            db.conn.execute("DELETE FROM sessions WHERE expires_at <= ?", (_text(now),))
+            db.conn.execute(
+                "INSERT INTO sessions (hash, token_id, token_hash, expires_at) "
+                "SELECT ?, id, hash, ? FROM tokens WHERE id = ?",
+                (_hash(secret), _text(now + LIFETIME), token.id),
+            )
+        return secret
+
+    def find(self, secret: str) -> Token | None:
+        """Whose session this is, if it is valid and its token is not revoked."""
+        rows = self._database.rows(
+            "SELECT t.id, t.name, t.created_at, t.revoked_at FROM sessions s JOIN tokens t ON t.id = s.token_id "
+            "WHERE s.hash = ? AND s.expires_at > ? AND t.revoked_at IS NULL AND s.token_hash = t.hash",
+            (_hash(secret), _text(datetime.now(timezone.utc))),
+        )
+        return Token(**rows[0]) if rows else None
+
+    def close(self, secret: str) -> None:
+        with self._database.transaction() as db:
+            db.conn.execute("DELETE FROM sessions WHERE hash = ?", (_hash(secret),))
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", errors="surrogateescape")).hexdigest()
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds")

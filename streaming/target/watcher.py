@@ -1,0 +1,91 @@
+"""Reads live runs in the background, so that a page finds their rows read already, and computes figures that a finish lacked.
+
+One thread. A run is looked at the more rarely the longer it has been silent, and never so often that looking takes more
+than a small part of the time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+
+from .errors import StoreUnavailable
+from .reader import RunReader
+from .run_statistics import compute_statistics
+from .runs import Run, RunStore
+
+_log = logging.getLogger("uvicorn.error")
+
+_TICK_S = 1.0
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 3.0, 300.0
+_SHARE_OF_SILENCE = 0.1
+_SHARE_OF_TIME = 0.05
+_OUTAGE_PAUSE_S = 10.0
+_REPAIRED_FOR = timedelta(days=1)
+
+
+@dataclass
+class _Plan:
+    """When a run is looked at again, and since when it has not changed."""
+
+    due_at: float = 0.0
+    row_count: int = -1
+    changed_at: float = 0.0
+
+
+class Watcher:
+    """Start it once; `stop` returns when the look under way has ended."""
+
+    def __init__(self, runs: RunStore, reader: RunReader) -> None:
+        self._runs = runs
+        self._reader = reader
+        self._plans: dict[str, _Plan] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="target-watcher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _loop(self) -> None:
+        pause_s = _TICK_S
+        while not self._stop.wait(pause_s):
+            try:
+                self.look()
+                pause_s = _TICK_S
+            except StoreUnavailable as exc:
+                if pause_s == _TICK_S:
+                    _log.warning("watcher_store_unavailable %s", exc)
+                pause_s = _OUTAGE_PAUSE_S
+
+    def look(self) -> None:
+        """Once over every run that is due."""
+        open_runs = self._runs.unsettled(finished_after=datetime.now(timezone.utc) - _REPAIRED_FOR)
+        self._plans = {run.run_id: self._plans.get(run.run_id, _Plan()) for run in open_runs}
+        for run in open_runs:
+            if self._stop.is_set():
+                return
+            if self._plans[run.run_id].due_at <= time.monotonic():
+                self._look_at(run, self._plans[run.run_id])
+
+    def _look_at(self, run: Run, plan: _Plan) -> None:
+        started = time.monotonic()
+        row_count = self._read(run)
+        now = time.monotonic()
+        if row_count != plan.row_count:
+            plan.row_count, plan.changed_at = row_count, now
+        pause = max((now - plan.changed_at) * _SHARE_OF_SILENCE, _SHORTEST_PAUSE_S)
+        plan.due_at = now + max(min(pause, _LONGEST_PAUSE_S), (now - started) / _SHARE_OF_TIME)
+
+    def _read(self, run: Run) -> int:
+        if run.is_finished:
+            statistics = compute_statistics(run, self._runs, self._reader, timeout_s=None)
+            return int(statistics["row_count"])
+        return self._reader.read(run, fresh_s=0).rows.row_count
