@@ -38,6 +38,11 @@ def cause_of(error: BaseException) -> str:
     return "no connection"
 
 
+def is_caused_by(error: BaseException, kind: type[BaseException]) -> bool:
+    """Whether such an error is among those that this one wraps, or is it itself."""
+    return any(isinstance(link, kind) for link in _chain(error))
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """The error and all that it wraps, by any of the ways in which requests, urllib3 and botocore wrap."""
     seen: set[int] = set()
