@@ -150,7 +150,7 @@ def test_forced_refresh_that_fails_counts_too() -> None:
 
 
 def test_pause_after_a_forced_refresh_outlives_a_usual_one() -> None:
-    keeper, service, clock = keeper_of(30.0)
+    keeper, _, clock = keeper_of(30.0)
     force(keeper)
     assert advance(clock, keeper, 21.0) == "r-2"
     assert outcome_of(lambda: force(keeper)) is Transient

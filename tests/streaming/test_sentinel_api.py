@@ -3,7 +3,7 @@
 import base64
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from streaming.errors import (
 )
 from streaming.sentinel_api import SentinelApi
 from tests.support import faults
-from tests.support.faults import Fault
 from tests.support.far_end import FarEnd
+from tests.support.faults import Fault
 from tests.support.processes import Home
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -51,13 +51,13 @@ def register(api: SentinelApi, **payload: Any) -> str:
 def refusal_of(api: SentinelApi, far_end: FarEnd, kind: str, fault: Fault) -> StreamError:
     """The error that a call of this kind ends with."""
     run_id = register(api)
+    calls: dict[str, Callable[[], object]] = {
+        "register": lambda: register(api),
+        "refresh": lambda: api.refresh(run_id),
+        "finish": lambda: api.finish(run_id, FINISH),
+    }
     with far_end.always(kind, fault), pytest.raises(StreamError) as caught:
-        if kind == "register":
-            register(api)
-        elif kind == "refresh":
-            api.refresh(run_id)
-        else:
-            api.finish(run_id, FINISH)
+        calls[kind]()
     assert far_end.token not in str(caught.value)
     assert str(caught.value).isprintable()
     return caught.value
