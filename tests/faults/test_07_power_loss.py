@@ -113,7 +113,7 @@ def check(life: Life, files: dict[str, bytes], events: list[str], place: Path) -
         end_dead_run(spool)
         assert delivery.deliver(spool, far_end, far_end) is Progress.COMPLETE
     told = Told(plays.HEADERS[0], lines(range(done)), lines(maybe))
-    status = {"run_status": "finished"} if "ended" in events else {}
+    status: dict[str, Any] = {"run_status": "finished"} if "ended" in events else {}
     oracle.judge(far_end.evidence(), told, **status)
     return done
 
