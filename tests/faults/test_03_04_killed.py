@@ -13,6 +13,7 @@ from tests.support.processes import (
     Program,
     ProgramResult,
     eventually,
+    kill,
     kill_marked,
     marked,
     start_program,
@@ -150,21 +151,14 @@ def test_fault_04_drain_while_the_program_lives_uploads_and_does_not_finish(
     environment = surroundings(home, marker, far_end)
     with waiting_program(programs.APPENDING, environment) as program:
         far_end.journal.wait_for_count("register", 1, 20)
-        for process in marked(marker):
-            if process.pid != program.pid and "uploader" in process.command:
-                kill_uploader(process.pid)
+        for uploader in programs.uploaders(marker):
+            kill(uploader)
         drain(environment).check_unfelt()
         assert far_end.run().finish is None
         program.say("go on")
         program.wait().check_unfelt()
     wait_gone(marker)
     oracle.judge(far_end.evidence(), told(12), run_status="finished", exit_code=0)
-
-
-def kill_uploader(pid: int) -> None:
-    from tests.support.processes import kill
-
-    kill(pid)
 
 
 def state_of(path: Path) -> RunState:

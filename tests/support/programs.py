@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Told
-from tests.support.processes import Home, clean_environment
+from tests.support.processes import Home, Process, Program, clean_environment, marked
 
 HEADER = b"timestamp,x\n"
 
@@ -73,15 +73,20 @@ def surroundings(home: Home, marker: str, far_end: FarEnd, **more: str) -> dict[
     return clean_environment(home, marker, **far_end.environment(), **more)
 
 
-def read_until(program: object, word: str) -> list[str]:
+def read_until(program: Program, word: str) -> list[str]:
     """Lines of a program's stdout up to the one that begins with `word`."""
     lines: list[str] = []
     while not lines or not lines[-1].startswith(word):
-        line = program.read_line()  # type: ignore[attr-defined]
+        line = program.read_line()
         if not line:
             raise AssertionError(f"the program ended before it said {word!r}; it said {lines}")
         lines.append(line)
     return lines
+
+
+def uploaders(marker: str) -> list[Process]:
+    """The uploader processes of this test."""
+    return [process for process in marked(marker) if " uploader " in process.command]
 
 
 def log_of(spool_dir: Path) -> str:
