@@ -13,7 +13,7 @@ from spool import RunState, Spool, directory, machine, reading
 from spool.errors import RunEnded, SpoolError
 from streaming import config, delivery
 from streaming.clients import Clients
-from streaming.errors import StreamError, Transient, Unauthorized
+from streaming.errors import Transient, Unauthorized
 from streaming.feeder import CsvFeeder
 
 FOREIGN_SILENCE_S = 86_400.0  # a run recorded on another machine counts as alive until its last append is this old
@@ -84,8 +84,8 @@ class Adoption:
                 log.info("run.not_adopted_now: %s: %s", path.stem, outage)
                 self._postpone(path)
                 return
-            except (SpoolError, StreamError, OSError) as error:
-                log.warning("run.not_adopted: %s: %s", path.stem, error)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with a neighbour's file, the own run goes on
+                log.warning("run.not_adopted: %s: %r", path.stem, error)
 
     def _postpone(self, path: Path) -> None:
         self._outages[path] += 1

@@ -1,0 +1,232 @@
+"""Runs whose tracker died: how they end, who delivers them, and that nothing of it harms the own run."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spool import RunState, Spool, Tracker, directory, machine
+from spool.directory import LOCK_SUFFIX, SUFFIX
+from streaming.clients import Clients
+from streaming.dead_runs import ADOPTION_TRIES, FOREIGN_SILENCE_S, Adoption, end_dead_run, tracker_is_gone
+from tests.support import faults, oracle
+from tests.support.far_end import FarEnd
+from tests.support.oracle import Told
+from tests.support.processes import Home
+from tests.support.recorded import connect
+from tests.support.runs import HEADER, dead_run, dead_tracker, live_run, make_run, rows
+
+
+def yes() -> bool:
+    return True
+
+
+@pytest.fixture
+def clients(far_end: FarEnd) -> Iterator[Clients]:
+    made = connect(far_end)
+    yield made
+    made.reset()
+
+
+def adoption(home: Home, far_end: FarEnd, clients: Clients) -> Adoption:
+    return Adoption(home.spool_dir, far_end.token, clients, api_url=far_end.api_url)
+
+
+def left_behind(home: Home, far_end: FarEnd, count: int = 1, **more: Any) -> list[Path]:
+    options = {"token": far_end.token, "api_url": far_end.api_url, **more}
+    return [dead_run(home.spool_dir, started_at=1e9 + number, **options) for number in range(count)]
+
+
+def state_of(path: Path) -> RunState:
+    with closing(Spool(path)) as spool:
+        return spool.run().state
+
+
+# -- ending ------------------------------------------------------------------------------------------------------------
+
+
+def test_dead_run_ends_as_failed_at_its_last_row(home: Home) -> None:
+    with closing(Spool(dead_run(home.spool_dir))) as spool:
+        before = time.time()
+        end_dead_run(spool)
+        run = spool.run()
+    assert (run.state, run.run_status, run.exit_code) == (RunState.ENDED, "failed", None)
+    assert run.ended_at is not None
+    assert before - 60 < run.ended_at <= before
+
+
+def test_ended_run_keeps_its_end(home: Home) -> None:
+    path = dead_run(home.spool_dir, run_status="finished", exit_code=7)
+    with closing(Spool(path)) as spool:
+        end_dead_run(spool)
+        assert (spool.run().run_status, spool.run().exit_code) == ("finished", 7)
+
+
+def csv_run(home: Home, csv_path: Path) -> Spool:
+    """A dead run that had taken two rows of a CSV file."""
+    path = dead_run(home.spool_dir, row_count=2)
+    with closing(Spool(path)) as spool, spool.connection.transaction() as db:
+        db.execute("UPDATE run SET csv_path = ?", (str(csv_path),))
+        db.execute("UPDATE batch SET csv_offset = ?", (len(HEADER + rows(2)),))
+    return Spool(path)
+
+
+def test_tail_of_the_csv_is_taken_over(home: Home) -> None:
+    csv_path = home.path / "metrics.csv"
+    csv_path.write_bytes(HEADER + rows(5) + b"17000")
+    with closing(csv_run(home, csv_path)) as spool:
+        end_dead_run(spool)
+        (segment,) = spool.seal_pending()
+        assert spool.csv(segment) == HEADER + rows(5)
+
+
+@pytest.mark.parametrize("what", ["another file", "gone", "a directory"])
+def test_file_that_is_not_the_runs_csv_is_not_read(home: Home, what: str) -> None:
+    csv_path = home.path / "metrics.csv"
+    if what == "another file":
+        csv_path.write_bytes(b"root:x:0:0:root:/root:/bin/bash\n" * 100)
+    elif what == "a directory":
+        csv_path.mkdir()
+    with closing(csv_run(home, csv_path)) as spool:
+        end_dead_run(spool)
+        (segment,) = spool.seal_pending()
+        assert spool.csv(segment) == HEADER + rows(2)
+
+
+# -- who is gone -------------------------------------------------------------------------------------------------------
+
+
+def elsewhere(tracker: Tracker) -> Tracker:
+    return replace(tracker, host="other-machine-id/other-host", boot_id="other-boot")
+
+
+@pytest.mark.parametrize("is_said", [False, True])
+def test_living_tracker_here_is_never_gone(home: Home, is_said: bool) -> None:
+    with closing(Spool(live_run(home.spool_dir))) as spool:
+        assert not tracker_is_gone(spool, has_ended=is_said, clock=lambda: time.time() + 10 * FOREIGN_SILENCE_S)
+
+
+@pytest.mark.parametrize("change", [{}, {"boot_id": "earlier boot"}, {"started_at": "1"}])
+def test_dead_tracker_here_is_gone_at_once(home: Home, change: dict[str, str]) -> None:
+    tracker = replace(machine.identify(os.getpid()), **change) if change else dead_tracker()
+    with closing(Spool(make_run(home.spool_dir, tracker=tracker))) as spool:
+        assert tracker_is_gone(spool)
+
+
+def test_tracker_elsewhere_is_gone_after_a_day_of_silence_or_when_it_is_said(home: Home) -> None:
+    path = make_run(home.spool_dir, tracker=elsewhere(machine.identify(os.getpid())))
+    with closing(Spool(path)) as spool:
+        assert not tracker_is_gone(spool)
+        assert not tracker_is_gone(spool, clock=lambda: time.time() + FOREIGN_SILENCE_S - 60)
+        assert tracker_is_gone(spool, clock=lambda: time.time() + FOREIGN_SILENCE_S + 60)
+        assert tracker_is_gone(spool, has_ended=True)
+
+
+def test_tracker_in_another_container_is_elsewhere(home: Home) -> None:
+    tracker = replace(dead_tracker(), pid_namespace="pid:[1]")
+    with closing(Spool(make_run(home.spool_dir, tracker=tracker))) as spool:
+        assert not tracker_is_gone(spool)
+
+
+# -- adoption ----------------------------------------------------------------------------------------------------------
+
+
+def test_runs_left_behind_are_delivered_oldest_first(home: Home, far_end: FarEnd, clients: Clients) -> None:
+    paths = left_behind(home, far_end, 3)
+    adoption(home, far_end, clients).go_on(yes)
+    assert [state_of(path) for path in paths] == [RunState.FINISHED] * 3
+    with closing(Spool(paths[0])) as spool:
+        assert far_end.runs[0].idempotency_key == spool.run().spool_id
+    for run in far_end.runs:
+        oracle.judge(far_end.evidence(run.run_id), Told(HEADER, [rows(10)]), run_status="failed", exit_code=None)
+
+
+def test_runs_of_others_are_left_alone(home: Home, far_end: FarEnd, clients: Clients) -> None:
+    left_behind(home, far_end, token="another token")
+    left_behind(home, far_end, token=None)
+    left_behind(home, far_end, api_url="https://another-service.example")
+    live_run(home.spool_dir, token=far_end.token, api_url=far_end.api_url)
+    make_run(
+        home.spool_dir,
+        tracker=elsewhere(machine.identify(os.getpid())),
+        token=far_end.token,
+        api_url=far_end.api_url,
+    )
+    adoption(home, far_end, clients).go_on(yes)
+    assert far_end.journal.count() == 0
+
+
+def test_run_that_another_process_delivers_is_left_alone(home: Home, far_end: FarEnd, clients: Clients) -> None:
+    (path,) = left_behind(home, far_end)
+    with directory.ownership(path):
+        adoption(home, far_end, clients).go_on(yes)
+    assert far_end.journal.count() == 0
+
+
+def test_outage_ends_the_attempt_and_it_goes_on_later(home: Home, far_end: FarEnd, clients: Clients) -> None:
+    """The own run comes first: with the far end away, one run is tried in one idle moment, not all of them."""
+    paths = left_behind(home, far_end, 4)
+    adopting = adoption(home, far_end, clients)
+    far_end.always("register", faults.answer(503))
+    adopting.go_on(yes)
+    assert far_end.journal.count("register") == 1
+    adopting.go_on(yes)
+    assert far_end.journal.count("register") == 2
+    far_end.clear()
+    adopting.go_on(yes)
+    assert [state_of(path) for path in paths] == [RunState.FINISHED] * 4
+
+
+def test_run_that_meets_only_outages_is_given_up_in_the_end(home: Home, far_end: FarEnd, clients: Clients) -> None:
+    left_behind(home, far_end, 2)
+    adopting = adoption(home, far_end, clients)
+    far_end.always("register", faults.answer(503))
+    for _ in range(20):
+        adopting.go_on(yes)
+    assert far_end.journal.count("register") == 2 * ADOPTION_TRIES
+
+
+def test_no_bad_file_in_the_directory_stops_the_others(home: Home, far_end: FarEnd, clients: Clients) -> None:
+    (home.spool_dir).mkdir(mode=0o700)
+    bad = [home.spool_dir / f"20000101-00000{number}-{'0' * 16}{SUFFIX}" for number in range(5)]
+    bad[0].write_bytes(b"not a database" * 1000)
+    bad[1].write_bytes(b"")
+    bad[2].symlink_to("/etc/passwd")
+    bad[3].mkdir()
+    (broken,) = left_behind(home, far_end)
+    broken.rename(bad[4])
+    with closing(Spool(bad[4])) as spool, spool.connection.transaction() as db:
+        db.execute("UPDATE run SET metadata = '{', tracker = '[]'")
+    locked, good = left_behind(home, far_end, 2)
+    locked.with_suffix(LOCK_SUFFIX).symlink_to("/etc/passwd")
+    adoption(home, far_end, clients).go_on(yes)
+    assert state_of(good) is RunState.FINISHED
+    assert far_end.journal.count("register") == 1
+
+
+def test_parked_run_is_left_to_people(home: Home, far_end: FarEnd, clients: Clients) -> None:
+    (path,) = left_behind(home, far_end)
+    far_end.fail_next("register", faults.answer(422))
+    adopting = adoption(home, far_end, clients)
+    adopting.go_on(yes)
+    adopting.go_on(yes)
+    adoption(home, far_end, clients).go_on(yes)
+    assert far_end.journal.count("register") == 1
+    with closing(Spool(path)) as spool:
+        assert spool.run().parked
+
+
+def test_it_stops_when_the_own_run_needs_the_time(home: Home, far_end: FarEnd, clients: Clients) -> None:
+    paths = left_behind(home, far_end, 3)
+    answers = iter([True, True, False, False])
+    adopting = adoption(home, far_end, clients)
+    adopting.go_on(lambda: next(answers))
+    finished = [state_of(path) for path in paths].count(RunState.FINISHED)
+    assert finished < 3
+    adopting.go_on(yes)
+    assert [state_of(path) for path in paths] == [RunState.FINISHED] * 3
