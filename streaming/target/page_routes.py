@@ -1,0 +1,53 @@
+"""The pages: static files beside this module, and where a browser without a session is sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import FileResponse, RedirectResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from .sessions import COOKIE, SessionStore
+
+PAGES = Path(__file__).parent / "pages"
+_REVALIDATE = {"Cache-Control": "no-cache"}  # kept by the browser, asked about each time: a new release shows at once
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/")
+def runs_page(request: Request) -> Response:
+    return _page(request, "index.html")
+
+
+@router.get("/run/{run_id}")
+def run_page(request: Request, run_id: str) -> Response:
+    return _page(request, "run.html")
+
+
+@router.get("/login")
+def login_page() -> Response:
+    return FileResponse(PAGES / "login.html", headers=_REVALIDATE)
+
+
+def mount_files(app: FastAPI) -> None:
+    """Scripts, styles and the icon: nothing in them is secret."""
+    app.mount("/pages", _Files(directory=PAGES), name="pages")
+
+
+class _Files(StaticFiles):
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update(_REVALIDATE)
+        return response
+
+
+def _page(request: Request, name: str) -> Response:
+    sessions: SessionStore = request.app.state.sessions
+    if sessions.find(request.cookies.get(COOKIE, "")) is None:
+        where = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"/login?next={quote(where)}", 303)
+    return FileResponse(PAGES / name, headers=_REVALIDATE)

@@ -1,0 +1,123 @@
+// The door to the service: the only file that knows its routes and the shape of its answers.
+import { byId, setText } from "./dom.js";
+import { parseTime } from "./format.js";
+
+const SORT_NAMES = {
+  job: "job_name", state: "state", project: "project_name", host: "host", started: "started_at",
+  duration: "duration_s", exit_code: "exit_code", rows: "row_count", last_row: "last_row_at",
+};
+const CLOCK_TOLERANCE_S = 5; // the Date header has whole seconds, and the answer took its time
+const OBJECTS_PER_CALL = 200;
+
+export class ServiceError extends Error {
+  constructor(message, { isFinal = false } = {}) {
+    super(message);
+    this.isFinal = isFinal;
+  }
+}
+export class LoggedOut extends ServiceError {}
+
+async function call(path, { method = "GET", body } = {}) {
+  const answer = await send(path, { method, body });
+  if (answer.status === 401 && path !== "/session") {
+    location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
+    throw new LoggedOut("The login has ended.");
+  }
+  if (!answer.ok) throw await refusal(answer);
+  return { value: answer.status === 204 ? null : await answer.json(), now: serviceTime(answer) };
+}
+
+async function send(path, { method, body }) {
+  const headers = { Accept: "application/json", ...(body ? { "Content-Type": "application/json" } : {}) };
+  try {
+    return await fetch(path, { method, headers, body: body && JSON.stringify(body), credentials: "same-origin" });
+  } catch {
+    throw new ServiceError("The target does not answer.");
+  }
+}
+
+async function refusal(answer) {
+  const detail = (await answer.json().catch(() => ({}))).detail;
+  const text = typeof detail === "string" ? detail : `The target answers ${answer.status}.`;
+  return new ServiceError(text, { isFinal: answer.status >= 400 && answer.status < 500 && answer.status !== 429 });
+}
+
+/** Seconds since the epoch by the service's clock. Ours, unless the two differ by more than the header can show. */
+function serviceTime(answer) {
+  const here = Date.now() / 1000;
+  const there = parseTime(answer.headers.get("date"));
+  return there !== null && Math.abs(there - here) > CLOCK_TOLERANCE_S ? there : here;
+}
+
+const query = (values) => new URLSearchParams(Object.entries(values).filter(([, value]) => value !== null && value !== "")).toString();
+const runPath = (id) => `/runs/${encodeURIComponent(id)}`;
+
+export const api = {
+  /** {runs, total, counts, now}; `sort` is a column of the list, with - before it for the other direction. */
+  async runs({ q, state, sort, offset, limit }) {
+    const name = SORT_NAMES[sort.replace(/^-/, "")] ?? "started_at";
+    const order = (sort.startsWith("-") ? "-" : "") + name;
+    const { value, now } = await call(`/runs?${query({ q, state, sort: order, offset, limit })}`);
+    return { ...value, runs: value.runs.map(runOf), now };
+  },
+  async run(id) {
+    const { value, now } = await call(runPath(id));
+    return { ...runOf(value), ...detailsOf(value), csvUrl: `${runPath(id)}/csv`, now };
+  },
+  async objects(id, offset) {
+    const { value } = await call(`${runPath(id)}/objects?${query({ offset, limit: OBJECTS_PER_CALL })}`);
+    return { objects: value.objects.map(objectOf), total: value.total };
+  },
+  async series(id, { columns, from, to, points }) {
+    const names = columns.join(",");
+    return (await call(`${runPath(id)}/series?${query({ columns: names, from, to, points })}`)).value;
+  },
+  logIn: (token) => call("/session", { method: "POST", body: { token } }),
+  logOut: () => call("/session", { method: "DELETE" }),
+  whoAmI: async () => (await call("/session")).value.name,
+};
+
+export function runOf(given) {
+  return {
+    id: given.run_id, state: given.state, job: given.job_name ?? null, project: given.project_name ?? null,
+    tags: tagsOf(given.tags), host: given.host ?? null,
+    startedAt: parseTime(given.started_at), endedAt: parseTime(given.ended_at),
+    durationS: given.ended_at ? given.duration_s : null, exitCode: given.exit_code ?? null,
+    rows: given.row_count ?? null, lastRowAt: parseTime(given.last_row_at),
+  };
+}
+
+function detailsOf(given) {
+  const { first_timestamp: first, last_timestamp: last } = given.statistics;
+  return {
+    metadata: given.metadata, source: given.data_source, figures: given.statistics,
+    extent: first !== null && last > first ? [first, last] : null,
+    gaps: given.gaps.map(([from, to]) => ({ from, to })),
+    objectCount: given.object_count ?? 0, bytes: given.size_bytes,
+    missing: given.missing_count, unreadable: given.unreadable_count,
+  };
+}
+
+function objectOf(given) {
+  const problem = given.missing ? "missing in S3" : (given.error ?? (given.digest_matches === false ? "checksum differs" : null));
+  return {
+    seq: given.seq, name: given.key.split("/").at(-1), size: given.size_bytes, rows: given.row_count,
+    checksum: given.sha256 || null, isVerified: given.digest_matches === true, problem,
+  };
+}
+
+/** Pairs of name and value, of a dict or of a list of texts. */
+export function tagsOf(tags) {
+  if (!tags) return [];
+  if (Array.isArray(tags)) return tags.flatMap((tag) => (typeof tag === "object" && tag !== null ? tagsOf(tag) : [[String(tag), ""]]));
+  return Object.entries(tags).map(([key, value]) => [key, value === null ? "" : String(value)]);
+}
+
+/** Name of the token, and the button that ends the session. */
+export function showAccount() {
+  api.whoAmI().then((name) => setText(byId("who"), name), () => {});
+  byId("logout").addEventListener("click", async () => {
+    await api.logOut().catch(() => {});
+    location.assign("/login");
+  });
+}

@@ -1,0 +1,25 @@
+// The login: a token for a session cookie, then back to where one wanted to go.
+import { api } from "./api.js";
+import { byId, setText } from "./dom.js";
+
+/** Only a place on this very site. */
+function destination() {
+  const next = new URLSearchParams(location.search).get("next") ?? "/";
+  return /^\/(?![/\\])/.test(next) ? next : "/";
+}
+
+byId("login").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const button = event.target.querySelector("button");
+  button.disabled = true;
+  try {
+    await api.logIn(byId("token").value.trim());
+    location.assign(destination());
+  } catch (error) {
+    setText(byId("problem"), error.message);
+    byId("problem").hidden = false;
+    byId("token").setAttribute("aria-invalid", "true");
+    byId("token").select();
+    button.disabled = false;
+  }
+});

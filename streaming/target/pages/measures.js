@@ -1,0 +1,118 @@
+// What is drawn: the pictures, the columns in each, their units, and the host's limit.
+import { bytes, byteRate, cores, gpus, mebibytes } from "./format.js";
+
+// `tone` names the colours of base.css. A `rate` column counts per sample and is shown per second.
+const line = (column, label, tone, more = {}) => ({ column, label, tone, rate: false, ...more });
+
+export const PICTURES = [
+  {
+    id: "cpu",
+    title: "CPU",
+    format: cores,
+    limit: (host) => host.host_vcpus ?? null,
+    limitName: "vCPUs of the host",
+    lines: [line("system_cpu_usage", "System", "system"), line("process_cpu_usage", "Process", "process")],
+  },
+  {
+    id: "memory",
+    title: "Memory",
+    format: mebibytes,
+    binary: true,
+    limit: (host) => host.host_memory_mib ?? null,
+    limitName: "memory of the host",
+    lines: [line("system_memory_used_mib", "System", "system"), line("process_memory_mib", "Process", "process")],
+  },
+  {
+    id: "disk",
+    title: "Disk",
+    format: byteRate,
+    limit: () => null,
+    lines: [
+      line("system_disk_read_bytes", "System read", "system", { rate: true }),
+      line("process_disk_read_bytes", "Process read", "process", { rate: true }),
+      line("system_disk_write_bytes", "System write", "system-out", { rate: true }),
+      line("process_disk_write_bytes", "Process write", "process-out", { rate: true }),
+    ],
+  },
+  {
+    id: "network",
+    title: "Network",
+    note: "of the system; a process has no figures of its own",
+    format: byteRate,
+    limit: () => null,
+    lines: [
+      line("system_net_recv_bytes", "System received", "process", { rate: true }),
+      line("system_net_sent_bytes", "System sent", "process-out", { rate: true }),
+    ],
+  },
+  {
+    id: "gpu",
+    title: "GPU",
+    gpu: true,
+    format: gpus,
+    limit: (host) => host.host_gpu_count || null,
+    limitName: "GPUs of the host",
+    lines: [line("system_gpu_usage", "System", "system"), line("process_gpu_usage", "Process", "process")],
+  },
+  {
+    id: "vram",
+    title: "GPU memory",
+    gpu: true,
+    format: mebibytes,
+    binary: true,
+    limit: (host) => host.host_gpu_vram_mib || null,
+    limitName: "GPU memory of the host",
+    lines: [line("system_gpu_vram_mib", "System", "system"), line("process_gpu_vram_mib", "Process", "process")],
+  },
+];
+
+export const COLUMNS = PICTURES.flatMap((picture) => picture.lines.map((entry) => entry.column));
+
+/** The pictures worth drawing: those on GPUs only where there is one. */
+export function picturesFor(host, series) {
+  const isUsed = (column) => series?.columns[column]?.max.some((value) => value > 0);
+  const hasGpu = host.host_gpu_count > 0 || PICTURES.some((p) => p.gpu && p.lines.some((l) => isUsed(l.column)));
+  return PICTURES.filter((picture) => !picture.gpu || hasGpu);
+}
+
+/** "average 1.2 cores, peak 3.9 cores" of a line, from its figures. */
+export function figureText(picture, figure) {
+  if (!figure || figure.peak === null) return "no data";
+  return `average ${picture.format(figure.average)}, peak ${picture.format(figure.peak)}`;
+}
+
+const METADATA_NAMES = {
+  project_name: "Project", job_name: "Job", stage_name: "Stage", task_name: "Task", external_run_id: "External run",
+  container_image: "Container image", command: "Command", env: "Environment", language: "Language",
+  orchestrator: "Orchestrator", executor: "Executor", team: "Team", tags: "Tags",
+  host_id: "Host id", host_name: "Host", host_ip: "Host address", host_allocation: "Allocation",
+  host_vcpus: "vCPUs", host_cpu_model: "CPU model", host_memory_mib: "Memory", host_gpu_model: "GPU model",
+  host_gpu_count: "GPUs", host_gpu_vram_mib: "GPU memory", host_storage_gb: "Storage",
+  cloud_vendor_id: "Cloud", cloud_account_id: "Cloud account", cloud_region_id: "Region", cloud_zone_id: "Zone",
+  cloud_instance_type: "Instance type",
+};
+
+/** Name and text of every metadata value, in a fixed order. */
+export function metadataEntries(metadata) {
+  return Object.keys(METADATA_NAMES)
+    .filter((key) => key in metadata && key !== "tags")
+    .map((key) => [METADATA_NAMES[key], metadataText(key, metadata[key])]);
+}
+
+function metadataText(key, value) {
+  if (key === "command") return commandText(value);
+  if (key.endsWith("_mib")) return typeof value === "number" ? `${bytesOfMib(value)}` : String(value);
+  if (key === "host_storage_gb") return typeof value === "number" ? bytes(value * 1e9) : String(value);
+  return String(value);
+}
+
+const bytesOfMib = (value) => mebibytes(value);
+
+/** A command as one would type it; on the wire it is a JSON array. */
+function commandText(value) {
+  try {
+    return JSON.parse(value).map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(" ");
+  } catch {
+    return String(value);
+  }
+}
