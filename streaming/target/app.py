@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.middleware.gzip import GZipMiddleware
 
-from . import data_routes, sentinel, viewer
+from . import data_routes, page_routes, sentinel, viewer
 from .bodies import BodyLimits
 from .database import TargetDatabase
 from .docs_page import docs_page
@@ -48,8 +48,9 @@ def create_app(settings: ApiSettings, *, limits: BodyLimits | None = None) -> Fa
     app.add_middleware(SecurityHeaders)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(StoreUnavailable, _answer_unavailable)
-    for router in (sentinel.router, data_routes.router, viewer.router):
+    for router in (sentinel.router, data_routes.router, viewer.router, page_routes.router):
         app.include_router(router)
+    page_routes.mount_files(app)
     app.get("/health", include_in_schema=False)(_health)
     app.get("/docs", include_in_schema=False)(_docs)
     return app

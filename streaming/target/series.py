@@ -34,6 +34,7 @@ def series(rows: RunRows, names: Iterable[str], window: Window) -> dict[str, Any
     starts = _bucket_starts(times, window.points)
     return {
         "row_count": int(last - first),
+        "interval_s": _usual_interval_s(times),
         "reduced": len(starts) < len(times),
         "from": _json_time(times[0]) if len(times) else None,
         "to": _json_time(times[-1]) if len(times) else None,
@@ -46,6 +47,11 @@ def _slice(times: Array, window: Window) -> tuple[int, int]:
     first = 0 if window.start is None else int(np.searchsorted(times, window.start, "left"))
     last = len(times) if window.end is None else int(np.searchsorted(times, window.end, "right"))
     return first, max(first, last)
+
+
+def _usual_interval_s(times: Array) -> float | None:
+    """The median time from row to row: what a count per sample is divided by, to be shown per second."""
+    return _json_time(float(np.median(np.diff(times)))) if len(times) > 1 else None
 
 
 def _bucket_starts(times: Array, points: int) -> Indices:

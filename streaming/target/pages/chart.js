@@ -107,7 +107,7 @@ export class Chart {
     return element("figure", { class: "chart sheet", id: `chart-${picture.id}` }, [
       element("header", {}, [
         element("h3", { id: titleId }, [picture.title]),
-        picture.note ? element("span", { class: "at" }, [picture.note]) : null,
+        picture.unit || picture.note ? element("span", { class: "unit" }, [picture.unit ?? picture.note]) : null,
         this.at,
         element("ul", { class: "legend", "aria-label": `Lines of ${picture.title}` }, picture.lines.map((l) => this.#legend(l))),
       ]),
@@ -165,7 +165,7 @@ export class Chart {
         { ...axis, values: X_AXIS_FORMATS, space: 70, size: 40, gap: 6 },
         {
           ...axis, size: 76, gap: 8, space: 34,
-          values: (u, splits) => splits.map((value) => (value === 0 ? "0" : picture.format(value))),
+          values: (u, splits) => splits.map((value) => (value === 0 ? "0" : (picture.axisFormat ?? picture.format)(value))),
           ...(picture.binary ? { incrs: POWERS_OF_TWO } : {}),
         },
       ],
@@ -216,8 +216,20 @@ export class Chart {
     ctx.font = font.replace(/^[\d.]+/, (px) => String(px * devicePixelRatio));
     ctx.textAlign = "right";
     ctx.textBaseline = "top";
-    ctx.fillText(`limit ${this.picture.format(this.limit)}`, bbox.left + bbox.width - 4, y + 4 * devicePixelRatio);
+    this.#drawLabel(ctx, `limit ${this.picture.format(this.limit)}`, bbox.left + bbox.width - 4, y + 3 * devicePixelRatio);
     ctx.restore();
+  }
+
+  /** Text that stays readable over whatever is drawn below it. */
+  #drawLabel(ctx, text, right, top) {
+    const { width, fontBoundingBoxDescent: height } = ctx.measureText(text);
+    const ink = ctx.fillStyle;
+    ctx.globalAlpha = 0.85;
+    ctx.fillStyle = colour("surface");
+    ctx.fillRect(right - width - 4, top, width + 8, height);
+    ctx.globalAlpha = 1;
+    ctx.fillStyle = ink;
+    ctx.fillText(text, right, top);
   }
 
   #size() {

@@ -1,68 +1,49 @@
 // What is drawn: the pictures, the columns in each, their units, and the host's limit.
-import { bytes, byteRate, cores, gpus, mebibytes } from "./format.js";
+import { bytes, byteRate, cores, gpus, mebibytes, number } from "./format.js";
 
-// `tone` names the colours of base.css. A `rate` column counts per sample and is shown per second.
-const line = (column, label, tone, more = {}) => ({ column, label, tone, rate: false, ...more });
+// `of` and `what` say whose figure it is, and of what; `tone` names the colours of base.css. A `rate` column counts per
+// sample and is shown per second.
+const system = (column, more = {}) => ({ column, of: "system", label: "System", tone: "system", rate: false, ...more });
+const process = (column, more = {}) => ({ column, of: "process", label: "Process", tone: "process", rate: false, ...more });
+const rate = (what, more = {}) => ({ what, rate: true, ...more });
 
 export const PICTURES = [
   {
-    id: "cpu",
-    title: "CPU",
-    format: cores,
-    limit: (host) => host.host_vcpus ?? null,
-    limitName: "vCPUs of the host",
-    lines: [line("system_cpu_usage", "System", "system"), line("process_cpu_usage", "Process", "process")],
+    id: "cpu", title: "CPU", unit: "cores", format: cores, axisFormat: number,
+    limit: (host) => host.host_vcpus || null, limitName: "vCPUs of the host",
+    lines: [system("system_cpu_usage"), process("process_cpu_usage")],
   },
   {
-    id: "memory",
-    title: "Memory",
-    format: mebibytes,
-    binary: true,
-    limit: (host) => host.host_memory_mib ?? null,
-    limitName: "memory of the host",
-    lines: [line("system_memory_used_mib", "System", "system"), line("process_memory_mib", "Process", "process")],
+    id: "memory", title: "Memory", format: mebibytes, binary: true,
+    limit: (host) => host.host_memory_mib || null, limitName: "memory of the host",
+    lines: [system("system_memory_used_mib"), process("process_memory_mib")],
   },
   {
-    id: "disk",
-    title: "Disk",
-    format: byteRate,
-    limit: () => null,
+    id: "disk", title: "Disk", format: byteRate, limit: () => null,
     lines: [
-      line("system_disk_read_bytes", "System read", "system", { rate: true }),
-      line("process_disk_read_bytes", "Process read", "process", { rate: true }),
-      line("system_disk_write_bytes", "System write", "system-out", { rate: true }),
-      line("process_disk_write_bytes", "Process write", "process-out", { rate: true }),
+      system("system_disk_read_bytes", rate("read", { label: "System read" })),
+      process("process_disk_read_bytes", rate("read", { label: "Process read" })),
+      system("system_disk_write_bytes", rate("write", { label: "System write", tone: "system-out" })),
+      process("process_disk_write_bytes", rate("write", { label: "Process write", tone: "process-out" })),
     ],
   },
   {
-    id: "network",
-    title: "Network",
-    note: "of the system; a process has no figures of its own",
-    format: byteRate,
+    id: "network", title: "Network", note: "of the system; a process has no figures of its own", format: byteRate,
     limit: () => null,
     lines: [
-      line("system_net_recv_bytes", "System received", "process", { rate: true }),
-      line("system_net_sent_bytes", "System sent", "process-out", { rate: true }),
+      system("system_net_recv_bytes", rate("received", { label: "Received", tone: "process" })),
+      system("system_net_sent_bytes", rate("sent", { label: "Sent", tone: "process-out" })),
     ],
   },
   {
-    id: "gpu",
-    title: "GPU",
-    gpu: true,
-    format: gpus,
-    limit: (host) => host.host_gpu_count || null,
-    limitName: "GPUs of the host",
-    lines: [line("system_gpu_usage", "System", "system"), line("process_gpu_usage", "Process", "process")],
+    id: "gpu", title: "GPU", unit: "GPUs in use", gpu: true, format: gpus, axisFormat: number,
+    limit: (host) => host.host_gpu_count || null, limitName: "GPUs of the host",
+    lines: [system("system_gpu_usage"), process("process_gpu_usage")],
   },
   {
-    id: "vram",
-    title: "GPU memory",
-    gpu: true,
-    format: mebibytes,
-    binary: true,
-    limit: (host) => host.host_gpu_vram_mib || null,
-    limitName: "GPU memory of the host",
-    lines: [line("system_gpu_vram_mib", "System", "system"), line("process_gpu_vram_mib", "Process", "process")],
+    id: "vram", title: "GPU memory", gpu: true, format: mebibytes, binary: true,
+    limit: (host) => host.host_gpu_vram_mib || null, limitName: "GPU memory of the host",
+    lines: [system("system_gpu_vram_mib"), process("process_gpu_vram_mib")],
   },
 ];
 
@@ -101,12 +82,10 @@ export function metadataEntries(metadata) {
 
 function metadataText(key, value) {
   if (key === "command") return commandText(value);
-  if (key.endsWith("_mib")) return typeof value === "number" ? `${bytesOfMib(value)}` : String(value);
+  if (key.endsWith("_mib")) return typeof value === "number" ? mebibytes(value) : String(value);
   if (key === "host_storage_gb") return typeof value === "number" ? bytes(value * 1e9) : String(value);
   return String(value);
 }
-
-const bytesOfMib = (value) => mebibytes(value);
 
 /** A command as one would type it; on the wire it is a JSON array. */
 function commandText(value) {

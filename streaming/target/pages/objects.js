@@ -71,7 +71,7 @@ function objectRow({ seq, name, size, rows, checksum, isVerified, problem }) {
     element("td", { class: "mono" }, [name, problem ? element("div", {}, [element("span", { class: "state failed" }, [problem])]) : null]),
     element("td", { class: "right" }, [bytes(size)]),
     element("td", { class: "right" }, [count(rows)]),
-    element("td", { class: "mono", title: checksum }, [
+    element("td", { class: "mono digest", title: checksum }, [
       checksum ? checksum.slice(0, CHECKSUM_SHOWN) : NONE,
       isVerified ? element("span", { class: "verified", title: "The rows match the checksum in the object's name" }, [" ✓", element("span", { class: "unseen" }, [" verified"])]) : null,
     ]),

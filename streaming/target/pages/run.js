@@ -79,7 +79,7 @@ export class RunPage {
     else this.extent = this.extent ?? this.run.extent ?? range;
     this.charts.show(this.series, range, this.extent);
     if (range === null) this.whole = this.series;
-    showSummary(this.run, this.pictures, figuresOf(this.whole ?? this.series), this.whole !== undefined);
+    showSummary(this.run, this.pictures, this.whole ? figuresOf(this.whole) : {});
     this.#showValues();
     this.loadedAt = performance.now();
   }
