@@ -24,7 +24,7 @@ def runs_page(request: Request) -> Response:
 
 
 @router.get("/run/{run_id}")
-def run_page(request: Request, run_id: str) -> Response:
+def run_page(request: Request) -> Response:
     return _page(request, "run.html")
 
 
