@@ -41,7 +41,9 @@ def rows(*, start: float, count: int, interval_s: float = 1.0, seed: int = 7) ->
     """All columns of the combined CSV."""
     at = np.arange(count) * interval_s
     columns = {"timestamp": np.round(start + at, 3), **_measures(at, np.random.default_rng(seed))}
-    return pa.table({name: values if values.dtype.kind == "i" else np.round(values, _DIGITS) for name, values in columns.items()})
+    return pa.table(
+        {name: values if values.dtype.kind == "i" else np.round(values, _DIGITS) for name, values in columns.items()}
+    )
 
 
 def _measures(at: Any, random: Any) -> dict[str, Any]:
