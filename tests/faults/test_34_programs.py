@@ -128,7 +128,9 @@ if os.fork() == 0:
 """
 
 
-@pytest.mark.parametrize("ending", ["os.kill(os.getpid(), 9)", "manager.stop(); os._exit(0)"], ids=["killed", "stopped"])
+@pytest.mark.parametrize(
+    "ending", ["os.kill(os.getpid(), 9)", "manager.stop(); os._exit(0)"], ids=["killed", "stopped"]
+)
 def test_fault_34_helper_that_outlives_the_program_does_not_keep_its_run_open(
     home: Home, marker: str, far_end: FarEnd, ending: str
 ) -> None:
