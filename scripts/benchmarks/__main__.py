@@ -11,10 +11,18 @@ from pathlib import Path
 
 from benchmarks import machine, table
 from benchmarks.append import measure_append
+from benchmarks.imports import measure_import
+from benchmarks.start import measure_start
+from benchmarks.tracker import measure_tracker
+from benchmarks.uploader import measure_uploader
 from benchmarks.world import World, world
 
 MEASUREMENTS: dict[str, Callable[[World], table.Measured]] = {
     "2,3": measure_append,
+    "5": measure_start,
+    "6": measure_import,
+    "7": measure_uploader,
+    "8": measure_tracker,
 }
 
 
