@@ -118,11 +118,12 @@ def peer_started(token: str, is_heavy: bool) -> None:
     began_at = time.perf_counter()
     tracker = ResourceTracker(sentinel_token=token, discover_cloud=False)
     tracker.start()
-    child.say(time.perf_counter() - began_at)
+    took_s = time.perf_counter() - began_at
     del burden
     for process in (tracker.process_tracker_process, tracker.system_tracker_process):
         os.kill(process.pid or 0, signal.SIGKILL)
     tracker.cleanup()
+    child.say(took_s)
     os._exit(0)
 
 

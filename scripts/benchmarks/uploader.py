@@ -104,20 +104,20 @@ def caller(folder: str, address: dict[str, str], cycles: int, pace_s: float) -> 
     delivery = Delivery(**address, upload_interval_s=pace_s, linger_s=0.0)
     recorder = Recorder.adopt(spool, delivery)
     pid = recorder._uploader.pid  # type: ignore[union-attr]
-    rows, number = Rows(), 0
+    rows, batch_count = Rows(), 0
 
-    def feed(segment_count: int) -> None:
-        """One cycle's rows at a time, until so many segments are sent."""
-        nonlocal number
-        while (last := spool.last_sent()) is None or last.seq < segment_count:
-            if last is None or number // ROWS_PER_CYCLE <= last.seq:
-                recorder.append([Batch(HEADER, rows.block(number, ROWS_PER_CYCLE))])
-                number += ROWS_PER_CYCLE
-            time.sleep(pace_s / 5)
+    def feed(cycle_count: int) -> None:
+        """One cycle's rows at a time, each sent before the next."""
+        nonlocal batch_count
+        for _ in range(cycle_count):
+            recorder.append([Batch(HEADER, rows.block(batch_count * ROWS_PER_CYCLE, ROWS_PER_CYCLE))])
+            batch_count += 1
+            while (last := spool.last_sent()) is None or last.last_batch_id < batch_count:
+                time.sleep(pace_s / 10)
 
     feed(1)
     start_s = measure.cpu_s(pid)
-    feed(1 + cycles)
+    feed(cycles)
     child.say({"pid": pid, "start_s": start_s, "cycles_s": measure.cpu_s(pid) - start_s})
     child.listen()
     os._exit(0)
