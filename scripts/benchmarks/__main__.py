@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks import machine, table
 from benchmarks.append import measure_append
+from benchmarks.cycle import measure_cycle
 from benchmarks.imports import measure_import
 from benchmarks.start import measure_start
 from benchmarks.tracker import measure_tracker
@@ -18,6 +19,7 @@ from benchmarks.uploader import measure_uploader
 from benchmarks.world import World, world
 
 MEASUREMENTS: dict[str, Callable[[World], table.Measured]] = {
+    "1": measure_cycle,
     "2,3": measure_append,
     "5": measure_start,
     "6": measure_import,

@@ -27,8 +27,19 @@ def new_run(token: str | None = None, *, api_url: str = "", s3_endpoint_url: str
     )
 
 
-def recorded(folder: Path, new: NewRun, rows: Rows, *, row_count: int, batch_rows: int, sent_rows: int = 0) -> Path:
+def recorded(
+    folder: Path,
+    new: NewRun,
+    rows: Rows,
+    *,
+    row_count: int,
+    batch_rows: int,
+    sent_rows: int = 0,
+    csv_path: Path | None = None,
+) -> Path:
     """A spool that holds `row_count` rows in batches; all marked sent in segments of `sent_rows`, unless that is 0.
+
+    With `csv_path`, the rows are taken over from that file, which is written too.
 
     Filled in memory (where a sync costs nothing) and copied to `folder`.
     """
@@ -40,7 +51,7 @@ def recorded(folder: Path, new: NewRun, rows: Rows, *, row_count: int, batch_row
             batches = [
                 Batch(HEADER, rows.block(at, min(batch_rows, last - at))) for at in range(first, last, batch_rows)
             ]
-            spool.append(batches)
+            spool.append(batches, csv_offset=_extend(csv_path, batches))
             if sent_rows:
                 _mark_sent(spool, sent_rows)
         spool.close()
@@ -49,6 +60,17 @@ def recorded(folder: Path, new: NewRun, rows: Rows, *, row_count: int, batch_row
         shutil.copyfile(spool.path, path)
         path.chmod(0o600)
     return path
+
+
+def _extend(csv_path: Path | None, batches: list[Batch]) -> int | None:
+    """Write the batches to the CSV file as well. Returns its size."""
+    if csv_path is None:
+        return None
+    with csv_path.open("ab") as file:
+        if file.tell() == 0:
+            file.write(HEADER)
+        file.writelines(batch.rows for batch in batches)
+        return file.tell()
 
 
 def _mark_sent(spool: Spool, sent_rows: int) -> None:
