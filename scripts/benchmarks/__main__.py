@@ -12,19 +12,25 @@ from pathlib import Path
 from benchmarks import machine, table
 from benchmarks.append import measure_append
 from benchmarks.cycle import measure_cycle
+from benchmarks.drain import measure_drain
 from benchmarks.imports import measure_import
 from benchmarks.start import measure_start
 from benchmarks.tracker import measure_tracker
+from benchmarks.unfelt import measure_unfelt
+from benchmarks.upload import measure_upload
 from benchmarks.uploader import measure_uploader
 from benchmarks.world import World, world
 
 MEASUREMENTS: dict[str, Callable[[World], table.Measured]] = {
     "1": measure_cycle,
     "2,3": measure_append,
+    "4": measure_drain,
     "5": measure_start,
     "6": measure_import,
     "7": measure_uploader,
     "8": measure_tracker,
+    "9": measure_unfelt,
+    "10": measure_upload,
 }
 
 

@@ -11,18 +11,19 @@ from typing import Any
 
 from benchmarks import child, measure
 from benchmarks.child import Child
-from benchmarks.rows import HEADER, Rows
+from benchmarks.rows import Rows
 from benchmarks.table import Figure, Measured
 from benchmarks.world import World
 
 ROWS_PER_CYCLE = 60
 FEED_PAUSE_S = 0.05
+AT_LENGTH = 600_000
 FLAT, CHEAPER, GROWTH_BYTES = 1.2, 300, 5e6
 
 
 def measure_cycle(world: World) -> Measured:
     """Ours: runs of all lengths go on side by side. The peer: one process whose run grows, a few cycles at each length."""
-    lengths = world.pick([1_000, 100_000, 600_000], [1_000, 20_000, 100_000])
+    lengths = world.pick([1_000, 100_000, AT_LENGTH], [1_000, 20_000, 100_000])
     cycles = world.pick(12, 5)
     with world.far_end() as far_end, ExitStack() as stack:
         callers = [
@@ -70,12 +71,20 @@ def _figures(lengths: list[int], ours: list[dict[str, Any]], peer: list[dict[str
     ]
     flat = cpu_s[-1] / cpu_s[0]
     cheaper = peer[-1]["cycle_s"] / cpu_s[-1]
+    is_full = lengths[-1] == AT_LENGTH
     growth = ours[-1]["bytes"] - ours[0]["bytes"]
     last, first = f"{lengths[-1]:,}", f"{lengths[0]:,}"
     figures += [
         Figure("", f"  flat: {last} over {first}", "", "", f"{flat:.2f}", "at most 1.2", flat <= FLAT, {"ratio": flat}),
         Figure(
-            "", f"  cheaper than the peer at {last}", "", "", f"1/{cheaper:,.0f}", "at most 1/300", cheaper >= CHEAPER
+            "",
+            f"  cheaper than the peer at {last}",
+            "",
+            "",
+            f"1/{cheaper:,.0f}",
+            "at most 1/300" if is_full else "(at 600,000, in a full run)",
+            cheaper >= CHEAPER if is_full else None,
+            {"times": cheaper},
         ),
         Figure(
             "",
@@ -91,11 +100,11 @@ def _figures(lengths: list[int], ours: list[dict[str, Any]], peer: list[dict[str
     return Measured(
         figures,
         [
-            f"Row 1: ours is {ROWS_PER_CYCLE} looks of the feeder at a growing CSV, with one append each, and one cycle of the"
-            f" uploader, CPU of both processes (median of {cycles} cycles, at a faster pace; the runs of all lengths at the same"
-            " time). The rows before are there one per batch, sent in segments of a minute each. The peer's is `_upload_batch`"
-            " with `_update_combined_csv` on the same rows; its put function uploads to the same far end, only the URL is"
-            " replaced. Memory of the peer: the peak of its process, which is the user's."
+            f"Row 1: ours is {ROWS_PER_CYCLE} looks of the feeder at a growing CSV, with one append each, and one cycle of"
+            f" the uploader, CPU of both processes (median of {cycles} cycles, at a faster pace; the runs of all lengths at"
+            " the same time). The rows before are there one per batch, sent in segments of a minute each. The peer's is"
+            " `_upload_batch` with `_update_combined_csv` on the same rows; its put function uploads to the same far end,"
+            " only the URL is replaced. Memory of the peer: the peak of its process, which is the user's."
         ],
     )
 

@@ -57,7 +57,7 @@ class Peer:
         self.row_count += count
 
     def catch_up(self) -> None:
-        """Be in the state of having uploaded all that is recorded: what an earlier cycle would have cost is not ours to see."""
+        """As if all that is recorded had been uploaded already, by cycles that are not measured."""
         with self._combined.open("wb") as file:
             file.write(HEADER)
             for first in range(0, self.row_count, 100_000):

@@ -47,30 +47,42 @@ class Rows:
     def combined(self, number: int) -> bytes:
         """Row `number` as it is in the spool: about 190 bytes."""
         at = number % _DISTINCT
-        return f"{STARTED_AT + number}.{number % 1000:03d},{self._system[at]},{self._process[at]}\n".encode()
+        return f"{_time(number)},{self._system[at]},{self._process[at]}\n".encode()
 
     def system(self, number: int) -> bytes:
         """The half that the peer's system tracker writes."""
-        return f"{STARTED_AT + number}.{number % 1000:03d},{self._system[number % _DISTINCT]}\n".encode()
+        return f"{_time(number)},{self._system[number % _DISTINCT]}\n".encode()
 
     def process(self, number: int) -> bytes:
         """The half that the peer's process tracker writes."""
-        return f"{STARTED_AT + number}.{number % 1000:03d},{self._process[number % _DISTINCT]}\n".encode()
+        return f"{_time(number)},{self._process[number % _DISTINCT]}\n".encode()
 
     def block(self, first: int, count: int) -> bytes:
         """Consecutive rows, joined."""
         return b"".join(map(self.combined, range(first, first + count)))
 
 
+def _time(number: int) -> float:
+    return round(STARTED_AT + number + number % 1000 / 1000, 3)
+
+
 def _system(walk: random.Random, used: float, cached: float, busy: float) -> str:
-    free = 24_000 - used - cached
     written = walk.choice((0, 0, 0, 4096, 65536, walk.randrange(1 << 20) & ~511))
-    return (
-        f"{walk.randrange(180, 190)},{busy:.2f},{busy / 20:.2f},{busy * 1.05:.4f},{free:.4f},{used:.4f},210.1953,"
-        f"{cached:.4f},{used * 0.8:.4f},{cached * 0.9:.4f},0,{written},252.87,30.12,212.01,"
-        f"{walk.randrange(4000)},{walk.randrange(2000)},0,0,0"
+    memory = (24_000 - used - cached, used, 210.1953, cached, used * 0.8, cached * 0.9)
+    return _joined(
+        *(walk.randrange(180, 190), round(busy, 2), round(busy / 20, 2), round(busy * 1.05, 4)),
+        *(round(mib, 4) for mib in memory),
+        *(0, written, 252.87, 30.12, 212.01, walk.randrange(4000), walk.randrange(2000), 0, 0, 0),
     )
 
 
 def _process(walk: random.Random, memory: float, busy: float) -> str:
-    return f"4711,3,{busy:.2f},{busy / 50:.2f},{busy * 1.02:.4f},{memory:.4f},0,{walk.choice((0, 0, 0, 4096))},0,0,0"
+    return _joined(
+        *(4711, 3, round(busy, 2), round(busy / 50, 2), round(busy * 1.02, 4), round(memory, 4)),
+        *(0, walk.choice((0, 0, 0, 4096)), 0, 0, 0),
+    )
+
+
+def _joined(*numbers: float) -> str:
+    """As csv.writer writes them."""
+    return ",".join(map(repr, numbers))

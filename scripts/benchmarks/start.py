@@ -40,10 +40,14 @@ def measure_start(world: World) -> Measured:
         heavy = _in_turn(world, heavy_rounds, ours=far_end, peer=far_end, is_heavy=True)
         dark["peer"] = [lost.result()]
     taken = {"plain": plain, "black hole": dark, "heavy": heavy}
-    return Measured([_figure(name, found, number) for number, (name, found) in enumerate(taken.items())], [_note(world)])
+    return Measured(
+        [_figure(name, found, number) for number, (name, found) in enumerate(taken.items())], [_note(world)]
+    )
 
 
-def _in_turn(world: World, rounds: int, *, ours: Any, peer: Any = None, is_heavy: bool = False) -> dict[str, list[float]]:
+def _in_turn(
+    world: World, rounds: int, *, ours: Any, peer: Any = None, is_heavy: bool = False
+) -> dict[str, list[float]]:
     contestants: dict[str, Callable[[], float]] = {
         "ours": lambda: child.call(
             ours_started, world.environment(), folder=str(world.folder("start")), address=ours, is_heavy=is_heavy

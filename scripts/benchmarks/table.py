@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 COLUMNS = ("#", "what", "ours", "peer or limit, same run", "ratio", "to reach", "met")
@@ -24,6 +24,10 @@ class Figure:
     to_reach: str = ""
     is_met: bool | None = None
     values: dict[str, Any] = field(default_factory=dict)
+
+    def numbered(self, row: str) -> Figure:
+        """The same line, as the first of its row."""
+        return replace(self, row=row)
 
     def cells(self) -> tuple[str, ...]:
         met = {None: "", True: "yes", False: "NO"}[self.is_met]

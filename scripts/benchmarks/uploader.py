@@ -72,8 +72,8 @@ def _figures(found: list[dict[str, Any]], memory: list[int], bare_bytes: int, cy
             ),
         ],
         [
-            f"Row 7: {cycles} cycles of {ROWS_PER_CYCLE} rows each at a faster pace, median of {len(found)} uploaders; the hour"
-            " is its start and first registration once, and 60 such cycles. Between cycles it sleeps in one poll()."
+            f"Row 7: {cycles} cycles of {ROWS_PER_CYCLE} rows each at a faster pace, median of {len(found)} uploaders; the"
+            " hour is its start and first registration once, and 60 such cycles. Between cycles it sleeps in one poll()."
         ],
     )
 
@@ -87,7 +87,11 @@ def bare() -> None:
     import requests
 
     client = boto3.client(
-        "s3", region_name="us-east-1", aws_access_key_id="AKIA", aws_secret_access_key="none", endpoint_url="http://127.0.0.1:9"
+        "s3",
+        region_name="us-east-1",
+        aws_access_key_id="AKIA",
+        aws_secret_access_key="none",
+        endpoint_url="http://127.0.0.1:9",
     )
     child.say("ready")
     child.listen()
