@@ -74,7 +74,7 @@ def test_fault_16_two_uploaders_at_once_under_a_lying_lock_lose_and_double_nothi
 ) -> None:
     """Both believe that they own the run. SQLite's own locks work: without them it could not keep a file whole."""
     path = an_ended_run(home, far_end)
-    lying = preload(SHIM_FLOCK="lie")
+    lying = preload(home.tmp_dir, SHIM_FLOCK="lie")
     far_end.always("put", faults.delayed(0.05))
     with (
         uploader(path, home, marker, far_end, **lying) as first,
@@ -128,7 +128,7 @@ def test_fault_17_living_tracker_is_known_and_its_run_left_open(home: Home, far_
     ids=["other start time", "other boot", "both"],
 )
 def test_fault_17_reused_pid_is_not_taken_for_the_dead_tracker(
-    home: Home, far_end: FarEnd, forged: dict[str, str]
+    home: Home, far_end: FarEnd, forged: dict[str, Any]
 ) -> None:
     """Our own pid lives, but it is not the process that the spool names."""
     path = an_open_run(home, far_end, replace(machine.identify(os.getpid()), **forged))

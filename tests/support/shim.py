@@ -1,9 +1,7 @@
-"""`shim.c`, compiled once per test run, as the environment that preloads it into a child."""
+"""`shim.c`, compiled, as the environment that preloads it into a child."""
 
 import shutil
 import subprocess
-import tempfile
-from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -11,19 +9,13 @@ import pytest
 SOURCE = Path(__file__).with_name("shim.c")
 
 
-def preload(**settings: str) -> dict[str, str]:
-    """The environment that makes a child's C library lie, e.g. `preload(SHIM_FLOCK="lie")`. Skips without a compiler."""
+def preload(place: Path, **settings: str) -> dict[str, str]:
+    """The environment that makes a child's C library lie, e.g. `preload(tmp_path, SHIM_FLOCK="lie")`.
+
+    The library is put into the directory `place`. Skips the test where there is no compiler.
+    """
     if shutil.which("gcc") is None:
         pytest.skip("no gcc to compile the shim with (scripts/test installs it when run as root)")
-    return {"LD_PRELOAD": str(_compiled()), **settings}
-
-
-@lru_cache
-def _compiled() -> Path:
-    _directory.append(tempfile.TemporaryDirectory(prefix="shim-"))
-    library = Path(_directory[0].name, "shim.so")
+    library = place / "shim.so"
     subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, SOURCE, "-ldl"], check=True)
-    return library
-
-
-_directory: list["tempfile.TemporaryDirectory[str]"] = []
+    return {"LD_PRELOAD": str(library), **settings}
