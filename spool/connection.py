@@ -15,6 +15,7 @@ from spool.errors import ForkedSpool, SpoolDamaged, SpoolError, SpoolFull, Spool
 from spool.schema import PAGE_BYTES
 
 BUSY_TIMEOUT_S = 10.0
+BLOB_MAX_BYTES = 256 << 20  # no honest batch is larger; a hostile file must not take all memory
 
 # Rollback journal, never WAL (delivery.md). PERSIST keeps the journal file and commits by syncing a zeroed journal
 # header: the same three syncs as DELETE without creating and unlinking a file for every append (0.63 ms instead of
@@ -39,6 +40,7 @@ _ERROR_BY_CODE: dict[int, type[SpoolError]] = {
     10: SpoolUnavailable,  # SQLITE_IOERR
     11: SpoolDamaged,  # SQLITE_CORRUPT
     13: SpoolFull,  # SQLITE_FULL
+    778: SpoolFull,  # SQLITE_IOERR_WRITE: what a quota (EDQUOT) and a file size limit (EFBIG) look like from here
     14: SpoolUnavailable,  # SQLITE_CANTOPEN
     15: SpoolUnavailable,  # SQLITE_PROTOCOL
     23: SpoolUnavailable,  # SQLITE_AUTH
@@ -49,6 +51,8 @@ _ERROR_BY_TEXT: dict[str, type[SpoolError]] = {
     "database disk image is malformed": SpoolDamaged,
     "file is not a database": SpoolDamaged,
 }
+
+_NO_FILE = (0, 0)
 
 # Connections of the parent that a forked child inherited. They are never closed there: closing one in the middle of
 # the parent's transaction would roll back the parent's journal.
@@ -64,8 +68,10 @@ class Connection:
     def __init__(self, path: Path) -> None:
         """Open an existing file. Raises SpoolError (see `spool.errors`)."""
         self.path = path
+        self.generation = 0  # how often the file behind the path was replaced (salvaged) meanwhile
         self._pid = os.getpid()
         self._lock = threading.RLock()
+        self._identity = file_identity(path)
         with translated(path):
             self._db = _connect(path)
         _open_connections.add(self)
@@ -79,7 +85,7 @@ class Connection:
         """
         self._refuse_if_forked()
         with self._lock, translated(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
+            self._begin()
             try:
                 yield self._db
                 self._db.execute("COMMIT")
@@ -92,14 +98,51 @@ class Connection:
         """All rows of a SELECT. The read transaction is over when this returns, so it never blocks a writer for long."""
         self._refuse_if_forked()
         with self._lock, translated(self.path):
+            self._follow_replacement()
             return self._db.execute(sql, parameters).fetchall()
+
+    def _begin(self) -> None:
+        """Take the write lock of the file that is at the path now.
+
+        A file that was removed or replaced while we waited for its lock would still take our rows, and lose them.
+        """
+        while True:
+            self._follow_replacement()
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                if not self._follow_replacement():
+                    return
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _follow_replacement(self) -> bool:
+        """Open the file anew if another one is at the path (somebody salvaged it). Raises SpoolUnavailable if none is."""
+        if file_identity(self.path) == self._identity:
+            return False
+        self.reopen()
+        self.generation += 1
+        return True
 
     def reopen(self) -> None:
         """Drop everything the connection believes about the file, after an I/O error."""
+        with self.released():
+            pass
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Hold no handle of the file inside the block: afterwards it may be another one."""
         with self._lock, translated(self.path):
             with suppress(sqlite3.Error):
                 self._db.close()
-            self._db = _connect(self.path)
+            self._identity = _NO_FILE  # if it cannot be opened again now, the next use tries
+            try:
+                yield
+            finally:
+                identity = file_identity(self.path)
+                self._db = _connect(self.path)
+                self._identity = identity
 
     def close(self) -> None:
         """Release the file. Harmless twice, and in a forked copy does nothing."""
@@ -113,6 +156,19 @@ class Connection:
             raise ForkedSpool("this spool was opened before a fork, by the parent process", path=self.path)
 
 
+def file_identity(path: Path) -> tuple[int, int]:
+    """Which file is at the path: device and number. Raises SpoolUnavailable if none is."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise SpoolUnavailable(
+            f"the spool {path} has vanished ({error.strerror})",
+            path=path,
+            hint=f"bring {path.parent} back, or give another directory for the next run",
+        ) from error
+    return status.st_dev, status.st_ino
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(
         f"file:{_quoted(path)}?mode=rw",
@@ -122,6 +178,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         check_same_thread=False,
     )
     try:
+        if sys.version_info >= (3, 11):
+            database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, BLOB_MAX_BYTES)
         for name, value in PRAGMAS.items():
             database.execute(f"PRAGMA {name} = {value}")
     except BaseException:
@@ -162,7 +220,9 @@ def _translate(error: sqlite3.Error, path: Path) -> SpoolError:
     kind = _kind(error)
     if kind is SpoolFull:
         return SpoolFull(
-            f"no space left for the spool {path}", path=path, hint="free space; recording goes on by itself"
+            f"no room left for the spool {path} (disk full, quota, or file size limit)",
+            path=path,
+            hint="free space; recording goes on by itself",
         )
     if kind is SpoolDamaged:
         return SpoolDamaged(f"the spool {path} is damaged ({error})", path=path)
@@ -175,7 +235,7 @@ def _kind(error: sqlite3.Error) -> type[SpoolError]:
     if sys.version_info >= (3, 11):
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None:
-            return _ERROR_BY_CODE.get(code & 0xFF, SpoolRefused)
+            return _ERROR_BY_CODE.get(code) or _ERROR_BY_CODE.get(code & 0xFF, SpoolRefused)
     return _ERROR_BY_TEXT.get(str(error), SpoolUnavailable)
 
 

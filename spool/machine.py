@@ -5,6 +5,7 @@ Everything that only some systems have (flock, O_NOFOLLOW, procfs, pidfd) is in 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
@@ -21,10 +22,12 @@ except ImportError:  # Windows
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
+_SQLITE_PENDING_BYTE = 0x40000000  # SQLite's lock bytes, part of its file format: pending, reserved, 510 shared
+_SQLITE_LOCK_BYTES = 512
 
 
 def create_private_file(path: Path) -> None:
-    """Create `path` empty with mode 0600 whatever the umask, durably.
+    """Create `path` with mode 0600 whatever the umask, durably.
 
     Raises FileExistsError if anything, even a dangling symlink, is there.
     """
@@ -48,6 +51,51 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def extend_file(path: Path, size: int) -> None:
+    """Let a file of ours have at least `size` bytes, by zeros that really take their room. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        end = os.fstat(descriptor).st_size
+        while end < size:
+            end += _write_at(descriptor, bytes(size - end), end)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_at(descriptor: int, content: bytes, at: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(descriptor, content, at)
+    os.lseek(descriptor, at, os.SEEK_SET)
+    return os.write(descriptor, content)
+
+
+def read_at(descriptor: int, size: int, at: int) -> bytes:
+    """Up to `size` bytes of an open file."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, at)
+    os.lseek(descriptor, at, os.SEEK_SET)
+    return os.read(descriptor, size)
+
+
+def copy_file(descriptor: int, to_path: Path) -> None:
+    """Copy an open file into an existing one, durably. (Opening it once more would drop this process's locks on it.)"""
+    copy = os.open(to_path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        while piece := os.read(descriptor, 1 << 20):
+            while piece:
+                piece = piece[os.write(copy, piece) :]
+        os.fsync(copy)
+    finally:
+        os.close(copy)
+
+
+def is_no_room(error: OSError) -> bool:
+    """Whether the disk is full, a quota is used up, or a file size limit is reached."""
+    return error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 def current_user() -> int | None:
@@ -75,6 +123,20 @@ def lock_byte_range(descriptor: int) -> None:
         return
     fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     fcntl.lockf(descriptor, fcntl.LOCK_UN)
+
+
+def lock_database(descriptor: int) -> bool:
+    """Lock all bytes of a database file that SQLite ever locks: no reader and no writer is left, and none can come.
+
+    False if somebody is there now. Without such locks (Windows) True: there a file in use cannot be replaced anyway.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, _SQLITE_LOCK_BYTES, _SQLITE_PENDING_BYTE)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
 
 
 def _lock_on_windows(descriptor: int) -> bool:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from typing import Any
 
 from spool.connection import Connection
-from spool.errors import SpoolDamaged
+from spool.errors import SpoolDamaged, SpoolRefused
 from spool.model import Backlog, Counts, Registration, Run, RunState, Segment, SegmentState, Tracker
 
+MISSING = "the rows are missing: the file was damaged"
 _FETCH_BATCHES = 2000
 _SEGMENT_COLUMNS = tuple(field.name for field in fields_of(Segment))
 _SELECT_SEGMENT = f"SELECT {', '.join(_SEGMENT_COLUMNS)} FROM segment"
@@ -44,66 +47,144 @@ def run(db: Connection) -> Run:
     )
     if not row:
         raise SpoolDamaged(f"the spool {db.path} has no run record", path=db.path)
-    fields = row[0]
+    with _nonsense_refused(db, "run record"):
+        return _run(row[0])
+
+
+def _run(fields: tuple[Any, ...]) -> Run:
     return Run(
-        spool_id=fields[0],
+        spool_id=_text(fields[0]),
         state=RunState(fields[1]),
-        tracker=Tracker(**json.loads(fields[2])),
-        started_at=fields[3],
-        metadata=json.loads(fields[4]),
-        host_info=_json_or_none(fields[5]),
-        cloud_info=_json_or_none(fields[6]),
-        csv_path=fields[7],
-        api_url=fields[8],
-        s3_endpoint_url=fields[9],
-        upload_interval_s=fields[10],
+        tracker=_tracker(_object(fields[2])),
+        started_at=_time(fields[3]),
+        metadata=_object(fields[4]),
+        host_info=_object_or_none(fields[5]),
+        cloud_info=_object_or_none(fields[6]),
+        csv_path=_text_or_none(fields[7]),
+        api_url=_text(fields[8]),
+        s3_endpoint_url=_text_or_none(fields[9]),
+        upload_interval_s=_time(fields[10]),
         has_token=bool(fields[11]),
-        registration=Registration(fields[12], fields[13]) if fields[12] else None,
-        ended_at=fields[14],
-        exit_code=fields[15],
-        run_status=fields[16],
-        finish_answer=_json_or_none(fields[17]),
-        finished_at=fields[18],
-        parked=fields[19],
-        problem=fields[20],
-        problem_cause=fields[21],
-        problem_at=fields[22],
+        registration=Registration(_text(fields[12]), _text(fields[13])) if fields[12] else None,
+        ended_at=_time_or_none(fields[14]),
+        exit_code=None if fields[15] is None else _count(fields[15], least=-(1 << 31)),
+        run_status=_text_or_none(fields[16]),
+        finish_answer=_object_or_none(fields[17]),
+        finished_at=_time_or_none(fields[18]),
+        parked=_text_or_none(fields[19]),
+        problem=_text_or_none(fields[20]),
+        problem_cause=_text_or_none(fields[21]),
+        problem_at=_time_or_none(fields[22]),
     )
 
 
-def _json_or_none(text: str | None) -> dict[str, Any] | None:
-    return None if text is None else json.loads(text)
+# SQLite keeps any value in any column, and a spool may come from anywhere: what is read is checked before it is used.
+
+
+@contextmanager
+def _nonsense_refused(db: Connection, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise SpoolRefused(
+            f"the {what} of {db.path} makes no sense ({error})",
+            path=db.path,
+            hint="it was not written by tracker-stream",
+        ) from error
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise TypeError(f"{value!r:.60} is not a text")
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _time(value: object) -> float:
+    """Seconds; up to the year 9999, which is what an ISO-8601 time can say."""
+    if isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value < 253_402_300_800:
+        return float(value)
+    raise TypeError(f"{value!r:.60} is not a time")
+
+
+def _time_or_none(value: object) -> float | None:
+    return None if value is None else _time(value)
+
+
+def _count(value: object, *, least: int = 0) -> int:
+    if isinstance(value, int) and value >= least:
+        return value
+    raise TypeError(f"{value!r:.60} is not a count")
+
+
+def _object(value: object) -> dict[str, Any]:
+    found = json.loads(_text(value))
+    if isinstance(found, dict):
+        return found
+    raise TypeError(f"{value!r:.60} is not a JSON object")
+
+
+def _object_or_none(value: object) -> dict[str, Any] | None:
+    return None if value is None else _object(value)
+
+
+def _tracker(fields: dict[str, Any]) -> Tracker:
+    known = {name: _text(fields.get(name)) for name in ("started_at", "boot_id", "pid_namespace", "host")}
+    return Tracker(pid=_count(fields.get("pid")), **known)
 
 
 def segments(db: Connection, state: SegmentState) -> list[Segment]:
     """All segments in one state, in order."""
-    rows = db.query(f"{_SELECT_SEGMENT} WHERE state = ? ORDER BY seq", (state.value,))
-    return [_segment(row) for row in rows]
+    # The partial index knows what is not sent; the store has the last word on sent ones only at the run's end.
+    unsent = "state <> 'sent' AND " if state is not SegmentState.SENT else ""
+    rows = db.query(f"{_SELECT_SEGMENT} WHERE {unsent}state = ? ORDER BY first_batch_id", (state.value,))
+    return [_segment(db, row) for row in rows]
 
 
 def segment(db: Connection, seq: int) -> Segment:
     """The segment with this number."""
-    return _segment(db.query(f"{_SELECT_SEGMENT} WHERE seq = ?", (seq,))[0])
+    return _segment(db, db.query(f"{_SELECT_SEGMENT} WHERE seq = ?", (seq,))[0])
 
 
-def _segment(row: tuple[Any, ...]) -> Segment:
+def _segment(db: Connection, row: tuple[Any, ...]) -> Segment:
     fields = dict(zip(_SEGMENT_COLUMNS, row, strict=True))
-    return Segment(**{**fields, "state": SegmentState(fields["state"])})
+    with _nonsense_refused(db, f"segment {fields['seq']!r:.20}"):
+        for name in ("seq", "first_batch_id", "last_batch_id", "header_id", "row_count", "csv_bytes", "refusal_count"):
+            _count(fields[name])
+        _text(fields["sha256"])
+        _text_or_none(fields["uri"])
+        return Segment(**{**fields, "state": SegmentState(fields["state"])})
 
 
 def next_range(db: Connection, up_to_batch_id: int, max_bytes: int) -> Range | None:
-    """The next pending batches that fit one segment: same header, at most `max_bytes` of CSV (or one larger batch).
-
-    Every batch is verified against its checksum; a damaged one is a range of its own. None if nothing is pending.
-    """
+    """The next pending batches that fit one segment (see `range_between`). None if nothing is pending."""
     first_id = int(db.query("SELECT coalesce(max(last_batch_id), 0) + 1 FROM segment")[0][0])
+    return range_between(db, first_id, up_to_batch_id, max_bytes)
+
+
+def range_between(db: Connection, first_id: int, last_id: int, max_bytes: int) -> Range | None:
+    """The first batches of a range that fit one segment: same header, at most `max_bytes` of CSV (or one larger batch).
+
+    Every batch is verified against its checksum; a damaged one is a range of its own, and so are missing ones (ids are
+    given without gaps). None if there is nothing.
+    """
     reader = _Verifier(db)
     chosen: list[tuple[int, int, int, bytes]] = []
     total_bytes = 0
-    for batch_id, header_id, row_count, sha256, csv in _batches(db, first_id, up_to_batch_id):
+    expected_id = first_id
+    for batch_id, header_id, row_count, sha256, csv in _batches(db, first_id, last_id):
+        if batch_id != expected_id:
+            if chosen:
+                break
+            return Range(expected_id, batch_id - 1, header_id, 0, 0, "", MISSING)
+        expected_id += 1
         damage = reader.damage(header_id, sha256, csv, row_count)
         if damage and not chosen:
-            return Range(batch_id, batch_id, header_id, row_count, len(csv), "", damage)
+            counted = max(0, row_count) if isinstance(row_count, int) else 0
+            return Range(batch_id, batch_id, header_id, counted, len(csv), "", damage)
         fits = not chosen or (header_id == chosen[0][1] and total_bytes + len(csv) <= max_bytes)
         if damage or not fits:
             break
@@ -139,6 +220,18 @@ def _batches(db: Connection, first_id: int, last_id: int) -> Iterator[tuple[int,
         first_id = rows[-1][0] + 1
 
 
+def damaged_batches(db: Connection, up_to_batch_id: int) -> Iterator[Range]:
+    """Batches that are missing or not what was appended, each run of missing ones as one range. Reads every batch."""
+    reader = _Verifier(db)
+    expected_id = 1
+    for batch_id, header_id, row_count, sha256, csv in _batches(db, 1, up_to_batch_id):
+        if batch_id != expected_id:
+            yield Range(expected_id, batch_id - 1, header_id, 0, 0, "", MISSING)
+        expected_id = batch_id + 1
+        if damage := reader.damage(header_id, sha256, csv, row_count):
+            yield Range(batch_id, batch_id, header_id, 0, len(csv), "", damage)
+
+
 class _Verifier:
     """Checks batches against their checksums; remembers headers."""
 
@@ -154,7 +247,10 @@ class _Verifier:
 
     def damage(self, header_id: int, sha256: bytes, csv: bytes, row_count: int) -> str | None:
         """Why this batch cannot be trusted, or None."""
-        digest = hashlib.sha256(self.header(header_id))
+        header = self.header(header_id)
+        if not isinstance(csv, bytes) or not isinstance(header, bytes):
+            return "the rows on disk are not bytes"
+        digest = hashlib.sha256(header)
         digest.update(csv)
         if digest.digest() != sha256:
             return "checksum mismatch: the rows on disk are not those that were appended"
@@ -168,7 +264,8 @@ def segment_csv(db: Connection, of: Segment) -> bytes:
         "SELECT csv FROM batch WHERE batch_id BETWEEN ? AND ? ORDER BY batch_id",
         (of.first_batch_id, of.last_batch_id),
     )
-    csv = b"".join([header[0], *(row[0] for row in rows)])
+    parts = [header[0], *(row[0] for row in rows)]
+    csv = b"".join(part for part in parts if isinstance(part, bytes))
     if hashlib.sha256(csv).hexdigest() != of.sha256:
         raise SpoolDamaged(f"segment {of.seq} of {db.path} is not what was sealed", path=db.path)
     return csv
@@ -177,14 +274,18 @@ def segment_csv(db: Connection, of: Segment) -> bytes:
 def pending_csv(db: Connection) -> bytes | None:
     """All pending rows as one CSV with one header line, b"" without rows, None if they have several headers.
 
-    Raises SpoolDamaged if a batch fails its checksum.
+    Raises SpoolDamaged if a batch is missing or fails its checksum.
     """
     last_id = int(db.query("SELECT coalesce(max(batch_id), 0) FROM batch")[0][0])
     first_id = int(db.query("SELECT coalesce(max(last_batch_id), 0) + 1 FROM segment")[0][0])
     reader = _Verifier(db)
     parts: list[bytes] = []
     header_ids: set[int] = set()
-    for _, header_id, row_count, sha256, csv in _batches(db, first_id, last_id):
+    for expected_id, (batch_id, header_id, row_count, sha256, csv) in enumerate(
+        _batches(db, first_id, last_id), first_id
+    ):
+        if batch_id != expected_id:
+            raise SpoolDamaged(MISSING, path=db.path)
         if damage := reader.damage(header_id, sha256, csv, row_count):
             raise SpoolDamaged(damage, path=db.path)
         header_ids.add(header_id)
@@ -227,6 +328,15 @@ def counts(db: Connection) -> Counts:
     )
 
 
+def only_in_s3(db: Connection) -> list[Segment]:
+    """Sent segments whose rows made room for others on a full disk: they are in S3, and no longer here."""
+    rows = db.query(
+        f"{_SELECT_SEGMENT} s WHERE state = 'sent'"
+        " AND NOT EXISTS (SELECT 1 FROM batch WHERE batch_id = s.first_batch_id) ORDER BY first_batch_id"
+    )
+    return [_segment(db, row) for row in rows]
+
+
 def last_append_at(db: Connection) -> float | None:
     """When the last batch was appended, by the tracker's clock."""
     rows = db.query("SELECT appended_at FROM batch WHERE batch_id = (SELECT max(batch_id) FROM batch)")
@@ -234,7 +344,10 @@ def last_append_at(db: Connection) -> float | None:
 
 
 def exported(db: Connection) -> Iterator[tuple[bytes, bytes]]:
-    """Every batch still in the spool, in order, as (header line, rows). Damaged batches are left out."""
+    """Every batch still in the spool, in order, as (header line, rows). Damaged batches are left out.
+
+    `only_in_s3` tells what was here and is not any more.
+    """
     (last_id,) = db.query("SELECT coalesce(max(batch_id), 0) FROM batch")[0]
     reader = _Verifier(db)
     for _, header_id, row_count, sha256, csv in _batches(db, 1, last_id):

@@ -29,22 +29,22 @@ from __future__ import annotations
 
 import hmac
 import json
-import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from spool import directory, machine, reading, schema
-from spool.connection import Connection
+from spool import creation, directory, migration, reading, room, salvage, schema, sealing
+from spool.connection import Connection, file_identity
 from spool.doubt import Doubt
-from spool.errors import RunEnded, SpoolError, SpoolUnavailable
+from spool.errors import RunEnded, SpoolError, SpoolFull, SpoolUnavailable
 from spool.model import Batch, NewRun, Registration, Run, RunState, Segment, SegmentState, Tracker
 
 SEGMENT_MAX_BYTES = 8 << 20
 Step = Callable[[str], None]
+Result = TypeVar("Result")
 
 
 def no_step(_name: str) -> None:
@@ -64,14 +64,9 @@ class Spool:
         self.path = path
         self.step = step
         self._clock = clock
-        self._db = Connection(path)
-        try:
-            with self._db.transaction() as db:
-                schema.check(db, path)
-        except BaseException:
-            self._db.close()
-            raise
+        self._db = _open(path)
         self._header_ids: dict[bytes, int] = {}
+        self._generation = 0  # of the file that `_header_ids` were read from
         self._attempted_batch_id = 0
         self._doubt: Doubt | None = None
         self.marked_count = 0  # segments marked sent through this handle: progress, for whoever retries
@@ -83,14 +78,11 @@ class Spool:
         """A new spool for a new run, durable when this returns. Raises DirectoryUnusable and other SpoolErrors."""
         directory.prepare(in_directory)
         path = directory.new_spool_path(in_directory, new.started_at)
-        machine.create_private_file(path)
-        connection = Connection(path)
         try:
-            with connection.transaction() as db:
-                schema.create(db)
-                _insert_run(db, new)
-        finally:
-            connection.close()
+            creation.create_file(path, new)
+        except SpoolError:
+            directory.remove(path)
+            raise
         step("created")
         return cls(path, step=step, clock=clock)
 
@@ -103,10 +95,19 @@ class Spool:
     def append(self, batches: Sequence[Batch], *, csv_offset: int | None = None) -> None:
         """Append batches in one transaction; durable when this returns.
 
-        `csv_offset`: bytes of the run's CSV file that are taken over with these rows. Raises RunEnded, SpoolFull,
-        SpoolUnavailable: then the rows are not acknowledged, and appending them again, alone or with more rows behind
-        them, does not double them.
+        `csv_offset`: bytes of the run's CSV file that are taken over with these rows. Rows that S3 holds make way on a
+        full disk. Raises RunEnded, SpoolFull, SpoolUnavailable: then the rows are not acknowledged, and appending them
+        again, alone or with more rows behind them, does not double them.
         """
+        try:
+            self._append(batches, csv_offset)
+        except SpoolFull:
+            if not self.release_sent():
+                raise
+            self._append(batches, csv_offset)
+        self.step("appended")
+
+    def _append(self, batches: Sequence[Batch], csv_offset: int | None) -> None:
         if self._doubt is not None:
             self._db.reopen()
             batches = self._settle(self._doubt, batches)
@@ -114,13 +115,12 @@ class Spool:
             self._insert(batches, csv_offset)
         except SpoolError as error:
             self._header_ids.clear()
-            if not isinstance(error, SpoolUnavailable) or self._attempted_batch_id == 0:
+            if not isinstance(error, (SpoolUnavailable, SpoolFull)) or self._attempted_batch_id == 0:
                 raise
             self._doubt = Doubt(tuple(batches), self._attempted_batch_id)
             self._db.reopen()
             if self._settle(self._doubt, batches):
                 raise
-        self.step("appended")
 
     def _settle(self, doubt: Doubt, batches: Sequence[Batch]) -> list[Batch]:
         """What of `batches` is still to be appended after an I/O error in COMMIT. Raises SpoolError while nobody knows.
@@ -143,6 +143,9 @@ class Spool:
             if state != RunState.OPEN.value:
                 raise RunEnded(f"run {self.path.stem} has ended and takes no more rows", path=self.path)
             now = self._clock()
+            if self._generation != self._db.generation:
+                self._generation = self._db.generation
+                self._header_ids.clear()
             for batch in batches:
                 header_id = self._header_ids.get(batch.header) or self._insert_header(db, batch.header)
                 cursor = db.execute(
@@ -165,38 +168,34 @@ class Spool:
 
     def take_over(self, tracker: Tracker) -> None:
         """Another process appends from now on; its death is the run's end."""
-        with self._db.transaction() as db:
-            db.execute("UPDATE run SET tracker = ?", (json.dumps(asdict(tracker)),))
+        self._update("UPDATE run SET tracker = ?", (json.dumps(asdict(tracker)),))
 
     def end(self, *, exit_code: int | None, run_status: str, ended_at: float) -> None:
         """Record the run's end: exit code (None: unknown), "finished" or "failed", and when. The first call counts."""
-        with self._db.transaction() as db:
-            db.execute(
-                "UPDATE run SET state = ?, exit_code = ?, run_status = ?, ended_at = ? WHERE state = ?",
-                (RunState.ENDED.value, exit_code, run_status, ended_at, RunState.OPEN.value),
-            )
-            self.step("end:updated")
+        self._update(
+            "UPDATE run SET state = ?, exit_code = ?, run_status = ?, ended_at = ? WHERE state = ?",
+            (RunState.ENDED.value, exit_code, run_status, ended_at, RunState.OPEN.value),
+            step="end:updated",
+        )
         self.step("ended")
 
     # -- the uploader's side
 
     def register(self, registration: Registration) -> None:
         """Keep the service's answer to register. A later registration (of a parked run) replaces the former."""
-        with self._db.transaction() as db:
-            db.execute(
-                "UPDATE run SET run_id = ?, upload_uri_prefix = ?, registered_at = ?, parked = NULL",
-                (registration.run_id, registration.upload_uri_prefix, self._clock()),
-            )
-            self.step("register:updated")
+        self._update(
+            "UPDATE run SET run_id = ?, upload_uri_prefix = ?, registered_at = ?, parked = NULL",
+            (registration.run_id, registration.upload_uri_prefix, self._clock()),
+            step="register:updated",
+        )
         self.step("registered")
 
     def describe(self, *, host_info: dict[str, Any], cloud_info: dict[str, Any]) -> None:
         """Keep what was discovered about host and cloud, where the caller gave nothing."""
-        with self._db.transaction() as db:
-            db.execute(
-                "UPDATE run SET host_info = coalesce(host_info, ?), cloud_info = coalesce(cloud_info, ?)",
-                (json.dumps(host_info), json.dumps(cloud_info)),
-            )
+        self._update(
+            "UPDATE run SET host_info = coalesce(host_info, ?), cloud_info = coalesce(cloud_info, ?)",
+            (json.dumps(host_info), json.dumps(cloud_info)),
+        )
 
     def seal_pending(self, max_bytes: int = SEGMENT_MAX_BYTES) -> Iterator[Segment]:
         """Segments to upload, in order: those sealed earlier, then what is pending now, sealed one by one.
@@ -212,29 +211,24 @@ class Spool:
 
     def _seal(self, candidate: reading.Range) -> Segment | None:
         """Fix a range as a segment; None if another owner was faster (a lying lock), which is no harm."""
-        state = SegmentState.REJECTED if candidate.damage else SegmentState.SEALED
-        with self._db.transaction() as db:
-            cursor = db.execute(
-                "INSERT OR IGNORE INTO segment (first_batch_id, last_batch_id, header_id, row_count, csv_bytes,"
-                " sha256, state, sealed_at, reason)"
-                " SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?"
-                " WHERE (SELECT coalesce(max(last_batch_id), 0) FROM segment) < ?",
-                (
-                    candidate.first_batch_id,
-                    candidate.last_batch_id,
-                    candidate.header_id,
-                    candidate.row_count,
-                    candidate.csv_bytes,
-                    candidate.sha256,
-                    state.value,
-                    self._clock(),
-                    candidate.damage,
-                    candidate.first_batch_id,
-                ),
-            )
-            self.step("seal:inserted")
+        seq = self._with_room(lambda: self._seal_once(candidate))
         self.step("sealed")
-        return reading.segment(self._db, int(cursor.lastrowid or 0)) if cursor.rowcount == 1 else None
+        return None if seq is None else reading.segment(self._db, seq)
+
+    def _seal_once(self, candidate: reading.Range) -> int | None:
+        with self._db.transaction() as db:
+            seq = sealing.seal(db, candidate, now=self._clock())
+            self.step("seal:inserted")
+        return seq
+
+    def recut(self, segment: Segment, max_bytes: int = SEGMENT_MAX_BYTES) -> list[Segment]:
+        """What can still be sent of a sealed segment whose rows on disk are not those that were sealed.
+
+        Damaged rows are set aside as rejected segments of their own.
+        """
+        seqs = self._with_room(lambda: sealing.recut(self._db, segment, now=self._clock(), max_bytes=max_bytes))
+        self.step("recut")
+        return [reading.segment(self._db, seq) for seq in seqs]
 
     def csv(self, segment: Segment) -> bytes:
         """The segment's CSV, header line first: exactly the bytes that were sealed. Raises SpoolDamaged otherwise."""
@@ -242,59 +236,50 @@ class Spool:
 
     def mark_sent(self, segment: Segment, *, uri: str, etag: str) -> None:
         """Record the proof of storage: S3 answered with this ETag for exactly the sealed bytes."""
-        with self._db.transaction() as db:
-            db.execute(
-                "UPDATE segment SET state = ?, sent_at = ?, uri = ?, etag = ?, reason = NULL WHERE seq = ?",
-                (SegmentState.SENT.value, self._clock(), uri, etag, segment.seq),
-            )
-            self.step("mark:updated")
+        self._update(
+            "UPDATE segment SET state = ?, sent_at = ?, uri = ?, etag = ?, reason = NULL WHERE seq = ? AND sha256 = ?",
+            (SegmentState.SENT.value, self._clock(), uri, etag, segment.seq, segment.sha256),
+            step="mark:updated",
+        )
         self.step("marked")
         self.marked_count += 1
 
     def count_refusal(self, segment: Segment, reason: str) -> int:
         """Count one more refusal of this segment for good by the store. Returns how many there were."""
-        with self._db.transaction() as db:
-            db.execute(
-                "UPDATE segment SET refusal_count = refusal_count + 1, reason = ? WHERE seq = ?", (reason, segment.seq)
-            )
+        self._update(
+            "UPDATE segment SET refusal_count = refusal_count + 1, reason = ? WHERE seq = ?", (reason, segment.seq)
+        )
         return segment.refusal_count + 1
 
     def reject(self, segment: Segment, reason: str) -> None:
         """Set a segment aside, with its rows, because the store refuses it and takes others."""
-        with self._db.transaction() as db:
-            db.execute(
-                "UPDATE segment SET state = ?, reason = ? WHERE seq = ? AND state = ?",
-                (SegmentState.REJECTED.value, reason, segment.seq, SegmentState.SEALED.value),
-            )
-            self.step("reject:updated")
+        self._update(
+            "UPDATE segment SET state = ?, reason = ? WHERE seq = ? AND state = ?",
+            (SegmentState.REJECTED.value, reason, segment.seq, SegmentState.SEALED.value),
+            step="reject:updated",
+        )
         self.step("rejected")
 
     def retry_rejected(self) -> int:
         """Put segments that the store refused back among the sealed ones (not damaged ones). Returns how many."""
-        with self._db.transaction() as db:
-            cursor = db.execute(
-                "UPDATE segment SET state = ?, refusal_count = 0 WHERE state = ? AND refusal_count > 0",
-                (SegmentState.SEALED.value, SegmentState.REJECTED.value),
-            )
-        return cursor.rowcount
+        return self._update(
+            "UPDATE segment SET state = ?, refusal_count = 0 WHERE state = ? AND refusal_count > 0",
+            (SegmentState.SEALED.value, SegmentState.REJECTED.value),
+        )
 
     def finish(self, answer: dict[str, Any]) -> None:
         """Record that the service acknowledged the finish, with its answer."""
-        with self._db.transaction() as db:
-            db.execute(
-                "UPDATE run SET state = ?, finish_answer = ?, finished_at = ?, parked = NULL, problem = NULL,"
-                " problem_cause = NULL"
-                " WHERE state = ?",
-                (RunState.FINISHED.value, json.dumps(answer), self._clock(), RunState.ENDED.value),
-            )
-            self.step("finish:updated")
+        self._update(
+            "UPDATE run SET state = ?, finish_answer = ?, finished_at = ?, parked = NULL, problem = NULL,"
+            " problem_cause = NULL WHERE state = ?",
+            (RunState.FINISHED.value, json.dumps(answer), self._clock(), RunState.ENDED.value),
+            step="finish:updated",
+        )
         self.step("finished")
 
     def park(self, reason: str) -> None:
         """Set the run aside until a person decides: the service has forgotten it. Its rows stay."""
-        with self._db.transaction() as db:
-            db.execute("UPDATE run SET parked = ?", (reason,))
-            self.step("park:updated")
+        self._update("UPDATE run SET parked = ?", (reason,), step="park:updated")
         self.step("parked")
 
     def unpark(self) -> None:
@@ -306,7 +291,7 @@ class Spool:
             db.execute(
                 "UPDATE run SET run_id = NULL, upload_uri_prefix = NULL, registered_at = NULL, parked = NULL,"
                 " spool_id = ?",
-                (_new_spool_id(),),
+                (creation.new_spool_id(),),
             )
             db.execute(
                 "UPDATE segment SET state = ?, sent_at = NULL, uri = NULL, etag = NULL WHERE state = ?",
@@ -314,28 +299,56 @@ class Spool:
             )
 
     def note_problem(self, problem: str | None, *, cause: str | None = None) -> None:
-        """Keep what stands in the way of delivery now, for people to see, and its cause in a word; None when nothing does."""
+        """Keep what stands in the way of delivery now, and its cause in a word; None when nothing does. Best effort."""
         if self._db.query("SELECT problem FROM run")[0][0] == problem:
             return
-        with self._db.transaction() as db:
-            db.execute("UPDATE run SET problem = ?, problem_cause = ?, problem_at = ?", (problem, cause, self._clock()))
+        with suppress(SpoolFull):
+            self._update(
+                "UPDATE run SET problem = ?, problem_cause = ?, problem_at = ?", (problem, cause, self._clock())
+            )
 
     def release_sent(self) -> int:
         """Free the room of batches that S3 holds, for new rows on a full disk. Returns how many batches went.
 
-        Only rows of sent segments go (promise 3); `export` then tells that they are in S3 only. The newest batch stays:
-        it tells how far the CSV file was taken over.
+        Only rows of sent segments go (promise 3); `export` then tells that they are in S3 only.
         """
-        with self._db.transaction() as db:
-            cursor = db.execute(
-                "DELETE FROM batch WHERE batch_id IN (SELECT b.batch_id FROM segment s JOIN batch b"
-                " ON b.batch_id BETWEEN s.first_batch_id AND s.last_batch_id WHERE s.state = ?)"
-                " AND batch_id < (SELECT max(batch_id) FROM batch)",
-                (SegmentState.SENT.value,),
-            )
-            self.step("release:deleted")
-        self.step("released")
-        return cursor.rowcount
+        return room.release_sent(self._db, step=self.step)
+
+    def _update(self, sql: str, parameters: Sequence[Any], *, step: str = "") -> int:
+        """One statement in a transaction of its own, durable when this returns. Returns how many rows it changed."""
+
+        def transaction() -> int:
+            with self._db.transaction() as db:
+                cursor = db.execute(sql, parameters)
+                if step:
+                    self.step(step)
+            return cursor.rowcount
+
+        return self._with_room(transaction)
+
+    def _with_room(self, transaction: Callable[[], Result]) -> Result:
+        """Run a transaction; on a full disk once more, if rows that S3 holds could make way."""
+        try:
+            return transaction()
+        except SpoolFull:
+            if not self.release_sent():
+                raise
+            return transaction()
+
+    # -- damage
+
+    @property
+    def generation(self) -> int:
+        """How often the file was replaced by a salvaged one since it was opened: what was read from it may be gone."""
+        return self._db.generation
+
+    def salvage(self) -> salvage.Salvaged | None:
+        """After SpoolDamaged: set the file aside and go on with what is readable of it. None if somebody else did."""
+        identity = file_identity(self.path)
+        with self._db.released():
+            salvaged = salvage.salvage(self.path, identity)
+        self._db.generation += 1
+        return salvaged
 
     # -- what anybody may ask
 
@@ -346,8 +359,10 @@ class Spool:
         return reading.segments(self._db, state)
 
     def sent_uris(self) -> list[str]:
-        """`s3://` URIs of all sent segments, in order of sequence."""
-        return [row[0] for row in self._db.query("SELECT uri FROM segment WHERE state = 'sent' ORDER BY seq")]
+        """`s3://` URIs of all sent segments, in the order of their rows."""
+        return [
+            row[0] for row in self._db.query("SELECT uri FROM segment WHERE state = 'sent' ORDER BY first_batch_id")
+        ]
 
     def last_sent(self) -> Segment | None:
         """The newest segment that S3 holds."""
@@ -379,7 +394,7 @@ class Spool:
     def is_meant_for(self, token: str) -> bool:
         """Whether the run was recorded with this token (compared by a salted fingerprint, in constant time)."""
         salt, fingerprint = self._db.query("SELECT token_salt, token_fingerprint FROM run")[0]
-        return fingerprint is not None and hmac.compare_digest(fingerprint, _fingerprint(salt, token))
+        return fingerprint is not None and hmac.compare_digest(fingerprint, creation.fingerprint(salt, token))
 
     @property
     def connection(self) -> Connection:
@@ -387,34 +402,16 @@ class Spool:
         return self._db
 
 
-def _insert_run(db: Any, new: NewRun) -> None:
-    salt = secrets.token_bytes(16)
-    db.execute(
-        "INSERT INTO run (only_row, spool_id, state, tracker, started_at, token_salt, token_fingerprint, metadata,"
-        " host_info, cloud_info, csv_path, api_url, s3_endpoint_url, upload_interval_s)"
-        " VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            _new_spool_id(),
-            RunState.OPEN.value,
-            json.dumps(asdict(new.tracker)),
-            new.started_at,
-            salt,
-            _fingerprint(salt, new.token) if new.token else None,
-            json.dumps(new.metadata),
-            None if new.host_info is None else json.dumps(new.host_info),
-            None if new.cloud_info is None else json.dumps(new.cloud_info),
-            None if new.csv_path is None else os.path.abspath(new.csv_path),
-            new.api_url,
-            new.s3_endpoint_url,
-            new.upload_interval_s,
-        ),
-    )
-
-
-def _new_spool_id() -> str:
-    return secrets.token_hex(16)
-
-
-def _fingerprint(salt: bytes, token: str) -> str:
-    """A keyed digest that recognises a token without holding it."""
-    return hmac.new(salt, token.encode(), "sha256").hexdigest()[:32]
+def _open(path: Path) -> Connection:
+    """A connection to a spool of this version; an older one is brought up to date first."""
+    connection = Connection(path)
+    try:
+        with connection.transaction() as db:
+            version = schema.check(db, path)
+        if version < schema.VERSION:
+            with connection.released():
+                migration.migrate(path, file_identity(path))
+    except BaseException:
+        connection.close()
+        raise
+    return connection

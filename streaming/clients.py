@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from streaming.credentials import CredentialKeeper
 from streaming.s3_upload import ObjectStore
@@ -15,12 +15,13 @@ class Clients:
 
     service: SentinelApi
     store: ObjectStore
+    token: str | None = field(default=None, repr=False)
 
     @classmethod
     def connect(cls, token: str, *, api_url: str, s3_endpoint_url: str | None) -> Clients:
         """Nothing is sent yet. Raises BadArgument for URLs that are not safe to use."""
         service = SentinelApi(token, base_url=api_url)
-        return cls(service, ObjectStore(CredentialKeeper(service.refresh), endpoint_url=s3_endpoint_url))
+        return cls(service, ObjectStore(CredentialKeeper(service.refresh), endpoint_url=s3_endpoint_url), token)
 
     def reset(self) -> None:
         """Drop connections that did not survive, e.g. a suspension."""

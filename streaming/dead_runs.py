@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import logging
+import stat
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from spool import RunState, Spool, directory, machine, reading
-from spool.errors import RunEnded, SpoolError
+from spool.check import surviving_damage
+from spool.errors import RunEnded
+from spool.salvage import Salvaged
 from streaming import config, delivery
 from streaming.clients import Clients
 from streaming.errors import Transient, Unauthorized
 from streaming.feeder import CsvFeeder
+from streaming.lines import BYTE_ORDER_MARK
 
 FOREIGN_SILENCE_S = 86_400.0  # a run recorded on another machine counts as alive until its last append is this old
 ADOPTION_TRIES = 3
 
+HEADER_MAX_BYTES = 1 << 20
+
 log = logging.getLogger(__name__)
 
 
-def end_dead_run(spool: Spool) -> None:
-    """Take over what the dead tracker's CSV still holds, and end the run as failed at the time of its last row."""
+def end_dead_run(spool: Spool, *, token: str | None = None) -> None:
+    """Take over what the dead tracker's CSV still holds, and end the run as failed at the time of its last row.
+
+    `token`: the one in hand; a run that was neither recorded with it nor on this machine does not make us read a file.
+    Raises SpoolError if the rows cannot be taken over now: then the run stays open, and is ended by the next attempt.
+    """
     run = spool.run()
     if run.state is not RunState.OPEN:
         return
-    _take_csv_tail(spool, run.csv_path)
+    if machine.is_here(run.tracker) or (token is not None and spool.is_meant_for(token)):
+        _take_csv_tail(spool, run.csv_path)
     ended_at = reading.last_append_at(spool.connection) or run.started_at
     log.warning("run.tracker_died: run %s is ended as failed", spool.path.stem)
     spool.end(exit_code=None, run_status="failed", ended_at=ended_at)
@@ -36,12 +48,8 @@ def end_dead_run(spool: Spool) -> None:
 def _take_csv_tail(spool: Spool, csv_path: str | None) -> None:
     if csv_path is None or not _is_the_runs_csv(spool, Path(csv_path)):
         return
-    try:
+    with suppress(RunEnded):
         CsvFeeder(spool, Path(csv_path)).take()
-    except RunEnded:
-        pass
-    except SpoolError as error:
-        log.error("csv.tail_lost: rows of %s could not be taken over (%s); the file is kept", csv_path, error)
 
 
 def _is_the_runs_csv(spool: Spool, csv_path: Path) -> bool:
@@ -49,11 +57,21 @@ def _is_the_runs_csv(spool: Spool, csv_path: Path) -> bool:
     header = spool.first_header()
     try:
         status = csv_path.stat()
-        with open(csv_path, "rb") as file:
-            begins_right = header is None or file.read(len(header)) == header
+        is_ours = stat.S_ISREG(status.st_mode) and machine.current_user() in (None, status.st_uid)
+        return is_ours and _begins_with(csv_path, header)
     except OSError:
         return False
-    return begins_right and status.st_uid == (machine.current_user() or status.st_uid)
+
+
+def _begins_with(csv_path: Path, header: bytes | None) -> bool:
+    """Whether a file's first line is this header (None: it was not seen before)."""
+    with open(csv_path, "rb") as file:
+        return header is None or file.readline(HEADER_MAX_BYTES).removeprefix(BYTE_ORDER_MARK) == header
+
+
+def tell_salvaged(salvaged: Salvaged) -> None:
+    """Say once, loudly, what became of a damaged spool."""
+    log.error("spool.salvaged: %s", salvaged)
 
 
 class Adoption:
@@ -95,18 +113,21 @@ class Adoption:
     def _adopt(self, path: Path, may_go_on: Callable[[], bool]) -> delivery.Progress | None:
         if directory.is_owned(path):
             return None
-        with directory.ownership(path), closing(Spool(path)) as spool:
-            run = spool.run()
-            if run.state is RunState.FINISHED:
-                _remove_if_old(spool)
-                return None
-            if run.parked or run.api_url not in ("", self._api_url) or not spool.is_meant_for(self._token):
-                return None
-            if run.state is RunState.OPEN and not tracker_is_gone(spool):
-                return None
-            log.info("run.adopted: %s", path.stem)
-            end_dead_run(spool)
-            return delivery.deliver(spool, self._clients.service, self._clients.store, may_go_on=may_go_on)
+        with directory.ownership(path):
+            return surviving_damage(path, partial(self._deliver, may_go_on=may_go_on), report=tell_salvaged)
+
+    def _deliver(self, spool: Spool, may_go_on: Callable[[], bool]) -> delivery.Progress | None:
+        run = spool.run()
+        if run.state is RunState.FINISHED:
+            _remove_if_old(spool)
+            return None
+        if run.parked or run.api_url not in ("", self._api_url) or not spool.is_meant_for(self._token):
+            return None
+        if run.state is RunState.OPEN and not tracker_is_gone(spool):
+            return None
+        log.info("run.adopted: %s", spool.path.stem)
+        end_dead_run(spool, token=self._token)
+        return delivery.deliver(spool, self._clients.service, self._clients.store, may_go_on=may_go_on)
 
 
 def _remove_if_old(spool: Spool) -> None:

@@ -110,17 +110,16 @@ def _upload_all(spool: Spool, store: Store, registration: Registration, may_go_o
             refused.append(segment)
     if refused:
         _judge_refused(spool, store, registration, refused, others_sent=sent_count > 0)
-    # Left only where a lying lock lets another owner work too: it sealed this, and may die before it has sent it.
-    return not spool.segments(SegmentState.SEALED) or _upload_all(spool, store, registration, may_go_on)
+    return True
 
 
 def _upload(spool: Spool, segment: Segment, store: Store, registration: Registration) -> bool:
-    """Whether the store took it; a damaged one is not offered. Killed after the PUT: the same key and bytes again."""
+    """Whether the store took it, or what is readable of it. Killed after the PUT: the same key and bytes again."""
     try:
         csv = spool.csv(segment)
-    except SpoolDamaged as damage:
-        spool.reject(segment, damage.message)
-        return False
+    except SpoolDamaged:  # killed after recutting it: what is readable is found sealed
+        taken = [_upload(spool, readable, store, registration) for readable in spool.recut(segment)]
+        return any(taken)
     uri = f"{registration.upload_uri_prefix}/{object_key(segment)}"
     spool.step("upload:sending")
     receipt = store.put(registration.run_id, uri, compress(csv))

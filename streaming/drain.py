@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
 from spool import Run, RunState, Spool, directory
+from spool.check import surviving_damage
 from spool.errors import Owned, SpoolError
 from streaming import delivery
 from streaming.clients import Clients
-from streaming.dead_runs import end_dead_run, tracker_is_gone
+from streaming.dead_runs import end_dead_run, tell_salvaged, tracker_is_gone
 from streaming.errors import BadArgument, GaveUp, Parked, StreamError, Unauthorized
 from streaming.retry import persistently
 
@@ -56,12 +57,16 @@ def drain_run(
     stands in the way, None when nothing does. Raises SpoolError, and BadArgument if the run was recorded for another
     service than `api_url`.
     """
+
+    def work(spool: Spool) -> Outcome:
+        _require_same_service(spool.run(), path, api_url)
+        if anew:
+            _begin_anew(spool)
+        return _drain(spool, clients, time, has_ended=has_ended, waits_for_token=waits_for_token, report=report)
+
     try:
-        with directory.ownership(path), closing(Spool(path)) as spool:
-            _require_same_service(spool.run(), path, api_url)
-            if anew:
-                _begin_anew(spool)
-            return _drain(spool, clients, time, has_ended=has_ended, waits_for_token=waits_for_token, report=report)
+        with directory.ownership(path):
+            return surviving_damage(path, work, report=tell_salvaged)
     except Owned:
         return Outcome.BUSY
 
@@ -91,7 +96,7 @@ def _drain(
     report: Callable[[StreamError | None], None],
 ) -> Outcome:
     if tracker_is_gone(spool, has_ended=has_ended):
-        end_dead_run(spool)
+        end_dead_run(spool, token=clients.token)
 
     def note(problem: StreamError | None) -> None:
         with suppress(SpoolError):  # a full disk keeps this note out; it must not keep the rows in

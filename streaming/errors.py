@@ -8,7 +8,8 @@ StreamError
 │   ├── Busy              5xx, 429, 409 from S3: somebody answered "not now"
 │   ├── NotTheService     an answer that is not the service's (captive portal, broken JSON, no proof of storage)
 │   ├── ClockSkew         S3 refuses the request's date
-│   └── EverythingRefused S3 refuses every segment: a general fault, nothing is set aside
+│   ├── EverythingRefused S3 refuses every segment: a general fault, nothing is set aside
+│   └── NoRoom            the spool cannot note what was delivered: disk full, quota, or file size limit
 ├── Unauthorized          the service refuses the token
 ├── CredentialsRefused    S3 refuses the STS credentials
 ├── Refused               a permanent 4xx; carries status and answer
@@ -71,6 +72,10 @@ class ClockSkew(Transient):
 
 class EverythingRefused(Transient):
     """The store refuses every segment of the run."""
+
+
+class NoRoom(Transient):
+    """The spool has no room for what is to be noted in it."""
 
 
 class Unauthorized(StreamError):

@@ -28,9 +28,14 @@ class CsvFeeder:
         self._spool = spool
         self._path = csv_path
         self._lines = LineSplitter()
-        self._offset = spool.csv_offset()
-        self._header = spool.last_header() if self._offset else None  # in force at the offset
+        self._find_place()
         self._is_warned = False
+
+    def _find_place(self) -> None:
+        """Where to go on, as the spool knows it: at the beginning, and after the spool was replaced by a salvaged one."""
+        self._generation = self._spool.generation
+        self._offset = self._spool.csv_offset()
+        self._header = self._spool.last_header() if self._offset else None  # in force at the offset
 
     def take(self, *, is_final: bool = False) -> int:
         """Append all whole lines that are there. Returns the number of rows.
@@ -39,6 +44,8 @@ class CsvFeeder:
         SpoolError if the spool cannot take them; the offset stays, and the next call tries again.
         """
         row_count = 0
+        if self._generation != self._spool.generation:
+            self._find_place()
         try:
             with open(self._path, "rb") as file:
                 self._notice_replacement(os.fstat(file.fileno()).st_size)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from spool import Batch
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LETTERS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_")
 
 
@@ -25,7 +25,7 @@ class LineSplitter:
         batches: list[Batch] = []
         if whole and self.header is None:
             first, newline, whole = whole.partition(b"\n")
-            self.header = first.removeprefix(_BYTE_ORDER_MARK) + newline
+            self.header = first.removeprefix(BYTE_ORDER_MARK) + newline
         start = 0
         for position in self._header_positions(whole):
             self._collect(batches, whole[start:position])

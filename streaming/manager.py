@@ -19,7 +19,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from spool import NewRun, SpoolError, directory, machine
+from spool import NewRun, Spool, SpoolError, directory, machine
 from streaming import config, launch
 from streaming import metadata as run_metadata
 from streaming.errors import BadArgument
@@ -169,13 +169,13 @@ class StreamingManager:
     @property
     def run_id(self) -> str | None:
         """The service's id of the run; None until it is registered."""
-        registration = self._ask(lambda recorder: recorder.spool.run().registration)
+        registration = self._ask_spool(lambda spool: spool.run().registration)
         return registration.run_id if registration else None
 
     @property
     def uploaded_uris(self) -> list[str]:
         """`s3://` URIs of all objects uploaded so far, in order."""
-        return self._ask(lambda recorder: recorder.spool.sent_uris()) or []
+        return self._ask_spool(Spool.sent_uris) or []
 
     def wait_until_registered(self, timeout_s: float) -> str | None:
         """The run's id as soon as it is registered, None after `timeout_s` seconds."""
@@ -185,9 +185,15 @@ class StreamingManager:
         return run_id
 
     def _ask(self, question: Callable[[Recorder], Any]) -> Any:
-        """An answer from the spool while it is open; None otherwise, and in a forked copy."""
+        """An answer of the recorder; None before `start` and in a forked copy. Raises SpoolError."""
         recorder = self._recorder
         return question(recorder) if recorder is not None and recorder.is_ours else None
+
+    def _ask_spool(self, question: Callable[[Spool], Any]) -> Any:
+        """An answer from the spool; None if there is none, also because it cannot be read: that is told by the feeder."""
+        with suppress(SpoolError):
+            return self._ask(lambda recorder: question(recorder.spool))
+        return None
 
     def _feed_until_stopped(self) -> None:
         while not self._stopping.wait(self._spool_interval_s):
@@ -195,22 +201,24 @@ class StreamingManager:
                 self._feed()
                 self._tend()
 
-    def _feed(self, *, is_final: bool = False) -> None:
-        """One look at the CSV. A spool that cannot take rows now is told once; the file keeps them."""
+    def _feed(self, *, is_final: bool = False) -> bool:
+        """One look at the CSV. False if the spool cannot take rows now: that is told once; the file keeps them."""
         self._updates.call_if_due(is_final=is_final)
-        if self._feeder is None:
-            return
+        feeder = self._feeder
+        if feeder is None:
+            return True
         try:
-            self._feeder.take(is_final=is_final)
+            self._ask(lambda recorder: recorder.surviving_damage(lambda: feeder.take(is_final=is_final)))
             self._feed_problem = ""
         except SpoolError as error:
             if self._feed_problem != error.message:
                 self._feed_problem = error.message
                 log.warning("spool.unavailable: %s; rows stay in %s and are taken over later", error, self._csv_path)
+            return False
+        return True
 
     def _tend(self) -> None:
-        with suppress(SpoolError):
-            self._ask(Recorder.tend)
+        self._ask(Recorder.tend)
 
     def _stop(self, exit_code: int | None, run_status: str, timeout_s: float) -> dict[str, Any]:
         recorder = self._recorder
@@ -221,7 +229,12 @@ class StreamingManager:
         self._answer = {}
         ended_at = time.time()
         atexit.unregister(self._stop_at_exit)
-        self._feed_last(timeout_s)
+        if not self._feed_last(timeout_s):
+            log.warning(
+                "run.not_ended: rows of %s are not in the spool; its uploader or a later start takes them",
+                self._csv_path,
+            )
+            return self._answer
         try:
             recorder.end(exit_code=exit_code, run_status=run_status, ended_at=ended_at)
             self._answer = recorder.wait_finished(ended_at + timeout_s - time.time()) or {}
@@ -231,16 +244,22 @@ class StreamingManager:
             log.warning("spool.unavailable: the end of the run could not be recorded (%s)", error)
         return self._answer
 
-    def _feed_last(self, timeout_s: float) -> None:
-        """Take over the last rows, unless the feeder hangs in the caller's `csv_update_fn`."""
+    def _feed_last(self, timeout_s: float) -> bool:
+        """Take over the last rows, unless the feeder hangs in the caller's `csv_update_fn`.
+
+        False if the spool cannot take them before the time is over: then the run must not be ended without them.
+        """
+        give_up_at = time.monotonic() + timeout_s
         self._stopping.set()
         if not self._feeding.acquire(timeout=timeout_s):
             log.warning(
                 "csv_update.hangs: csv_update_fn did not return; rows it has not written yet are not in the run"
             )
-            return
+            return True
         try:
-            self._feed(is_final=True)
+            while not (is_taken := self._feed(is_final=True)) and time.monotonic() < give_up_at:
+                time.sleep(min(self._spool_interval_s, 1.0))
+            return is_taken
         finally:
             self._feeding.release()
 

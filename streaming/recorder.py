@@ -8,11 +8,14 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from spool import Batch, NewRun, Run, RunState, Spool, directory, reading
+from spool import Batch, NewRun, Run, RunState, Spool, SpoolError, directory, reading
+from spool.errors import SpoolDamaged
 from streaming import discovery, launch
 from streaming.errors import LaunchFailed
 
@@ -21,6 +24,7 @@ RESTART_MAX_S = 60.0
 POLL_S = 0.05  # how often it is asked whether another process, which delivers our run, is done
 
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -94,16 +98,30 @@ class Recorder:
         return self.is_ours and self._uploader is not None and self._uploader.is_alive()
 
     def append(self, batches: list[Batch]) -> None:
-        """Durable when this returns. Makes room from what is already in S3 if the disk is full. Raises SpoolError."""
-        self.spool.append(batches)
+        """Durable when this returns. Raises SpoolError."""
+        self.surviving_damage(lambda: self.spool.append(batches))
+
+    def surviving_damage(self, action: Callable[[], Result]) -> Result:
+        """Do it; if the spool is found damaged, go on with what is readable of it, say so, and do it again.
+
+        Raises SpoolError, also if there is no room for salvaging.
+        """
+        try:
+            return action()
+        except SpoolDamaged:
+            salvaged = self.spool.salvage()
+            if salvaged is not None:  # else the uploader was faster
+                log.error("spool.salvaged: %s", salvaged)
+            return action()
 
     def tend(self) -> None:
-        """Start another uploader if it died, with growing pauses. To be called about once a second."""
+        """Start another uploader if it died, with growing pauses. To be called about once a second. Never raises."""
         if self._delivery.token is None or self.is_uploader_alive or time.monotonic() < self._restart_at:
             return
-        run = self.spool.run()
-        if run.state is not RunState.FINISHED and not run.parked and not directory.is_owned(self.spool.path):
-            self._start_another()
+        with suppress(SpoolError):  # told where rows are appended
+            run = self.spool.run()
+            if run.state is not RunState.FINISHED and not run.parked and not directory.is_owned(self.spool.path):
+                self._start_another()
 
     def _start_another(self) -> None:
         log.warning("uploader.restarted: the uploader of run %s was gone", self.spool.path.stem)
@@ -114,8 +132,8 @@ class Recorder:
         self._restart_pause_s = min(RESTART_MAX_S, self._restart_pause_s * 2)
 
     def end(self, *, exit_code: int | None, run_status: str, ended_at: float) -> None:
-        """Record the end of the run and tell the uploader."""
-        self.spool.end(exit_code=exit_code, run_status=run_status, ended_at=ended_at)
+        """Record the end of the run and tell the uploader. Raises SpoolError."""
+        self.surviving_damage(lambda: self.spool.end(exit_code=exit_code, run_status=run_status, ended_at=ended_at))
         if self._uploader is not None and self._uploader.is_alive():
             self._uploader.tell(b"ended")
         elif self._delivery.token is not None:
@@ -127,6 +145,13 @@ class Recorder:
         An uploader that is killed meanwhile is replaced. One that found another process delivering this run (an
         uploader of a neighbour that took it for left behind) has ended, and that process is waited for.
         """
+        try:
+            return self._wait_finished(timeout_s)
+        except SpoolError as error:
+            log.warning("spool.unavailable: nobody knows whether the run was delivered (%s)", error)
+            return None
+
+    def _wait_finished(self, timeout_s: float) -> dict[str, Any] | None:
         give_up_at = time.monotonic() + timeout_s
         while True:
             run = self.spool.run()
@@ -147,7 +172,10 @@ class Recorder:
 
     def waiting_text(self) -> str:
         """One sentence: how many rows wait where, and which command delivers them."""
-        waiting = reading.backlog(self.spool.connection).row_count
+        try:
+            waiting = reading.backlog(self.spool.connection).row_count
+        except SpoolError as error:
+            return str(error)
         return (
             f"{waiting} row(s) of run {self.spool.path.stem} wait in {self.spool.path.parent}; "
             f"deliver them with: tracker-stream drain {self.spool.path.stem}"

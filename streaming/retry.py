@@ -9,7 +9,8 @@ from typing import Protocol, TypeVar
 
 import tenacity
 
-from streaming.errors import GaveUp, StreamError, Transient, Unauthorized
+from spool.errors import SpoolFull
+from streaming.errors import GaveUp, NoRoom, StreamError, Transient, Unauthorized
 
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MAX_S = 60.0
@@ -35,7 +36,7 @@ def persistently(
     waits_for_token: bool = True,
     jitter: random.Random | None = None,
 ) -> Result:
-    """Call `step` until it returns, for ever: Transient after a backoff, Unauthorized after 5 minutes.
+    """Call `step` until it returns, for ever: Transient (and a full disk) after a backoff, Unauthorized after 5 minutes.
 
     `report` gets the problem when it changes the next wait, None when the step came through. `progress` counts
     what was achieved: a failure after some progress starts the backoff anew. Raises GaveUp from `pause`, and every
@@ -55,9 +56,17 @@ def persistently(
         before_sleep=before_sleep,
         reraise=True,
     )
-    result = retrying(step)
+    result: Result = retrying(_with_room_awaited, step)
     report(None)
     return result
+
+
+def _with_room_awaited(step: Callable[[], Result]) -> Result:
+    """A full disk passes, as an outage does: what was stored meanwhile is stored again under the same key."""
+    try:
+        return step()
+    except SpoolFull as full:
+        raise NoRoom(full.message, cause="disk full", hint=full.hint) from full
 
 
 class _Backoff(tenacity.wait.wait_base):

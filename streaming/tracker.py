@@ -92,9 +92,12 @@ class Tracking:
                 log.warning("spool.unavailable: %s; rows wait in memory", error)
 
     def end(self, *, exit_code: int | None, run_status: str) -> None:
-        """Append what waits, and record the end. Raises SpoolError if the spool cannot even take that."""
+        """Append what waits, and record the end. If the spool cannot take even that, one warning says so."""
         self._append_buffer()
-        self.recorder.end(exit_code=exit_code, run_status=run_status, ended_at=time.time())
+        try:
+            self.recorder.end(exit_code=exit_code, run_status=run_status, ended_at=time.time())
+        except SpoolError as error:
+            log.warning("spool.unavailable: the end of the run could not be recorded (%s)", error)
 
 
 def main(order: dict[str, Any]) -> int:

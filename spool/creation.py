@@ -1,0 +1,62 @@
+"""Writing a new spool: its tables, its run record, the room in its journal."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+import sqlite3
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+from spool import machine, replacement, room, schema
+from spool.connection import Connection
+from spool.model import NewRun, RunState
+
+
+def create_file(path: Path, new: NewRun) -> None:
+    """Write a new spool at `path`, durably. Raises SpoolError; what is there then is to be removed."""
+    try:
+        machine.create_private_file(path)
+        connection = Connection(path)
+        with closing(connection), connection.transaction() as db:
+            schema.create(db)
+            insert_run(db, new)
+        room.reserve_journal(path)
+    except OSError as error:
+        raise replacement.translate(error, path) from error
+
+
+def insert_run(db: sqlite3.Connection, new: NewRun) -> None:
+    salt = secrets.token_bytes(16)
+    db.execute(
+        "INSERT INTO run (only_row, spool_id, state, tracker, started_at, token_salt, token_fingerprint, metadata,"
+        " host_info, cloud_info, csv_path, api_url, s3_endpoint_url, upload_interval_s)"
+        " VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            new_spool_id(),
+            RunState.OPEN.value,
+            json.dumps(asdict(new.tracker)),
+            new.started_at,
+            salt,
+            fingerprint(salt, new.token) if new.token else None,
+            json.dumps(new.metadata),
+            None if new.host_info is None else json.dumps(new.host_info),
+            None if new.cloud_info is None else json.dumps(new.cloud_info),
+            None if new.csv_path is None else os.path.abspath(new.csv_path),
+            new.api_url,
+            new.s3_endpoint_url,
+            new.upload_interval_s,
+        ),
+    )
+
+
+def new_spool_id() -> str:
+    return secrets.token_hex(16)
+
+
+def fingerprint(salt: bytes, token: str) -> str:
+    """A keyed digest that recognises a token without holding it."""
+    return hmac.new(salt, token.encode(), "sha256").hexdigest()[:32]

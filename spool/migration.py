@@ -1,0 +1,32 @@
+"""Bringing a spool of an older version up to date: on a private copy, which then takes its place in one rename."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+from spool import machine, replacement, schema
+from spool.connection import translated
+
+
+def migrate(
+    path: Path,
+    identity: tuple[int, int],
+    *,
+    to_version: int = schema.VERSION,
+    migrations: Mapping[int, schema.Migration] = schema.MIGRATIONS,
+) -> None:
+    """All steps or none, whenever it dies. Does nothing if somebody else was faster. Raises SpoolRefused if there is no way.
+
+    The caller has just opened the file, so no crashed transaction waits in its journal, and has closed it again.
+    """
+    with replacement.exclusively(path, identity) as descriptor, replacement.new_file(path) as new:
+        if descriptor is None:
+            return
+        machine.copy_file(descriptor, new)
+        with translated(path), closing(sqlite3.connect(new, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous = extra")
+            schema.migrate(connection, path, to_version=to_version, migrations=migrations)
+        replacement.put_in_place(new, path)

@@ -1,0 +1,63 @@
+"""Room on a full disk: what is kept ready for it, and what makes way for new rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from spool import machine
+from spool.connection import Connection
+from spool.errors import SpoolFull
+from spool.model import SegmentState
+
+# Room in the journal for sealing, marking and releasing (a page is 4 KiB, each touches fewer than fifteen), so that these
+# need no room of the disk. SQLite takes a journal that begins with zeros for an old, harmless one, and writes over it.
+JOURNAL_BYTES = 64 << 10
+RELEASE_BATCHES = 32  # in one transaction: they must fit into that journal
+RELEASE_MAX_BATCHES = 2048  # by one call, so that an append on a full disk does not wait long
+
+
+def reserve_journal(path: Path) -> None:
+    """Give the journal of a new spool its room. Raises OSError, also on a full disk."""
+    journal = path.with_name(path.name + "-journal")
+    with suppress(FileExistsError):  # left by the transaction that created the tables
+        machine.create_private_file(journal)
+    machine.extend_file(journal, JOURNAL_BYTES)
+
+
+def release_sent(db: Connection, *, step: Callable[[str], None]) -> int:
+    """Delete some batches that S3 holds, the oldest first, a few per transaction. Returns how many went.
+
+    The newest batch stays: it tells how far the CSV file was taken over.
+    """
+    released = 0
+    while released < RELEASE_MAX_BATCHES:
+        try:
+            count = _release(db, RELEASE_BATCHES, step)
+        except SpoolFull:
+            count = _release_one(db, step)
+        released += count
+        if count == 0:
+            break
+    return released
+
+
+def _release_one(db: Connection, step: Callable[[str], None]) -> int:
+    try:
+        return _release(db, 1, step)
+    except SpoolFull:
+        return 0
+
+
+def _release(db: Connection, batch_count: int, step: Callable[[str], None]) -> int:
+    with db.transaction() as connection:
+        cursor = connection.execute(
+            "DELETE FROM batch WHERE batch_id IN (SELECT b.batch_id FROM segment s CROSS JOIN batch b"
+            " ON b.batch_id BETWEEN s.first_batch_id AND s.last_batch_id WHERE s.state = ?"
+            " AND b.batch_id < (SELECT max(batch_id) FROM batch) ORDER BY s.first_batch_id, b.batch_id LIMIT ?)",
+            (SegmentState.SENT.value, batch_count),
+        )
+        step("release:deleted")
+    step("released")
+    return cursor.rowcount

@@ -1,0 +1,241 @@
+"""Salvage: what is readable of a damaged spool is saved, nothing wrong is, and the run goes on as the same run."""
+
+import random
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from spool import Batch, RunState, SegmentState, Spool, SpoolError, check, findings, reading, schema
+from spool.connection import file_identity
+from spool.errors import SpoolDamaged
+from spool.salvage import Salvaged, salvage
+from tests.support import spools
+from tests.support.spools import HEADER, rows
+
+
+def salvaged(path: Path) -> Salvaged:
+    report = salvage(path, file_identity(path))
+    assert report is not None
+    return report
+
+
+def test_shapes_are_those_of_the_tables() -> None:
+    affinities = {"INTEGER": "i", "REAL": "r", "TEXT": "t", "BLOB": "b"}
+    with spools.raw(Path(":memory:")) as connection:
+        schema.create(connection)
+        for table, shape in (("run", findings._RUN), ("batch", findings._BATCH), ("segment", findings._SEGMENT)):
+            columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
+            wanted = [
+                "0" if key else affinities[kind].upper() if not not_null else affinities[kind]
+                for _, _, kind, not_null, _, key in columns
+            ]
+            assert shape == "".join(wanted), table
+
+
+def test_a_whole_spool_comes_out_of_a_salvage_as_it_went_in(tmp_path: Path) -> None:
+    path = spools.filled(tmp_path, [rows(1, 3), rows(4, 2000), rows(3000, 1, width=100_000)])
+    with closing(Spool(path)) as spool:
+        spools.registered(spool)
+        spools.send_all(spool)
+        spool.append([Batch(b"timestamp,x,y\n", b"1,2,3\n")])
+        before, csv, sent = spool.run(), spools.exported(spool), spool.segments(SegmentState.SENT)
+    report = salvaged(path)
+    assert (report.batch_count, report.row_count, report.missing) == (4, 2005, ())
+    assert not report.has_lost_run
+    assert not report.has_lost_segments
+    with closing(Spool(path)) as spool:
+        assert spool.run() == before
+        assert spools.exported(spool) == csv
+        assert spool.segments(SegmentState.SENT) == sent
+        spool.append([Batch(HEADER, rows(9))])
+        assert [segment.row_count for segment in spool.seal_pending()] == [1, 1]
+    assert check.audit(path) == []
+
+
+@pytest.mark.parametrize("number", range(1, 12))
+def test_any_zeroed_page_costs_only_its_own_rows(tmp_path: Path, number: int) -> None:
+    batches = [rows(10 * index, 5, width=60) for index in range(100)]
+    path = spools.filled(tmp_path, batches)
+    with closing(Spool(path)) as spool:
+        spools.registered(spool)
+        before = spool.run()
+    spools.overwrite_page(path, number)
+    report = salvaged(path)
+    assert report.kept_aside.exists()
+    with closing(Spool(path)) as spool:
+        kept = [csv for _, csv in reading.exported(spool.connection)]
+        assert kept == [batch for batch in batches if batch in kept], "in order, and nothing that was not appended"
+        assert len(kept) >= 80
+        lost = [index + 1 for index, batch in enumerate(batches) if batch not in kept]
+        told = [index for first, last in report.missing for index in range(first, last + 1)]
+        assert told == lost
+        assert not report.has_lost_run, "its earlier version is in the journal"
+        assert spool.run().spool_id == before.spool_id, "so it is registered again as the same run"
+    assert check.audit(path) == ([f"batches {lost[0]} to {lost[-1]}: {reading.MISSING}"] if lost else [])
+
+
+def test_a_truncated_file_gives_back_what_is_left_of_it(tmp_path: Path) -> None:
+    batches = [rows(10 * index, 5, width=60) for index in range(100)]
+    path = spools.filled(tmp_path, batches)
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(size * 2 // 3 + 1000)
+    with pytest.raises(SpoolDamaged):
+        Spool(path)
+    report = salvaged(path)
+    assert 0 < report.batch_count < 100
+    with closing(Spool(path)) as spool:
+        kept = [csv for _, csv in reading.exported(spool.connection)]
+        assert kept == [batch for batch in batches if batch in kept]
+        assert len(kept) == report.batch_count
+        spool.append([Batch(HEADER, rows(5000))])
+        ids = spool.connection.query("SELECT batch_id FROM batch ORDER BY batch_id DESC LIMIT 1")
+    assert ids == [(101,)], "no number is given twice"
+
+
+def test_a_salvaged_batch_is_never_wrong_however_the_bits_flip(tmp_path: Path) -> None:
+    chance = random.Random(4711)
+    batches = [rows(10 * index, 3, width=index % 90) for index in range(40)]
+    template = spools.filled(tmp_path / "template", batches)
+    for attempt in range(60):
+        path = tmp_path / f"{attempt}.spool"
+        path.write_bytes(template.read_bytes())
+        for _ in range(20):
+            spools.flip_random_bit(path, chance)
+        report = salvaged(path)
+        with closing(Spool(path)) as spool:
+            kept = [csv for _, csv in reading.exported(spool.connection)]
+        assert [csv for csv in kept if csv not in batches] == []
+        assert len(kept) == report.batch_count
+
+
+def test_a_lost_header_is_found_in_its_index(tmp_path: Path) -> None:
+    path = spools.filled(tmp_path, [rows(1, 3)])
+    spools.overwrite_page(path, spools.root_pages(path)["header"])
+    salvaged(path)
+    with closing(Spool(path)) as spool:
+        assert list(reading.exported(spool.connection)) == [(HEADER, rows(1, 3))]
+
+
+def test_sent_segments_stay_sent_and_are_not_sent_again(tmp_path: Path) -> None:
+    path = spools.filled(tmp_path, [rows(1, 3), rows(4, 3)])
+    with closing(Spool(path)) as spool:
+        spools.registered(spool)
+        sent = spools.send_all(spool, max_bytes=10)
+        spool.append([Batch(HEADER, rows(7))])
+    spools.overwrite_page(path, 1)
+    salvaged(path)
+    with closing(Spool(path)) as spool:
+        assert spool.segments(SegmentState.SENT) == sent
+        assert [segment.seq for segment in spool.seal_pending()] == [sent[-1].seq + 1]
+
+
+def test_rows_of_lost_segments_are_sealed_again_under_new_numbers(tmp_path: Path) -> None:
+    path = spools.filled(tmp_path, [rows(1, 3), rows(4, 3)])
+    with closing(Spool(path)) as spool:
+        spools.registered(spool)
+        spools.send_all(spool, max_bytes=10)
+    spools.overwrite_page(path, spools.root_pages(path)["segment"])
+    spools.journal_of(path).unlink()
+    salvaged(path)
+    with closing(Spool(path)) as spool:
+        assert spool.sent_uris() == []
+        again = list(spool.seal_pending())
+        assert b"".join(spool.csv(segment)[len(HEADER) :] for segment in again) == rows(1, 6)
+        assert [segment.seq for segment in again] == [3], "numbers that were given are not given again"
+
+
+def test_a_gap_among_the_segments_is_sealed_again_in_its_place(tmp_path: Path) -> None:
+    path = spools.filled(tmp_path, [rows(index) for index in range(1, 6)])
+    with closing(Spool(path)) as spool:
+        spools.registered(spool)
+        spools.send_all(spool, max_bytes=1)
+    with spools.raw(path) as connection:
+        connection.execute("DELETE FROM segment WHERE seq IN (2, 3)")
+        connection.execute("VACUUM")
+    report = salvaged(path)
+    assert report.has_lost_segments
+    with closing(Spool(path)) as spool:
+        (again,) = spool.segments(SegmentState.SEALED)
+        assert (again.seq, again.first_batch_id, again.last_batch_id) == (2, 2, 3)
+        assert spool.csv(again) == HEADER + rows(2, 2)
+        spool.mark_sent(again, uri="s3://bucket/run-1/again", etag="etag")
+        assert [uri.rpartition("/")[2] for uri in spool.sent_uris()] == ["00000001", "again", "00000004", "00000005"]
+
+
+def test_without_its_run_record_the_rows_are_recorded_as_a_new_run(tmp_path: Path) -> None:
+    path = spools.filled(tmp_path, [rows(1, 3)])
+    with closing(Spool(path)) as spool:
+        spools.registered(spool)
+        spools.send_all(spool)
+        before = spool.run()
+    spools.overwrite_page(path, spools.root_pages(path)["run"])
+    spools.journal_of(path).unlink()
+    report = salvaged(path)
+    assert report.has_lost_run
+    assert "registered as a new one" in str(report)
+    with closing(Spool(path)) as spool:
+        run = spool.run()
+        assert run.state is RunState.OPEN
+        assert run.registration is None
+        assert run.spool_id != before.spool_id
+        assert [segment.row_count for segment in spool.seal_pending()] == [3], "the new run needs all its objects"
+
+
+def test_the_damaged_file_is_kept_with_its_journal(tmp_path: Path) -> None:
+    path = spools.filled(tmp_path, [rows(1, 3)])
+    spools.overwrite_page(path, 3)
+    damaged, journal = path.read_bytes(), spools.journal_of(path).read_bytes()
+    report = salvaged(path)
+    assert report.kept_aside.name.startswith(f"{path.name}.damaged-")
+    assert report.kept_aside.read_bytes() == damaged
+    assert spools.journal_of(report.kept_aside).read_bytes() == journal
+    assert report.kept_aside.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_second_salvager_finds_the_work_done(tmp_path: Path) -> None:
+    path = spools.filled(tmp_path, [rows(1, 3)])
+    identity = file_identity(path)
+    assert salvage(path, identity) is not None
+    assert salvage(path, identity) is None
+    assert len(spools.aside(path)) == 1
+
+
+def test_a_process_that_has_the_old_file_open_goes_on_in_the_new_one(tmp_path: Path) -> None:
+    path = spools.filled(tmp_path, [rows(1)])
+    with closing(Spool(path)) as tracker:
+        tracker.append([Batch(HEADER, rows(2))])
+        with closing(Spool(path)) as owner:
+            assert owner.salvage() is not None
+        tracker.append([Batch(HEADER, rows(3))])
+        assert spools.exported(tracker) == rows(1, 3)
+        assert tracker.generation == 1
+    with closing(Spool(path)) as spool:
+        assert spools.exported(spool) == rows(1, 3)
+
+
+def test_a_cached_header_does_not_outlive_the_file_it_was_read_from(tmp_path: Path) -> None:
+    other = b"timestamp,y\n"
+    path = spools.filled(tmp_path, [rows(1)])
+    with closing(Spool(path)) as tracker:
+        tracker.append([Batch(other, rows(2))])
+        for page in (spools.root_pages(path)["header"], spools.root_pages(path)["sqlite_autoindex_header_1"]):
+            spools.overwrite_page(path, page)
+        spools.journal_of(path).write_bytes(b"")
+        assert tracker.salvage() is not None
+        tracker.append([Batch(other, rows(3))])
+        assert list(reading.exported(tracker.connection))[-1] == (other, rows(3))
+
+
+def test_no_room_for_salvaging_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = spools.filled(tmp_path, [rows(1, 3)])
+    spools.overwrite_page(path, 3)
+    before = path.read_bytes()
+    tmp_path.chmod(0o700)
+    blocked = path.parent / "file"
+    blocked.write_bytes(b"")
+    with pytest.raises(SpoolError):
+        salvage(blocked / path.name, (0, 0))
+    assert path.read_bytes() == before
+    assert spools.aside(path) == []
