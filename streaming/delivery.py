@@ -110,7 +110,8 @@ def _upload_all(spool: Spool, store: Store, registration: Registration, may_go_o
             refused.append(segment)
     if refused:
         _judge_refused(spool, store, registration, refused, others_sent=sent_count > 0)
-    return True
+    # Left only where a lying lock lets another owner work too: it sealed this, and may die before it has sent it.
+    return not spool.segments(SegmentState.SEALED) or _upload_all(spool, store, registration, may_go_on)
 
 
 def _upload(spool: Spool, segment: Segment, store: Store, registration: Registration) -> bool:

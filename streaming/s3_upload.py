@@ -220,6 +220,8 @@ class _Client:
         self._new_session = partial(_session, endpoint_url, read_timeout_s)
         self._session = self._new_session()
         self._client.meta.events.register("before-send.s3", self._send_capped)
+        if endpoint_url:
+            self._client.meta.events.register("before-call.s3", _keep_to_endpoint)
 
     def reset(self) -> None:
         """Drop all connections. The client itself stays: to make one costs a third of a second of CPU."""
@@ -237,8 +239,17 @@ class _Client:
         """Send, and read the answer up to the limit: botocore itself would read whatever comes."""
         request.stream_output = True
         response = self._session.send(request)
-        response._content = read_capped(response.raw.stream(64 << 10), ANSWER_MAX_BYTES)
+        try:
+            response._content = read_capped(response.raw.stream(64 << 10), ANSWER_MAX_BYTES)
+        except BaseException:
+            response.raw.close()  # a half-read connection serves no other request
+            raise
         return response
+
+
+def _keep_to_endpoint(context: dict[str, Any], **_: Any) -> None:
+    """Tell botocore that it has followed its one redirect to another region: only AWS has regions to be redirected to."""
+    context.setdefault("s3_redirect", {})["redirected"] = True
 
 
 def _session(endpoint_url: str | None, read_timeout_s: float) -> URLLib3Session:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -56,7 +57,7 @@ def _deliver_own_run(spool: Spool, order: dict[str, Any]) -> int:
     watch.listen()
     clients = Clients.connect(order["token"], api_url=order["api_url"], s3_endpoint_url=order["s3_endpoint_url"])
     adoption = Adoption(spool.path.parent, order["token"], clients, api_url=order["api_url"])
-    loop = _Loop(spool, clients, watch, adoption, linger_s=order["linger_s"])
+    loop = Loop(spool, clients, watch, adoption, linger_s=order["linger_s"])
     try:
         loop.run(upload_interval_s=order["upload_interval_s"])
     except GaveUp as end:
@@ -74,10 +75,20 @@ def _say_done() -> None:
     os.close(null)
 
 
-class _Loop:
+class Loop:
     """Cycles of delivery for a run whose tracker may be alive: register at once, then upload at every interval."""
 
-    def __init__(self, spool: Spool, clients: Clients, watch: Watch, adoption: Adoption, *, linger_s: float) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        clients: Clients,
+        watch: Watch,
+        adoption: Adoption,
+        *,
+        linger_s: float,
+        clock: Callable[[], float] = machine.seconds_since_boot,
+    ) -> None:
+        """`clock` counts seconds, those asleep too, and never jumps back."""
         self._spool = spool
         self._clients = clients
         self._watch = watch
@@ -85,35 +96,44 @@ class _Loop:
         self._linger_s = linger_s
         self._said = ""
         self._say_again_at = 0.0
+        self._woken_count = 0
+        self._clock = clock
 
     def run(self, *, upload_interval_s: float) -> None:
         """Until the run is delivered. Raises GaveUp when the time is over, Parked if the run needs a person."""
-        next_upload_at = machine.seconds_since_boot() + upload_interval_s
+        next_upload_at = self._clock() + upload_interval_s
         discovery.describe(self._spool)
         self._persistently(self._register)
         while True:
             self._adoption.go_on(partial(self._is_idle_before, next_upload_at))
             self._wait_until(next_upload_at)
-            next_upload_at = max(next_upload_at, machine.seconds_since_boot()) + upload_interval_s
+            next_upload_at = max(next_upload_at, self._clock()) + upload_interval_s
             if self._persistently(self._deliver) is delivery.Progress.COMPLETE:
                 return
 
     def wait(self, seconds: float) -> None:
         """The pause of the retry policy: afterwards, look at the tracker and drop what a suspension broke."""
-        began_at = machine.seconds_since_boot()
+        began_at = self._clock()
         self._watch.wait(seconds)
-        if machine.seconds_since_boot() - began_at > seconds + SUSPENDED_S:
+        slept_s = self._clock() - began_at - seconds
+        if slept_s > SUSPENDED_S:
+            log.warning("machine.slept: for about %.0f s; connections are dropped", slept_s)
             self._clients.reset()
+            self._woken_count += 1
+
+    def achieved(self) -> int:
+        """Grows with every segment sent, and with every awakening: then a backoff begins anew."""
+        return self._spool.marked_count + self._woken_count
 
     def _is_idle_before(self, at: float) -> bool:
-        return machine.seconds_since_boot() < at and self._spool.run().state is RunState.OPEN
+        return self._clock() < at and self._spool.run().state is RunState.OPEN
 
     def _wait_until(self, at: float) -> None:
         if self._spool.run().state is RunState.OPEN:
-            self.wait(max(0.0, at - machine.seconds_since_boot()))
+            self.wait(max(0.0, at - self._clock()))
 
     def _persistently(self, step: Any) -> Any:
-        return persistently(step, pause=self, report=self._report, progress=lambda: self._spool.marked_count)
+        return persistently(step, pause=self, report=self._report, progress=self.achieved)
 
     def _register(self) -> None:
         self._look_at_tracker()
@@ -138,7 +158,7 @@ class _Loop:
 
     def _report(self, problem: StreamError | None) -> None:
         """Tell the log, when the problem changes or after a while, and people who look into the spool."""
-        text, now = str(problem or ""), machine.seconds_since_boot()
+        text, now = str(problem or ""), self._clock()
         if text and (text != self._said or now >= self._say_again_at):
             log.warning("delivery.delayed: %s", text)
             self._say_again_at = now + SAY_AGAIN_S

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import suppress
 from types import FrameType
 
@@ -17,7 +18,8 @@ POLL_S = 1.0  # where nothing can be waited for, the tracker's life is looked at
 class Watch:
     """Waits, but not past anything that matters. Signals set a flag; the loop looks.
 
-    A pidfd tells of the tracker's death at once; where there is none, it is looked for every second.
+    A pidfd tells of the tracker's death at once; where there is none, it is looked for every second. The deadline
+    counts the time that the machine is awake: a run must not be given up because the lid was closed.
     """
 
     def __init__(self, *, orders: int | None, tracker: Tracker | None) -> None:
@@ -46,7 +48,7 @@ class Watch:
 
     def limit(self, seconds: float) -> None:
         """Leave at the latest in `seconds`. Only ever shortens."""
-        self._deadline_at = min(self._deadline_at, machine.seconds_since_boot() + seconds)
+        self._deadline_at = min(self._deadline_at, time.monotonic() + seconds)
 
     def tracker_has_died(self) -> bool:
         return self._tracker is not None and not machine.is_alive(self._tracker)
@@ -73,19 +75,19 @@ class Watch:
     def may_go_on(self) -> bool:
         """Whether a delivery that makes progress may go on: always, but for so long only after a signal to hurry."""
         self._apply_hurry()
-        return machine.seconds_since_boot() < self._hurried_until
+        return time.monotonic() < self._hurried_until
 
     def has_time(self) -> bool:
         """Whether the deadline is still ahead and nobody asked to hurry."""
-        return not self._is_hurried and machine.seconds_since_boot() < self._deadline_at
+        return not self._is_hurried and time.monotonic() < self._deadline_at
 
     def require_time(self) -> None:
         """Raises GaveUp when the deadline has passed."""
-        if machine.seconds_since_boot() >= self._deadline_at:
+        if time.monotonic() >= self._deadline_at:
             raise GaveUp("the time for delivery is over; what is left stays in the spool")
 
     def _left_s(self, end_at: float) -> float:
-        return min(end_at, self._deadline_at) - machine.seconds_since_boot()
+        return min(end_at - machine.seconds_since_boot(), self._deadline_at - time.monotonic())
 
     def _apply_hurry(self) -> None:
         if self._is_hurried:

@@ -1,0 +1,98 @@
+"""Fault 27: the machine sleeps for eight hours. Processes are stopped, the clock that counts sleep is ahead afterwards."""
+
+import signal
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from spool import Spool
+from streaming.uploader import Loop
+from tests.support import oracle, plays, programs
+from tests.support.far_end import FarEnd
+from tests.support.processes import Home, eventually, kill_marked, start_script, wait_gone
+from tests.support.programs import read_until, surroundings, told
+from tests.support.shim import preload
+
+EIGHT_HOURS_S = 8 * 3600
+
+
+def test_fault_27_after_eight_hours_of_sleep_credentials_are_refreshed_before_they_are_refused(
+    home: Home, marker: str, far_end: FarEnd
+) -> None:
+    boottime = home.tmp_dir / "boottime"
+    environment = surroundings(home, marker, far_end, **preload(home.tmp_dir, SHIM_BOOTTIME=str(boottime)))
+    with start_script(programs.APPENDING, environment, stdin=True) as program:
+        read_until(program, "ready")
+        far_end.journal.wait_for_count("put", 1, 30)
+        kill_marked(marker, signal.SIGSTOP)
+        boottime.write_text(str(EIGHT_HOURS_S))
+        far_end.expire_now()
+        far_end.reset_connections()
+        kill_marked(marker, signal.SIGCONT)
+        eventually(lambda: "machine.slept" in programs.log_of(home.spool_dir), 30, "the sleep was not noticed")
+        program.say("go on")
+        program.wait().check_unfelt()
+    wait_gone(marker)
+    assert far_end.journal.count("refresh") == 1
+    assert {entry.status for entry in far_end.journal.requests("put")} == {200}
+    oracle.judge(far_end.evidence(), told(12), run_status="finished", exit_code=0)
+
+
+@dataclass
+class SleepyMachine:
+    """Clients and watch for one loop: each wait takes as long as it is told to, of which `asleep_s` asleep."""
+
+    asleep_s: float = 0.0
+    now_s: float = 1000.0
+    reset_count: int = 0
+    waits_s: list[float] = field(default_factory=list)
+
+    def wait(self, seconds: float) -> None:
+        self.waits_s.append(seconds)
+        self.now_s += seconds + self.asleep_s
+
+    def reset(self) -> None:
+        self.reset_count += 1
+
+    def clock(self) -> float:
+        return self.now_s
+
+
+def a_loop(spool: Spool, machine: SleepyMachine) -> Loop:
+    anything = cast(Any, machine)
+    return Loop(spool, anything, anything, anything, linger_s=1, clock=machine.clock)
+
+
+@pytest.mark.parametrize(("asleep_s", "woken"), [(0.0, 0), (10.0, 0), (EIGHT_HOURS_S, 1)])
+def test_fault_27_awakening_drops_connections_and_begins_the_backoff_anew(
+    tmp_path: Path, asleep_s: float, woken: int
+) -> None:
+    machine = SleepyMachine(asleep_s)
+    with closing(Spool.create(tmp_path / "spools", plays.new_run())) as spool:
+        loop = a_loop(spool, machine)
+        before = loop.achieved()
+        loop.wait(30.0)
+        assert loop.achieved() - before == woken
+    assert machine.reset_count == woken
+
+
+def test_fault_27_deadline_of_a_delivery_does_not_count_the_sleep(home: Home, marker: str, far_end: FarEnd) -> None:
+    """The run has ended and the far end is down when the machine falls asleep; awake again, the rest is delivered."""
+    boottime = home.tmp_dir / "boottime"
+    environment = surroundings(home, marker, far_end, **preload(home.tmp_dir, SHIM_BOOTTIME=str(boottime)))
+    far_end.down()
+    with start_script(programs.APPENDING, environment, stdin=True) as program:
+        read_until(program, "ready")
+        eventually(lambda: "delivery.delayed" in programs.log_of(home.spool_dir), 30, "the uploader never tried")
+        program.kill()
+        eventually(lambda: "run.tracker_died" in programs.log_of(home.spool_dir), 30, "its death was not noticed")
+    kill_marked(marker, signal.SIGSTOP)
+    boottime.write_text(str(EIGHT_HOURS_S))
+    far_end.up()
+    kill_marked(marker, signal.SIGCONT)
+    far_end.wait_finished(deadline_s=70)
+    wait_gone(marker)
+    oracle.judge(far_end.evidence(), told(10), run_status="failed", exit_code=None)
