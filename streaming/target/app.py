@@ -16,7 +16,7 @@ from . import data_routes, page_routes, sentinel, viewer
 from .bodies import BodyLimits
 from .database import TargetDatabase
 from .docs_page import docs_page
-from .errors import StoreUnavailable
+from .errors import Unavailable
 from .issuer import CredentialIssuer
 from .objects import ObjectStore
 from .reader import RunReader
@@ -47,7 +47,7 @@ def create_app(settings: ApiSettings, *, limits: BodyLimits | None = None) -> Fa
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(SecurityHeaders)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
-    app.add_exception_handler(StoreUnavailable, _answer_unavailable)
+    app.add_exception_handler(Unavailable, _answer_unavailable)
     for router in (sentinel.router, data_routes.router, viewer.router, page_routes.router):
         app.include_router(router)
     page_routes.mount_files(app)
@@ -94,6 +94,4 @@ def _public(detail: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _answer_unavailable(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse(
-        {"detail": f"The object store does not answer: {error}"}, 503, {"Retry-After": str(_RETRY_AFTER_S)}
-    )
+    return JSONResponse({"detail": str(error)}, 503, {"Retry-After": str(_RETRY_AFTER_S)})

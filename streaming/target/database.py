@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlite_utils import Database
+from sqlite_utils.utils import OperationalError
+
+from .errors import DatabaseUnavailable
 
 _PRAGMAS = ("journal_mode=DELETE", "synchronous=EXTRA", "busy_timeout=10000", "foreign_keys=ON", "secure_delete=ON")
 
@@ -68,8 +71,7 @@ class TargetDatabase:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Database]:
         """BEGIN IMMEDIATE, then COMMIT, or ROLLBACK when an exception leaves the block."""
-        db = Database(str(self._path))
-        try:
+        with self._connection() as db:
             db.conn.isolation_level = None
             for pragma in _PRAGMAS:
                 db.conn.execute(f"PRAGMA {pragma}").fetchone()
@@ -80,14 +82,21 @@ class TargetDatabase:
                 db.conn.execute("ROLLBACK")
                 raise
             db.conn.execute("COMMIT")
-        finally:
-            db.close()
 
     def rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
         """Read, outside any write transaction."""
-        db = Database(str(self._path))
-        try:
+        with self._connection() as db:
             db.conn.execute("PRAGMA busy_timeout=10000").fetchone()
             return list(db.query(sql, parameters))
-        finally:
-            db.close()
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[Database]:
+        """Closed after use; SQLite's operational errors become DatabaseUnavailable."""
+        try:
+            db = Database(str(self._path))
+            try:
+                yield db
+            finally:
+                db.close()
+        except OperationalError as exc:
+            raise DatabaseUnavailable(f"The database {self._path} cannot be used: {exc}.") from exc

@@ -4,7 +4,9 @@ TargetError
 ├── StartFailed          a process of the target did not come up
 ├── NotRunning           the target is not up
 ├── UnusableDirectory    the target's directory cannot be used as it is
-├── StoreUnavailable     S3 or STS did not answer as it should
+├── Unavailable          for now; worth another try
+│   ├── StoreUnavailable     S3 or STS did not answer as it should
+│   └── DatabaseUnavailable  the database cannot be read or written: locked, disk full
 ├── UnreadableObject     an object is there, yet is not gzip CSV of our kind
 └── UnknownName          no token, no run of that name
 """
@@ -36,7 +38,15 @@ class UnusableDirectory(TargetError):
     """The target's directory is a file, belongs to someone else, or cannot be written."""
 
 
-class StoreUnavailable(TargetError):
+class Unavailable(TargetError):
+    """Something the target needs does not work for now; worth another try."""
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database cannot be read or written: locked for too long, disk full."""
+
+
+class StoreUnavailable(Unavailable):
     """S3 or STS did not answer as it should; `code` is its own error code where it gave one."""
 
     def __init__(self, message: str, *, code: str = "", hint: str = "") -> None:

@@ -13,7 +13,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from .frames import Frame
 _LENGTHS = struct.Struct("<QQ")
 _ALIGNMENT = 8
 _NUMBER_BYTES = 8
+_HEAD_FIELDS = [field.name for field in fields(Frame) if field.name != "data"]
 
 
 class FrameFile:
@@ -35,6 +36,7 @@ class FrameFile:
         """By key; the numbers stay in the file (mapped) until they are used."""
         frames: dict[str, Frame] = {}
         try:
+            os.utime(self._path)  # for `evict`
             with open(self._path, "r+b") as file:
                 whole_bytes = 0
                 for frame, end in _records(file.fileno()):
@@ -80,13 +82,20 @@ def _records(descriptor: int) -> Iterator[tuple[Frame, int]]:
 
 def _head(frame: Frame) -> bytes:
     """All but the numbers, padded so that they are aligned in the mapping."""
-    text = json.dumps(
-        {name: value for name, value in asdict(replace(frame, data=np.empty(0))).items() if name != "data"}
-    )
-    encoded = text.encode()
+    encoded = json.dumps({name: getattr(frame, name) for name in _HEAD_FIELDS}).encode()
     return encoded + b" " * (-len(encoded) % _ALIGNMENT)
 
 
 def _frame(head: bytes) -> Frame:
     values = json.loads(head)
     return Frame(**{**values, "header": tuple(values["header"]), "names": tuple(values["names"])})
+
+
+def evict(directory: Path, *, limit_bytes: int) -> None:
+    """Delete the files used longest ago until the others fit. A file in use goes on to be readable by who has it mapped."""
+    files = sorted(directory.glob("*.frames"), key=lambda path: path.stat().st_mtime, reverse=True)
+    total = 0
+    for path in files:
+        total += path.stat().st_size
+        if total > limit_bytes:
+            path.unlink(missing_ok=True)

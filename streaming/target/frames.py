@@ -1,8 +1,8 @@
 """One object's rows as an array of numbers.
 
-Whole and regular CSV is parsed by Arrow. What Arrow refuses (ragged lines, words among numbers) is read cell by cell; a
-cell that is no finite number is NaN, and a column without any number is left out. Text columns are not kept: whoever
-wants them downloads the CSV.
+Arrow parses: first as if every column held numbers (nearly always so, and four times as fast), then with types inferred.
+What it refuses (ragged lines, words among numbers) is read cell by cell. A cell that is no finite number is NaN. Text
+columns are not kept: whoever wants them downloads the CSV.
 """
 
 from __future__ import annotations
@@ -71,42 +71,63 @@ def read_frame(content: bytes, *, key: str, etag: str, size_bytes: int, uploaded
 
 def frame_of_csv(plain: bytes, *, key: str, etag: str, size_bytes: int, uploaded_at: float) -> Frame:
     """Parse CSV text with a header line. Raises UnicodeDecodeError."""
-    header, row_count, columns = _parse(plain)
+    parsed = _parse(plain)
     return Frame(
         key,
         etag,
         size_bytes,
         uploaded_at,
         sha256=hashlib.sha256(plain).hexdigest(),
-        header=header,
-        names=tuple(columns),
-        row_count=row_count,
-        data=np.array(list(columns.values())) if columns else np.empty((0, row_count)),
+        header=parsed.header,
+        names=parsed.names,
+        row_count=parsed.row_count,
+        data=parsed.data,
     )
 
 
-_Parsed = tuple[tuple[str, ...], int, dict[str, Array]]
+@dataclass(frozen=True)
+class _Parsed:
+    header: tuple[str, ...]
+    names: tuple[str, ...]
+    row_count: int
+    data: Array
 
 
 def _parse(plain: bytes) -> _Parsed:
-    try:
-        return _parse_regular(plain)
-    except (pa.ArrowException, KeyError):
-        return _parse_tolerantly(plain.decode())
+    for parse in (_parse_numbers, _parse_inferred):
+        try:
+            return parse(plain)
+        except (pa.ArrowException, KeyError, StopIteration, csv.Error):
+            continue
+    return _parse_tolerantly(plain.decode())
 
 
-def _parse_regular(plain: bytes) -> _Parsed:
-    table = arrow_csv.read_csv(
+def _parse_numbers(plain: bytes) -> _Parsed:
+    header = next(csv.reader([plain.partition(b"\n")[0].decode()]))
+    table = _read(plain, column_types=dict.fromkeys(header, pa.float64()))
+    data = np.array([column.to_numpy() for column in table.columns]).reshape(len(table.columns), table.num_rows)
+    names = tuple(table.column_names)
+    return _Parsed(names, names, table.num_rows, _finite(data))
+
+
+def _parse_inferred(plain: bytes) -> _Parsed:
+    table = _read(plain, strings_can_be_null=True)
+    columns = {name: _numbers(table.column(name)) for name in table.column_names}
+    return _parsed(tuple(table.column_names), table.num_rows, columns)
+
+
+def _read(plain: bytes, **conversion: Any) -> Any:
+    return arrow_csv.read_csv(
         pa.py_buffer(plain),
         read_options=arrow_csv.ReadOptions(use_threads=False, block_size=len(plain) + 1),
-        convert_options=arrow_csv.ConvertOptions(null_values=_NULLS, strings_can_be_null=True),
+        convert_options=arrow_csv.ConvertOptions(null_values=_NULLS, **conversion),
     )
-    columns = {name: _numbers(table.column(name)) for name in table.column_names}
-    return (
-        tuple(table.column_names),
-        table.num_rows,
-        {name: found for name, found in columns.items() if found is not None},
-    )
+
+
+def _parsed(header: tuple[str, ...], row_count: int, columns: dict[str, Array | None]) -> _Parsed:
+    found = {name: numbers for name, numbers in columns.items() if numbers is not None}
+    data = np.array(list(found.values())) if found else np.empty((0, row_count))
+    return _Parsed(header, tuple(found), row_count, data)
 
 
 def _numbers(column: Any) -> Array | None:
@@ -135,7 +156,8 @@ def _number(cell: str | None) -> float:
 
 
 def _finite(values: Array) -> Array:
-    return np.where(np.isfinite(values), values, np.nan)
+    finite = np.isfinite(values)
+    return values if finite.all() else np.where(finite, values, np.nan)
 
 
 def _parse_tolerantly(text: str) -> _Parsed:
@@ -146,7 +168,7 @@ def _parse_tolerantly(text: str) -> _Parsed:
         name: _numbers_among(row[index] if index < len(row) else None for row in rows)
         for index, name in enumerate(header)
     }
-    return header, len(rows), {name: found for name, found in columns.items() if found is not None}
+    return _parsed(header, len(rows), columns)
 
 
 def _rows(reader: Iterator[list[str]]) -> Iterator[list[str]]:

@@ -26,6 +26,7 @@ class Guarded:
 
     guard: ProcessId
     command: ProcessId
+    unlink: Sequence[str] = ()
     _popen: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _lifeline: int | None = field(default=None, repr=False)
 
@@ -44,14 +45,21 @@ class Guarded:
         self.command.send(signal.SIGKILL)
         self.command.wait_ended(_END_TIMEOUT_S)
         self.guard.wait_ended(_END_TIMEOUT_S)
+        self._clean()
         self._release()
 
     def as_json(self) -> dict[str, Any]:
-        return {"guard": vars(self.guard), "command": vars(self.command)}
+        return {"guard": vars(self.guard), "command": vars(self.command), "unlink": list(self.unlink)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Guarded:
-        return cls(ProcessId(**value["guard"]), ProcessId(**value["command"]))
+        return cls(ProcessId(**value["guard"]), ProcessId(**value["command"]), value["unlink"])
+
+    def _clean(self) -> None:
+        """What the guard does itself, unless it was killed."""
+        for path in self.unlink:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
     def _release(self) -> None:
         if self._popen is not None:
@@ -77,7 +85,7 @@ def launch(
     Detached it outlives us; otherwise it ends when we end, however we end. It has been started on return, not more.
     """
     read_end, write_end = (None, None) if detach else os.pipe()
-    plan = {
+    plan: dict[str, Any] = {
         "command": list(command),
         "unlink": [str(path) for path in unlink],
         "lifeline": read_end,
@@ -96,7 +104,7 @@ def launch(
     if detach:
         popen.wait()
     guard, child = ProcessId.of(pids["guard"]), _identify(pids["child"], log)
-    return Guarded(guard, child, None if detach else popen, write_end)
+    return Guarded(guard, child, plan["unlink"], None if detach else popen, write_end)
 
 
 def _spawn(plan: dict[str, Any], *, directory: Path, log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -9,10 +9,13 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any
 
+from botocore.awsrequest import AWSRequest
+
 from .errors import StoreUnavailable
-from .s3_client import make_client, translated
+from .s3_client import make_client, make_http_session, translated
 from .settings import S3Settings
 
+_SIGNED_FOR_S = 300
 _PROBE_KEY = ".probe"
 _MISSING = {"404", "NoSuchBucket"}
 _EXISTS = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
@@ -35,6 +38,7 @@ class ObjectStore:
         self.bucket = settings.bucket
         self._region = settings.region
         self._client: Any = make_client("s3", settings)
+        self._http: Any = make_http_session(settings)
 
     def ensure_bucket(self) -> None:
         """Create the bucket unless it is there (keys that may not create one are then enough)."""
@@ -88,15 +92,20 @@ class ObjectStore:
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def read(self, key: str) -> bytes:
-        """The whole object."""
+        """The whole object. By a signed URL: half the work of `get_object`, and a week's run has ten thousand objects."""
         with translated(f"Reading {key}"):
-            response = self._client.get_object(Bucket=self.bucket, Key=key)
-            with response["Body"] as body:
-                content: bytes = body.read()
+            url = self._client.generate_presigned_url(
+                "get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=_SIGNED_FOR_S
+            )
+            response = self._http.send(AWSRequest("GET", url).prepare())
+            content: bytes = response.content
+        if response.status_code != 200:
+            raise StoreUnavailable(f"Reading {key}: status {response.status_code}", code=str(response.status_code))
         return content
 
     def close(self) -> None:
         self._client.close()
+        self._http.close()
 
     def __enter__(self) -> ObjectStore:
         return self

@@ -16,7 +16,7 @@ from operator import is_not
 from pathlib import Path
 
 from .errors import StoreUnavailable
-from .frame_file import FrameFile
+from .frame_file import FrameFile, evict
 from .frames import Frame, frame_of_csv, read_frame
 from .object_names import order_of
 from .objects import ObjectStore, StoredObject
@@ -25,9 +25,10 @@ from .runs import Run, RunStore
 
 INLINE_KEY = "(inline)"
 MAX_OBJECT_BYTES = 64 * 2**20
+CACHE_LIMIT_BYTES = 4 * 2**30
 _THREADS = 4
 _BATCH = 64
-_RUNS_IN_MEMORY = 16
+MEMORY_LIMIT_ROWS = 2_000_000  # about 250 bytes each
 FRESH_S = 2.0
 
 
@@ -64,11 +65,13 @@ class RunReader:
         cache: Path,
         *,
         monotonic: Callable[[], float] = time.monotonic,
+        memory_limit_rows: int = MEMORY_LIMIT_ROWS,
     ) -> None:
         self._objects = objects
         self._runs = runs
         self._cache = cache
         self._monotonic = monotonic
+        self._memory_limit_rows = memory_limit_rows
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._run_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -87,6 +90,10 @@ class RunReader:
                 self._sync(entry, run, timeout_s)
             return Reading(entry.rows, entry.is_complete, tuple((entry.frames or {}).values()))
 
+    def tidy(self) -> None:
+        """Keep the cache directory within its limit."""
+        evict(self._cache, limit_bytes=CACHE_LIMIT_BYTES)
+
     def peek(self, run: Run) -> RunRows | None:
         """What is in memory, without looking anywhere; None if the run has not been read since the start."""
         with self._lock:
@@ -97,9 +104,12 @@ class RunReader:
         with self._lock:
             entry = self._entries.setdefault(run_id, _Entry())
             self._entries.move_to_end(run_id)
-            while len(self._entries) > _RUNS_IN_MEMORY:
+            while len(self._entries) > 1 and self._rows_in_memory() > self._memory_limit_rows:
                 self._entries.popitem(last=False)
         return entry
+
+    def _rows_in_memory(self) -> int:
+        return sum(entry.rows.row_count for entry in self._entries.values())
 
     def _is_fresh(self, entry: _Entry, run: Run, fresh_s: float) -> bool:
         """A finished run that was read completely stays as it is."""
@@ -120,7 +130,7 @@ class RunReader:
             complete = False
         ordered = [known[key] for key in _keys_in_order(run, known)]
         if len(ordered) != len(entry.rows.frames) or any(map(is_not, ordered, entry.rows.frames)):
-            entry.rows = RunRows(ordered)
+            entry.rows = RunRows(ordered, before=entry.rows)
         entry.frames, entry.is_complete, entry.as_finished = known, complete, run.is_finished
         entry.synced_at = self._monotonic()
 

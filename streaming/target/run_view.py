@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
-from itertools import pairwise
 from typing import Any
 
-from .frames import Frame
 from .reader import RunReader
-from .run_rows import RunRows
+from .run_rows import Extent, RunRows
 from .runs import Run
 
 SILENT_AFTER_S = 300.0
@@ -30,20 +28,17 @@ class RunState(Enum):
 
 @dataclass(frozen=True)
 class _Seen:
-    """What is known of a run's rows. `last_upload_at` in seconds since the epoch."""
+    """What is known of a run's rows."""
 
     row_count: int | None
     object_count: int | None
-    first: float | None
-    last: float | None
-    last_upload_at: float | None
-    longest_pause_s: float = 0.0
+    extent: Extent
 
 
 def view_of(run: Run, reader: RunReader, *, now: datetime) -> dict[str, Any]:
     """One line of the list. Reads nothing: what is not known yet is None."""
     seen = _seen(run, reader.peek(run))
-    started_at = _moment(seen.first) or run.registered_at
+    started_at = _moment(seen.extent.first) or run.registered_at
     ended_at = run.ended_at
     given = run.metadata
     return {
@@ -58,16 +53,16 @@ def view_of(run: Run, reader: RunReader, *, now: datetime) -> dict[str, Any]:
         "exit_code": run.exit_code,
         "row_count": seen.row_count,
         "object_count": seen.object_count,
-        "last_row_at": _json_moment(_moment(seen.last)),
-        "last_upload_at": _json_moment(_moment(seen.last_upload_at)),
+        "last_row_at": _json_moment(_moment(seen.extent.last)),
+        "last_upload_at": _json_moment(_moment(seen.extent.last_upload_at)),
     }
 
 
 def state_of(run: Run, seen: _Seen, now: datetime) -> RunState:
     if run.is_finished:
         return RunState.FAILED if run.run_status == "failed" else RunState.FINISHED
-    last_word = seen.last_upload_at or run.registered_at.timestamp()
-    patience_s = max(SILENT_AFTER_S, seen.longest_pause_s * _SILENT_AFTER_GAPS)
+    last_word = seen.extent.last_upload_at or run.registered_at.timestamp()
+    patience_s = max(SILENT_AFTER_S, seen.extent.longest_pause_s * _SILENT_AFTER_GAPS)
     if now.timestamp() - last_word > patience_s:
         return RunState.SILENT
     return RunState.RECORDING if seen.object_count else RunState.REGISTERED
@@ -76,25 +71,12 @@ def state_of(run: Run, seen: _Seen, now: datetime) -> RunState:
 def _seen(run: Run, rows: RunRows | None) -> _Seen:
     """From memory, or else from the figures of the finish."""
     if rows is not None:
-        return _seen_in(rows.frames, rows.row_count)
+        return _Seen(rows.row_count, len(rows.frames), rows.extent)
     figures = run.statistics or {}
     counted = len(run.data_uris) if run.is_finished else None
-    times = (figures.get("first_timestamp"), figures.get("last_timestamp"))
-    return _Seen(figures.get("row_count"), counted, *times, run.finished_at.timestamp() if run.finished_at else None)
-
-
-def _seen_in(frames: Iterable[Frame], row_count: int) -> _Seen:
-    frames = list(frames)
-    ranges = [found for frame in frames if (found := frame.time_range)]
-    uploads = sorted(frame.uploaded_at for frame in frames)
-    return _Seen(
-        row_count=row_count,
-        object_count=len(frames),
-        first=min((found[0] for found in ranges), default=None),
-        last=max((found[1] for found in ranges), default=None),
-        last_upload_at=uploads[-1] if uploads else None,
-        longest_pause_s=max((after - before for before, after in pairwise(uploads)), default=0.0),
-    )
+    uploaded_at = run.finished_at.timestamp() if run.finished_at else None
+    extent = Extent(figures.get("first_timestamp"), figures.get("last_timestamp"), uploaded_at, longest_pause_s=0.0)
+    return _Seen(figures.get("row_count"), counted, extent)
 
 
 @dataclass(frozen=True)
@@ -122,8 +104,12 @@ class ListQuery:
             and (not self.project or view["project_name"] == self.project)
             and (not self.job or view["job_name"] == self.job)
             and (not self.tag or self.tag in tag_texts(view["tags"]))
-            and (not self.text or self.text.casefold() in _searchable(view))
+            and (not self.text or self._is_found_in(view))
         )
+
+    def _is_found_in(self, view: dict[str, Any]) -> bool:
+        text = self.text.casefold()
+        return text in _searchable(view) or view["run_id"].startswith(text)
 
 
 SORT_KEYS = (
@@ -141,7 +127,7 @@ def tag_texts(tags: Any) -> list[str]:
 
 
 def _searchable(view: dict[str, Any]) -> str:
-    names = ("run_id", "project_name", "job_name", "stage_name", "task_name", "team", "host")
+    names = ("project_name", "job_name", "stage_name", "task_name", "team", "host")
     return " ".join([*(str(view[name] or "") for name in names), *tag_texts(view["tags"])]).casefold()
 
 

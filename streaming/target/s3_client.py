@@ -12,12 +12,15 @@ from urllib.parse import urlsplit
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.httpsession import URLLib3Session
+from botocore.utils import get_environ_proxies
 
 from .errors import StoreUnavailable
 from .settings import S3Settings
 
 _CONNECT_TIMEOUT_S = 5
 _READ_TIMEOUT_S = 30
+_MAX_CONNECTIONS = 16
 
 # Nothing ambient: no profile, no configuration file, no endpoint from the environment.
 _NO_AMBIENT_SETTINGS: dict[str, tuple[None, None, str | None, None]] = {
@@ -46,12 +49,19 @@ def _session() -> Any:
     return botocore.session.Session(session_vars=_NO_AMBIENT_SETTINGS)
 
 
+def make_http_session(settings: S3Settings) -> Any:
+    """What sends a signed request, with the client's timeouts and proxies."""
+    proxies = {} if _is_loopback(settings.endpoint_url) else get_environ_proxies(settings.endpoint_url or "https://")
+    timeouts = (_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S)
+    return URLLib3Session(timeout=timeouts, max_pool_connections=_MAX_CONNECTIONS, proxies=proxies)
+
+
 def _config(settings: S3Settings) -> Config:
     return Config(
         connect_timeout=_CONNECT_TIMEOUT_S,
         read_timeout=_READ_TIMEOUT_S,
         retries={"total_max_attempts": 2},
-        max_pool_connections=16,
+        max_pool_connections=_MAX_CONNECTIONS,
         ignore_configured_endpoint_urls=True,
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
-from .errors import StoreUnavailable
+from .errors import Unavailable
 from .reader import RunReader
 from .run_statistics import compute_statistics
 from .runs import Run, RunStore
@@ -24,6 +24,7 @@ _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 3.0, 300.0
 _SHARE_OF_SILENCE = 0.1
 _SHARE_OF_TIME = 0.05
 _OUTAGE_PAUSE_S = 10.0
+_TIDY_EVERY_S = 600.0
 _REPAIRED_FOR = timedelta(days=1)
 
 
@@ -43,6 +44,7 @@ class Watcher:
         self._runs = runs
         self._reader = reader
         self._plans: dict[str, _Plan] = {}
+        self._tidy_at = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="target-watcher", daemon=True)
 
@@ -60,13 +62,16 @@ class Watcher:
             try:
                 self.look()
                 pause_s = _TICK_S
-            except StoreUnavailable as exc:
+            except (Unavailable, OSError) as exc:
                 if pause_s == _TICK_S:
-                    _log.warning("watcher_store_unavailable %s", exc)
+                    _log.warning("watcher_unavailable %s", exc)
                 pause_s = _OUTAGE_PAUSE_S
 
     def look(self) -> None:
         """Once over every run that is due."""
+        if time.monotonic() >= self._tidy_at:
+            self._tidy_at = time.monotonic() + _TIDY_EVERY_S
+            self._reader.tidy()
         open_runs = self._runs.unsettled(finished_after=datetime.now(timezone.utc) - _REPAIRED_FOR)
         self._plans = {run.run_id: self._plans.get(run.run_id, _Plan()) for run in open_runs}
         for run in open_runs:

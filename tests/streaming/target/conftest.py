@@ -98,7 +98,15 @@ class Stage:
     def __init__(self) -> None:
         self.app: FastAPI | None = None
         self._server = uvicorn.Server(
-            uvicorn.Config(self._call, interface="asgi3", http="h11", ws="none", lifespan="off", log_level="error")
+            uvicorn.Config(
+                self._call,
+                interface="asgi3",
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_level="error",
+                server_header=False,
+            )
         )
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],))

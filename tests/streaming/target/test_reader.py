@@ -1,0 +1,164 @@
+"""What is read from S3: only what is new, and what was read is kept."""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+import pytest
+
+from streaming.target.errors import StoreUnavailable
+from streaming.target.objects import ObjectStore
+from streaming.target.reader import Reading, RunReader
+from streaming.target.runs import Finish
+from tests.streaming.target.conftest import Service
+
+
+class CountingStore(ObjectStore):
+    """Counts what is read; can be cut off."""
+
+    reads: list[str]
+    is_cut_off = False
+
+    def list(self, prefix: str) -> Any:
+        if self.is_cut_off:
+            raise StoreUnavailable("cut off")
+        return super().list(prefix)
+
+    def read(self, key: str) -> bytes:
+        self.reads.append(key.rpartition("/")[2])
+        return super().read(key)
+
+
+class Fixture:
+    """A run, and readers of its rows."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.run = service.register()
+        self.store = CountingStore(service.s3)
+        self.store.reads = []
+        self.now_s = 1000.0
+        self.reader = self.another_reader()
+
+    def another_reader(self, **options: Any) -> RunReader:
+        """As after a restart: the same cache directory, nothing in memory."""
+        cache = service_directory(self.service) / "cache"
+        runs = self.service.app.state.runs
+        return RunReader(self.store, runs, cache, monotonic=lambda: self.now_s, **options)
+
+    def put(self, number: int, *values: int) -> str:
+        rows = "".join(f"{number}{value},{value}\n" for value in values)
+        return self.service.put(self.run, f"{number:04d}.csv.gz", gzip.compress(f"timestamp,a\n{rows}".encode()))
+
+    def read(self, reader: RunReader | None = None, **options: Any) -> Reading:
+        run = self.service.app.state.runs.get(self.run["run_id"])
+        return (reader or self.reader).read(run, **{"fresh_s": 0, **options})
+
+    def finish(self, *uris: str) -> None:
+        self.service.app.state.runs.finish(self.run["run_id"], Finish("finished", 0, None, data_uris=uris))
+
+
+def service_directory(service: Service) -> Any:
+    from pathlib import Path
+
+    return Path(service.app.state.settings.directory)
+
+
+@pytest.fixture
+def fixture(service: Service) -> Any:
+    made = Fixture(service)
+    yield made
+    made.reader.close()
+    made.store.close()
+
+
+def test_each_object_is_read_once(fixture: Fixture) -> None:
+    fixture.put(1, 1, 2)
+    assert fixture.read().rows.row_count == 2
+    fixture.put(2, 3)
+    assert fixture.read().rows.row_count == 3
+    assert fixture.read().rows.row_count == 3
+    assert fixture.store.reads == ["0001.csv.gz", "0002.csv.gz"]
+
+
+def test_a_restart_reads_nothing_again(fixture: Fixture) -> None:
+    fixture.put(1, 1, 2)
+    fixture.read()
+    again = fixture.another_reader()
+    assert fixture.read(again).rows.column("a").tolist() == [1.0, 2.0]
+    again.close()
+    assert fixture.store.reads == ["0001.csv.gz"]
+
+
+def test_other_content_under_the_same_key_replaces_what_was_read(fixture: Fixture) -> None:
+    fixture.put(1, 1, 2)
+    fixture.read()
+    fixture.put(1, 1, 2, 3)
+    assert fixture.read().rows.row_count == 3
+
+
+def test_within_the_time_the_bucket_is_not_looked_at_again(fixture: Fixture) -> None:
+    fixture.put(1, 1)
+    fixture.read(fresh_s=2.0)
+    fixture.put(2, 1)
+    assert fixture.read(fresh_s=2.0).rows.row_count == 1
+    fixture.now_s += 3
+    assert fixture.read(fresh_s=2.0).rows.row_count == 2
+
+
+def test_a_finished_run_has_the_rows_that_its_finish_lists_in_that_order(fixture: Fixture) -> None:
+    first, second, third = (fixture.put(number, number) for number in (1, 2, 3))
+    assert fixture.read().rows.row_count == 3
+    fixture.finish(third, first)
+    reading = fixture.read()
+    assert [frame.key[-11:] for frame in reading.rows.frames] == ["0003.csv.gz"[-11:], "0001.csv.gz"[-11:]]
+    assert reading.is_complete
+    assert len(reading.frames) == 3
+    assert second not in fixture.store.reads
+
+
+def test_a_missing_object_is_looked_for_until_it_is_there(fixture: Fixture) -> None:
+    first = fixture.put(1, 1)
+    fixture.finish(first, first.replace("0001", "0002"))
+    assert not fixture.read().is_complete
+    fixture.put(2, 2)
+    assert fixture.read().is_complete
+    fixture.store.is_cut_off = True
+    assert fixture.read().is_complete  # settled: no need to look again
+
+
+def test_an_outage_gives_what_is_known_and_says_so(fixture: Fixture) -> None:
+    fixture.store.is_cut_off = True
+    with pytest.raises(StoreUnavailable):
+        fixture.read()
+    fixture.store.is_cut_off = False
+    fixture.put(1, 1)
+    fixture.read()
+    fixture.store.is_cut_off = True
+    reading = fixture.read()
+    assert (reading.rows.row_count, reading.is_complete) == (1, False)
+
+
+def test_over_time_the_rest_is_left_for_later(fixture: Fixture) -> None:
+    uri = fixture.put(1, 1)
+    fixture.finish(uri)
+    assert not fixture.read(timeout_s=-1).is_complete
+    assert fixture.read().is_complete
+
+
+def test_runs_used_longest_ago_leave_memory_first(fixture: Fixture) -> None:
+    small = fixture.another_reader(memory_limit_rows=1)
+    fixture.put(1, 1)
+    run = fixture.service.app.state.runs.get(fixture.run["run_id"])
+    fixture.read(small)
+    assert small.peek(run) is not None
+    other = fixture.service.app.state.runs.get(fixture.service.register()["run_id"])
+    small.read(other)
+    small.read(other)
+    assert small.peek(run) is not None  # one row is within the limit
+    fixture.put(2, 1)
+    fixture.read(small)
+    small.read(other, fresh_s=0)
+    assert small.peek(run) is None
+    small.close()

@@ -1,0 +1,127 @@
+"""A browser's login, and the headers that protect it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+import requests
+
+from streaming.target import sessions
+from streaming.target.sessions import COOKIE
+from tests.streaming.target.conftest import Service
+
+
+@pytest.fixture
+def browser(service: Service) -> requests.Session:
+    """Sends cookies, and no bearer token."""
+    return service.http
+
+
+def log_in(service: Service, browser: requests.Session, token: str | None = None, **headers: str) -> requests.Response:
+    return browser.post(service.url + "/session", json={"token": token or service.token}, headers=headers, timeout=10)
+
+
+def test_a_token_becomes_a_session_that_reads(service: Service, browser: requests.Session) -> None:
+    run_id = service.register()["run_id"]
+    assert browser.get(service.url + "/runs", timeout=10).status_code == 401
+    answer = log_in(service, browser)
+    assert (answer.status_code, answer.json()) == (200, {"name": "tester"})
+    cookie = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert "Path=/" in cookie
+    assert service.token not in cookie
+    assert browser.get(service.url + "/session", timeout=10).json() == {"name": "tester"}
+    assert browser.get(service.url + f"/runs/{run_id}", timeout=10).status_code == 200
+
+
+def test_a_session_changes_nothing(service: Service, browser: requests.Session) -> None:
+    log_in(service, browser)
+    assert browser.post(service.url + "/runs", json={}, timeout=10).status_code == 401
+
+
+def test_logging_out_ends_the_session(service: Service, browser: requests.Session) -> None:
+    log_in(service, browser)
+    secret = browser.cookies[COOKIE]
+    assert browser.delete(service.url + "/session", timeout=10).status_code == 204
+    answer = requests.get(service.url + "/runs", cookies={COOKIE: secret}, timeout=10)
+    assert answer.status_code == 401
+
+
+def test_a_revoked_token_ends_its_sessions_for_good(service: Service, browser: requests.Session) -> None:
+    log_in(service, browser)
+    service.app.state.tokens.revoke("tester")
+    assert browser.get(service.url + "/runs", timeout=10).status_code == 401
+    service.app.state.tokens.add("tester")
+    assert browser.get(service.url + "/runs", timeout=10).status_code == 401
+
+
+def test_a_session_ends_by_itself(service: Service, browser: requests.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    log_in(service, browser)
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, _: object = None) -> datetime:  # type: ignore[override]
+            return datetime.now(timezone.utc) + sessions.LIFETIME + timedelta(seconds=1)
+
+    monkeypatch.setattr(sessions, "datetime", Later)
+    assert browser.get(service.url + "/runs", timeout=10).status_code == 401
+
+
+def test_neither_token_nor_cookie_is_in_the_database(service: Service, browser: requests.Session) -> None:
+    from pathlib import Path
+
+    log_in(service, browser)
+    content = (Path(service.app.state.settings.directory) / "target.db").read_bytes()
+    assert browser.cookies[COOKIE].encode() not in content
+    assert service.token.encode() not in content
+
+
+def test_another_sites_page_can_neither_log_in_nor_out(service: Service, browser: requests.Session) -> None:
+    assert log_in(service, browser, Origin="http://evil.example").status_code == 403
+    assert log_in(service, browser, Origin=service.url).status_code == 200
+    answer = browser.delete(service.url + "/session", headers={"Origin": "null"}, timeout=10)
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b'{"token": "wrong"}', {"Content-Type": "application/json"}, 401),
+        (b'{"token": ""}', {"Content-Type": "application/json"}, 401),
+        (b'{"token": 1}', {"Content-Type": "application/json"}, 422),
+        (b'{"token": "a", "b": 1}', {"Content-Type": "application/json"}, 422),
+        (b"{}", {"Content-Type": "application/json"}, 422),
+        (b"token=a", {"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        (b" " * 300_000, {"Content-Type": "application/json"}, 413),
+    ],
+)
+def test_a_bad_login_is_refused(
+    service: Service, browser: requests.Session, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    answer = browser.post(service.url + "/session", data=body, headers=headers, timeout=10)
+    assert answer.status_code == status
+    assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/runs", "/docs", "/health", "/nope", "/session"])
+def test_every_answer_has_the_security_headers(service: Service, path: str) -> None:
+    headers = requests.get(service.url + path, timeout=10).headers
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'self'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert "server" not in headers
+
+
+def test_the_docs_name_every_call_and_load_nothing(service: Service) -> None:
+    page = requests.get(service.url + "/docs", timeout=10).text
+    for call in ("POST /runs", "POST /runs/{run_id}/finish", "GET /runs/{run_id}/series", "POST /session"):
+        assert call in page
+    assert "extra" not in page.lower() or "additionalProperties" in page
+    assert "://" not in page
+    assert "<script" not in page
+    api = requests.get(service.url + "/openapi.json", timeout=10).json()
+    assert api["components"]["schemas"]["RunMetadata"]["additionalProperties"] is False
