@@ -36,7 +36,7 @@ def test_fault_18_captive_portal_is_an_outage_at_every_door(home: Home, far_end:
         for portal in portals:
             far_end.fail_next(kind, portal)
         objects = len(far_end.objects)
-        waits = Waits(then=lambda count: _nothing_believed(far_end, objects) if kind == "put" else None)
+        waits = Waits(then=lambda _count: _nothing_believed(far_end, objects) if kind == "put" else None)
         assert drain(recorded, far_end, waits) is Outcome.DELIVERED
         assert elsewhere.journal.count() == 0
     if kind != "refresh":  # with fresh credentials at hand, none are asked for
@@ -163,8 +163,13 @@ def test_fault_20_lost_reply_then_taken_key_is_proved_by_the_same_bytes(home: Ho
 @pytest.mark.parametrize("kind", ["register", "put", "finish"])
 @pytest.mark.parametrize(
     ("asked", "least_s"),
-    [("120", 120), (faults.http_date(5 * 3600 + 90), 60), ("99999999", 900), (faults.http_date(1e6), 900)]
-    + [("soon", 0), ("-5", 0), ("", 0), (None, 0)],
+    [
+        ("120", 120),
+        (faults.http_date(5 * 3600 + 90), 60),
+        ("99999999", 900),
+        (faults.http_date(1e6), 900),
+        *((garbage, 0) for garbage in ("soon", "-5", "", None)),
+    ],
     ids=["seconds", "date", "huge", "huge date", "garbage", "negative", "empty", "none"],
 )
 def test_fault_21_retry_after_is_honoured_capped_and_jittered(

@@ -263,7 +263,8 @@ def _csv_findings(where: str, csv: bytes, told: Told) -> list[str]:
     findings = []
     if header not in told.headers():
         findings.append(f"{where} begins with {_shorten(header)}, which is no known header")
-    if repeated := sum(row in told.headers() for row in rows):
+    headers = told.headers()
+    if repeated := sum(row in headers for row in rows):
         findings.append(f"{where} has {repeated} more header lines")
     if not rows:
         findings.append(f"{where} holds no row")
