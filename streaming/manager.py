@@ -227,7 +227,7 @@ class StreamingManager:
         if self._answer is not None:
             return self._answer
         self._answer = {}
-        ended_at = time.time()
+        ended_at, give_up_at = time.time(), time.monotonic() + timeout_s  # the clock may jump; the wait must not
         atexit.unregister(self._stop_at_exit)
         if not self._feed_last(timeout_s):
             log.warning(
@@ -237,7 +237,7 @@ class StreamingManager:
             return self._answer
         try:
             recorder.end(exit_code=exit_code, run_status=run_status, ended_at=ended_at)
-            self._answer = recorder.wait_finished(ended_at + timeout_s - time.time()) or {}
+            self._answer = recorder.wait_finished(give_up_at - time.monotonic()) or {}
             if not self._answer:
                 log.warning("run.waiting: not delivered within %g s: %s", timeout_s, recorder.waiting_text())
         except SpoolError as error:
