@@ -337,6 +337,24 @@ def only_in_s3(db: Connection) -> list[Segment]:
     return [_segment(db, row) for row in rows]
 
 
+def headers(db: Connection) -> list[bytes]:
+    """All header lines of the run, in the order in which they appeared."""
+    return [bytes(row[0]) for row in db.query("SELECT csv FROM header ORDER BY header_id")]
+
+
+def kept_row_count(db: Connection) -> int:
+    """Rows that are still in the spool, damaged ones included."""
+    return int(db.query("SELECT coalesce(sum(row_count), 0) FROM batch")[0][0])
+
+
+def sent_amount(db: Connection) -> tuple[int, int]:
+    """Rows and CSV bytes of the segments that S3 holds."""
+    row = db.query("SELECT coalesce(sum(row_count), 0), coalesce(sum(csv_bytes), 0) FROM segment WHERE state = 'sent'")[
+        0
+    ]
+    return int(row[0]), int(row[1])
+
+
 def last_append_at(db: Connection) -> float | None:
     """When the last batch was appended, by the tracker's clock."""
     rows = db.query("SELECT appended_at FROM batch WHERE batch_id = (SELECT max(batch_id) FROM batch)")

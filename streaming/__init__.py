@@ -5,18 +5,19 @@
 
 from typing import TYPE_CHECKING
 
-from streaming.manager import DataSource, RunStatus, StreamingManager
-
 if TYPE_CHECKING:
-    from streaming.track import track
+    from streaming.manager import DataSource, RunStatus, StreamingManager
+    from streaming.tracked_block import track
 
 __all__ = ["DataSource", "RunStatus", "StreamingManager", "track"]
 
 
 def __getattr__(name: str) -> object:
-    """`track` is loaded when it is asked for."""
-    if name == "track":
-        from streaming.track import track
+    """Each name is loaded when it is first asked for: a command that needs none of them starts without them."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        return track
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module("streaming.tracked_block" if name == "track" else "streaming.manager"), name)
+    globals()[name] = found
+    return found

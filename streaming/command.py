@@ -24,6 +24,13 @@ class CannotStart(Exception):
         self.exit_code = exit_code
         self.reason = reason
 
+    @classmethod
+    def of(cls, name: str, error: OSError) -> CannotStart:
+        """What it means that `name` cannot be executed."""
+        if error.errno == errno.ENOENT:
+            return cls(NOT_FOUND, f"{name}: command not found")
+        return cls(NOT_EXECUTABLE, f"{name}: {os.strerror(error.errno or 0)}")
+
 
 class Command:
     """A running command. Its stdin, stdout, stderr, environment, directory, group and signal mask are the caller's own.
@@ -39,13 +46,22 @@ class Command:
             self.pid = self._spawn(list(words)) if self._has_siginfo else self._spawn_portably(list(words))
         except OSError as error:
             self._restore_mask()
-            raise _cannot_start(words[0], error) from error
+            raise CannotStart.of(words[0], error) from error
 
     def _spawn(self, words: list[str]) -> int:
-        """With our signals blocked before, so that none is lost, and the mask as it was for the command."""
+        """With our signals blocked before, so that none is lost, and the mask as it was for the command.
+
+        Python ignores SIGPIPE and SIGXFSZ; the command must not.
+        """
         self._awaited.add(signal.SIGCHLD)
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._awaited)
-        return os.posix_spawnp(words[0], words, os.environ, setsigmask=list(self._mask))
+        if (
+            signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
+        ):  # inherited: then the kernel would reap it, and its code be lost
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        return os.posix_spawnp(
+            words[0], words, os.environ, setsigmask=list(self._mask), setsigdef=[signal.SIGPIPE, signal.SIGXFSZ]
+        )
 
     def _spawn_portably(self, words: list[str]) -> int:
         self._process = subprocess.Popen(words)
@@ -95,9 +111,3 @@ class Command:
 
 def _shell_code(return_code: int) -> int:
     return 128 - return_code if return_code < 0 else return_code
-
-
-def _cannot_start(name: str, error: OSError) -> CannotStart:
-    if error.errno == errno.ENOENT:
-        return CannotStart(NOT_FOUND, f"{name}: command not found")
-    return CannotStart(NOT_EXECUTABLE, f"{name}: {os.strerror(error.errno or 0)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from streaming.errors import BadArgument
@@ -70,18 +71,42 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def token_from_environment() -> str | None:
-    """The token of the environment: `SENTINEL_API_TOKEN`, `SENTINEL_API_KEY`, or the content of the token file."""
-    token = os.environ.get(TOKEN) or os.environ.get(TOKEN_FALLBACK)
-    if token:
-        return token.strip() or None
-    path = os.environ.get(TOKEN_FILE)
+@dataclass(frozen=True)
+class Token:
+    """The bearer token, and for people where it came from."""
+
+    text: str = field(repr=False)
+    source: str
+
+
+def find_token(token_file: str | None = None) -> Token | None:
+    """The token: `SENTINEL_API_TOKEN`, `SENTINEL_API_KEY`, or the content of the token file. None without any.
+
+    Raises BadArgument for a file that cannot be read, and for a token that no header can carry.
+    """
+    for name in (TOKEN, TOKEN_FALLBACK):
+        if text := os.environ.get(name, "").strip():
+            return Token(_require_printable(text, name), name)
+    path = token_file or os.environ.get(TOKEN_FILE)
     if not path:
         return None
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8").strip() or None
+        text = Path(path).expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise BadArgument(f"the token file {path} ({TOKEN_FILE}) cannot be read", hint=str(error)) from error
+    return Token(_require_printable(text, path), path) if text else None
+
+
+def _require_printable(text: str, source: str) -> str:
+    if text.isascii() and text.isprintable() and " " not in text:
+        return text
+    raise BadArgument(f"the token in {source} holds characters that no token has", hint="copy it again, on one line")
+
+
+def token_from_environment() -> str | None:
+    """The token that the environment names, None without one."""
+    found = find_token()
+    return found.text if found else None
 
 
 def linger_s() -> float:

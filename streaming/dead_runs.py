@@ -10,13 +10,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spool import RunState, Spool, directory, machine, reading
 from spool.check import surviving_damage
 from spool.errors import RunEnded
 from spool.salvage import Salvaged
 from streaming import config, delivery
-from streaming.clients import Clients
 from streaming.errors import Transient, Unauthorized
 from streaming.feeder import CsvFeeder
 from streaming.lines import BYTE_ORDER_MARK
@@ -25,6 +25,9 @@ FOREIGN_SILENCE_S = 86_400.0  # a run recorded on another machine counts as aliv
 ADOPTION_TRIES = 3
 
 HEADER_MAX_BYTES = 1 << 20
+
+if TYPE_CHECKING:
+    from streaming.clients import Clients
 
 log = logging.getLogger(__name__)
 

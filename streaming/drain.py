@@ -7,16 +7,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from spool import Run, RunState, Spool, directory
 from spool.check import surviving_damage
 from spool.errors import Owned, SpoolError
 from streaming import delivery
-from streaming.clients import Clients
 from streaming.dead_runs import end_dead_run, tell_salvaged, tracker_is_gone
 from streaming.errors import BadArgument, GaveUp, Parked, StreamError, Unauthorized
 from streaming.retry import persistently
+
+if TYPE_CHECKING:
+    from streaming.clients import Clients
 
 log = logging.getLogger(__name__)
 

@@ -134,12 +134,12 @@ def _start_by_exec(entry: str, stdin: int, stdout: int, log_path: Path | None) -
     log_file = _open_log(log_path)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-S", "-c", _BOOT, entry, *_import_path()],
+            [sys.executable, "-S", "-c", _BOOT, entry, *import_path()],
             stdin=stdin,
             stdout=stdout,
             stderr=log_file,
             cwd=str(log_path.parent) if log_path else None,
-            env=_environment(),
+            env=environment(),
             start_new_session=True,
             creationflags=_CREATION_FLAGS,
         )
@@ -172,9 +172,9 @@ def _become_child(entry: str, stdin: int, stdout: int, log_path: Path | None) ->
             os.dup2(source, target)
         os.closerange(3, 65536)
         os.write(1, b"%d\n" % os.getpid())
-        environment = _environment()
+        inherited = environment()
         os.environ.clear()
-        os.environ.update(environment)
+        os.environ.update(inherited)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
         enter(entry)
@@ -223,7 +223,7 @@ def _open_log(log_path: Path | None) -> int:
         return os.open(os.devnull, os.O_WRONLY)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The caller's environment without secrets and without AWS settings, which are meant for the caller's own program."""
     return {
         name: value
@@ -232,7 +232,7 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _import_path() -> list[str]:
+def import_path() -> list[str]:
     """Where the child finds what we found: our own place, then the rest of the caller's path but its script's directory."""
     own = str(Path(__file__).absolute().parent.parent)
     script_directory = os.path.dirname(os.path.abspath(sys.argv[0])) if sys.argv and sys.argv[0] else None

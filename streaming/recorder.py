@@ -21,6 +21,7 @@ from streaming.errors import LaunchFailed
 
 RESTART_FIRST_S = 1.0
 RESTART_MAX_S = 60.0
+LOOK_S = 0.5  # how often a wait for the delivery looks whether it is to end early
 POLL_S = 0.05  # how often it is asked whether another process, which delivers our run, is done
 
 log = logging.getLogger(__name__)
@@ -139,26 +140,26 @@ class Recorder:
         elif self._delivery.token is not None:
             self._start_another()
 
-    def wait_finished(self, timeout_s: float) -> dict[str, Any] | None:
-        """The service's answer to finish, None if it did not come within `timeout_s` seconds.
+    def wait_finished(self, timeout_s: float, *, is_over: Callable[[], bool] = lambda: False) -> dict[str, Any] | None:
+        """The service's answer to finish, None if it did not come within `timeout_s` seconds, or before `is_over`.
 
         An uploader that is killed meanwhile is replaced. One that found another process delivering this run (an
         uploader of a neighbour that took it for left behind) has ended, and that process is waited for.
         """
         try:
-            return self._wait_finished(timeout_s)
+            return self._wait_finished(timeout_s, is_over)
         except SpoolError as error:
             log.warning("spool.unavailable: nobody knows whether the run was delivered (%s)", error)
             return None
 
-    def _wait_finished(self, timeout_s: float) -> dict[str, Any] | None:
+    def _wait_finished(self, timeout_s: float, is_over: Callable[[], bool]) -> dict[str, Any] | None:
         give_up_at = time.monotonic() + timeout_s
         while True:
             run = self.spool.run()
             left_s = give_up_at - time.monotonic()
-            if run.state is RunState.FINISHED or left_s <= 0 or not self._is_on_its_way(run):
+            if run.state is RunState.FINISHED or left_s <= 0 or is_over() or not self._is_on_its_way(run):
                 return run.finish_answer
-            if self._uploader is not None and self._uploader.wait(left_s):
+            if self._uploader is not None and self._uploader.wait(min(left_s, LOOK_S)):
                 time.sleep(min(POLL_S, left_s))
                 self.tend()
 

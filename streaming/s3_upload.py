@@ -252,6 +252,19 @@ def _keep_to_endpoint(context: dict[str, Any], **_: Any) -> None:
     context.setdefault("s3_redirect", {})["redirected"] = True
 
 
+def check_reachable(endpoint_url: str | None, *, deadline_s: float) -> None:
+    """Does anything that speaks HTTP answer at S3's address? Unsigned, nothing is put; for `doctor`. Raises Unreachable."""
+    session = _session(endpoint_url, deadline_s)
+    request = AWSRequest(method="HEAD", url=f"{endpoint_url or 'https://s3.amazonaws.com'}/").prepare()
+    try:
+        with deadline(deadline_s):
+            session.send(request)
+    except _FOREIGN_ERRORS as error:
+        raise _unreachable(error, endpoint_url) from error
+    finally:
+        session.close()
+
+
 def _session(endpoint_url: str | None, read_timeout_s: float) -> URLLib3Session:
     is_plain = endpoint_url is not None and endpoint_url.startswith("http://")
     url = endpoint_url or "https://s3.amazonaws.com"

@@ -20,9 +20,10 @@ class Sampler:
         self._process = process_tracker(pid=pid, autostart=False)
         self._system = system_tracker(autostart=False)
         self.header = b""
+        self.latest: dict[str, Any] = {}
 
     def sample(self) -> bytes | None:
-        """One row since the last call, None if the process is gone. Sets `header`."""
+        """One row since the last call, None if the process is gone. Sets `header`, and `latest` to the values by column."""
         process = self._process.diff_stats()
         if process["memory_mib"] == 0:
             return None
@@ -30,6 +31,7 @@ class Sampler:
         combined: dict[str, Any] = {"timestamp": system.pop("timestamp")}
         combined.update((f"system_{name}", value) for name, value in system.items())
         combined.update((f"process_{name}", value) for name, value in process.items() if name != "timestamp")
+        self.latest = combined
         self.header = self.header or _csv_line(combined)
         return _csv_line(combined.values())
 
@@ -39,12 +41,27 @@ def _tracker_classes() -> tuple[Any, Any]:
     from resource_tracker import tracker, tracker_procfs
 
     if os.path.isdir("/proc/self"):
+        tracker_procfs.get_process_pss_rollup = _tolerant(tracker_procfs.get_process_pss_rollup)
         procfs = (tracker_procfs.get_process_stats, tracker_procfs.get_system_stats)
         tracker.get_tracker_implementation = lambda: procfs
         if shutil.which("nvidia-smi") is None:  # else each sample starts a process twice to find out the same
             tracker_procfs.start_nvidia_smi = lambda: None
             tracker_procfs.start_nvidia_smi_pmon = lambda: None
     return tracker.ProcessTracker, tracker.SystemTracker
+
+
+def _tolerant(pss_kib: Any) -> Any:
+    """A process of another user (sudo in the tree, or attached to) shows its resident size only, and is no error."""
+
+    def memory_kib(pid: int) -> int:
+        try:
+            return int(pss_kib(pid))
+        except PermissionError:
+            from resource_tracker import tracker_procfs
+
+            return int(tracker_procfs.get_process_rss(pid) or 0)
+
+    return memory_kib if pss_kib.__name__ != memory_kib.__name__ else pss_kib
 
 
 def _csv_line(values: Any) -> bytes:

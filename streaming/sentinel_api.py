@@ -9,7 +9,9 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote
@@ -128,6 +130,19 @@ class SentinelApi:
         """GET the base URL: is anybody there? Returns the server's clock minus ours in seconds. For `doctor`."""
         response, _ = self._send("GET", "/", None, {})
         return (served_at(response.headers.get("Date")) - datetime.now(timezone.utc)).total_seconds()
+
+    def check_token(self) -> float:
+        """Does the service take our token? Asks it for the credentials of a run that cannot exist; for `doctor`.
+
+        Returns the server's clock minus ours in seconds. Raises Unauthorized, or Transient's kinds.
+        """
+        path = f"/runs/doctor-{secrets.token_hex(8)}/refresh-credentials"
+        response, text = self._send("POST", path, None, {})
+        served = served_at(response.headers.get("Date"))
+        skew_s = (served - datetime.now(timezone.utc)).total_seconds()
+        with suppress(Refused):  # 404: it knows us, and not the run
+            _understand(response, text, served)
+        return skew_s
 
     def _post(
         self,

@@ -12,6 +12,8 @@ import select
 import signal
 import time
 from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,7 @@ class Plan:
             metadata=self.metadata,
             host_info=self.host_info,
             cloud_info=self.cloud_info,
-            api_url=self.delivery.api_url,
+            api_url=self.delivery.api_url if self.delivery.token else "",  # without a token it is for no service yet
             s3_endpoint_url=self.delivery.s3_endpoint_url,
             upload_interval_s=self.delivery.upload_interval_s,
         )
@@ -56,8 +58,16 @@ class Plan:
 class Tracking:
     """Samples one process tree into one run. `tick` when `next_at` is due, `end` once."""
 
-    def __init__(self, recorder: Recorder, pid: int, *, interval_s: float) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        pid: int,
+        *,
+        interval_s: float,
+        on_sample: Callable[[Mapping[str, Any]], None] = lambda _values: None,
+    ) -> None:
         self.recorder = recorder
+        self._on_sample = on_sample
         self._interval_s = interval_s
         self._sampler = Sampler(pid)
         self._buffer: deque[bytes] = deque(maxlen=BUFFER_MAX_ROWS)
@@ -71,8 +81,10 @@ class Tracking:
         if row is not None:
             self._buffer.append(row)
             self.row_count += 1
+            self._on_sample(self._sampler.latest)
         self._append_buffer()
-        self.recorder.tend()
+        with suppress(SpoolError):  # a spool that cannot be read now was told of above
+            self.recorder.tend()
         now = time.monotonic()
         missed = max(0, int((now - self.next_at) / self._interval_s))
         self.next_at += (missed + 1) * self._interval_s

@@ -2,33 +2,86 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
 from typing import Any
 
 import click
 
+INTERRUPTED = 130
+
+# Name: where it is, what `--help` says of it (so that help loads none of them).
 _COMMANDS = {
-    "run": "streaming.cli.run:run",
-    "drain": "streaming.cli.drain:drain",
-    "target": "streaming.cli.target:target",
+    "run": ("streaming.cli.run:run", "Track a command and leave with its exit code."),
+    "attach": ("streaming.cli.attach:attach", "Track a process that already runs."),
+    "status": ("streaming.cli.status:status", "Show what is recorded, what arrived, what waits and why."),
+    "drain": ("streaming.cli.drain:drain", "Deliver what waits."),
+    "export": ("streaming.cli.export:export", "Write the rows of a run as CSV, JSON lines or Parquet."),
+    "clean": ("streaming.cli.clean:clean", "Remove delivered runs past their retention."),
+    "doctor": ("streaming.cli.doctor:doctor", "Check what recording and delivering need."),
+    "target": ("streaming.cli.target:target", "A service to deliver to, on this machine."),
 }
+_ALIASES = {"sync": "drain"}
+
+
+class Mistake(click.ClickException):
+    """What the caller can correct in the command or its settings."""
+
+    exit_code = 2
 
 
 class LazyGroup(click.Group):
-    """Imports a subcommand only when it is needed, so that each starts as fast as it can."""
+    """Imports a subcommand only when it is needed, and turns the errors of this project into words and exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        name = _ALIASES.get(cmd_name, cmd_name)
+        if name not in _COMMANDS:
             return None
-        module, _, name = _COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
+        module, _, attribute = _COMMANDS[name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+    def invoke(self, ctx: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks must not end the program
+            with contextlib.suppress(AttributeError, ValueError):
+                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, SystemExit):
+            raise
+        except Exception as error:
+            known = _in_words(error)
+            if known is None:
+                raise
+            raise known from error
+
+
+def _in_words(error: Exception) -> click.ClickException | None:
+    """An error of ours as click tells it: exit code 2 for what the caller can correct in the command, else 1."""
+    from spool.errors import DirectoryUnusable, SpoolError, SpoolRefused
+    from streaming.errors import BadArgument, StreamError
+
+    if not isinstance(error, SpoolError | StreamError):
+        return None
+    is_usage = isinstance(error, BadArgument | SpoolRefused | DirectoryUnusable)
+    return Mistake(str(error)) if is_usage else click.ClickException(str(error))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: tracker-stream run --job-name train -- python train.py",
+)
 @click.version_option(package_name="tracker-stream")
 def main(**_: Any) -> None:
     """Record the resources of long jobs, and deliver every row to the Sentinel API and S3."""

@@ -3,86 +3,100 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from pathlib import Path
+from contextlib import closing
+from typing import Any
 
 import click
 
-from spool import SpoolError, directory
-from streaming import config
+from spool import Spool, SpoolError
+from streaming import settings
+from streaming.cli import notice, options, recording
+from streaming.cli.display import stderr
+from streaming.cli.recording import Wish, Witness
 from streaming.command import CannotStart, Command
-from streaming.errors import BadArgument
-from streaming.recorder import Delivery, Recorder
-from streaming.tracker import Plan, Tracking
+from streaming.recorder import Recorder
+from streaming.settings import Mode
+from streaming.tracker import Tracking
+from streaming.watch import HURRY_S
 
 log = logging.getLogger(__name__)
 
 
-@click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
-@click.option("--job-name", "-n", help="Name of the job.")
-@click.option("--interval", "-i", default=1.0, show_default=True, help="Seconds between samples.")
-@click.option("--upload-interval", default=60.0, show_default=True, help="Seconds between uploads.")
-@click.option("--spool-dir", type=click.Path(file_okay=False, path_type=Path), help="Where the run is kept.")
-@click.option("--quiet", "-q", is_flag=True, help="No lines of our own on stderr.")
-@click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
-def run(
-    job_name: str | None,
-    interval: float,
-    upload_interval: float,
-    spool_dir: Path | None,
-    quiet: bool,
-    command: tuple[str, ...],
-) -> None:
-    """Track COMMAND and leave with its exit code.
+class RunCommand(click.Command):
+    """Tells what is missing when an option of CMD is taken for one of ours."""
 
-    Example: tracker-stream run --job-name train -- python train.py
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise click.UsageError(
+                f"{error.format_message()} Options of the command itself come after it: tracker-stream run [OPTIONS] -- CMD",
+                ctx,
+            ) from error
+
+
+@click.command(cls=RunCommand, context_settings={"allow_interspersed_args": False})
+@options.with_settings(*settings.METADATA, settings.TAGS, *settings.SAMPLING, settings.SPOOL_DIR, *settings.DELIVERY)
+@click.option("--only-local-rank", type=int, metavar="N", help="Track only this local rank of a distributed job.")
+@click.argument("command", metavar="[--] CMD...", nargs=-1, type=click.UNPROCESSED, required=True)
+@click.pass_context
+def run(ctx: click.Context, /, command: tuple[str, ...], only_local_rank: int | None, **given: Any) -> None:
+    """Track CMD and leave with its exit code.
+
+    CMD keeps its stdin, stdout, stderr and signals. Without a token nothing is sent and nothing fails: rows are kept,
+    and `tracker-stream drain` delivers them later. The exit code is CMD's; 128 + N if signal N ended it, 127 if it was not
+    found, 126 if it could not be started.
+
+    \b
+    Example: tracker-stream run --job-name train --tag fold=3 -- python train.py
     """
-    logging.basicConfig(format="tracker-stream: %(message)s", level=logging.ERROR if quiet else logging.WARNING)
-    plan = _plan(job_name, interval, upload_interval, spool_dir, command)
-    recorder = _start_recorder(plan)
+    where = recording.where_am_i()
+    is_other_rank = only_local_rank is not None and where.local_rank not in (None, only_local_rank)
+    if Mode(given["mode"]) is Mode.DISABLED or is_other_rank:
+        _replace_by(command)
+    notice.log_to_stderr(quiet=given["quiet"])
+    wish = recording.understand(ctx, given, list(command), where)
+    spool = _create_spool(wish)
     try:
         running = Command(command)
     except CannotStart as error:
         click.echo(f"tracker-stream: {error.reason}", err=True)
-        _close(recorder, error.exit_code)
+        _end_unstarted(spool, wish, error.exit_code)
         sys.exit(error.exit_code)
-    if recorder is None:
-        sys.exit(_wait(running))
-    if not quiet:
-        click.echo(f"tracker-stream: recording run {recorder.spool.path.stem}", err=True)
-    sys.exit(_track(running, Tracking(recorder, running.pid, interval_s=plan.interval_s), quiet=quiet))
+    sys.exit(_wait(running) if spool is None else _track(running, spool, wish, command))
 
 
-def _plan(
-    job_name: str | None, interval: float, upload_interval: float, spool_dir: Path | None, command: tuple[str, ...]
-) -> Plan:
+def _replace_by(command: tuple[str, ...]) -> None:
+    """Become the command: nothing of ours is left."""
+    import signal
+
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; the command must not
+        signal.signal(number, signal.SIG_DFL)
     try:
-        return Plan(
-            spool_dir=(spool_dir or directory.default_directory()).absolute(),
-            delivery=Delivery(
-                token=config.token_from_environment(),
-                api_url=config.api_url(),
-                s3_endpoint_url=config.s3_endpoint_url(),
-                upload_interval_s=max(1.0, upload_interval),
-                linger_s=config.linger_s(),
-            ),
-            interval_s=interval,
-            metadata={"job_name": job_name, "command": list(command)},
-        )
-    except BadArgument as error:
-        raise click.UsageError(str(error)) from error
+        os.execvp(command[0], command)
+    except OSError as error:
+        found = CannotStart.of(command[0], error)
+        click.echo(f"tracker-stream: {found.reason}", err=True)
+        sys.exit(found.exit_code)
 
 
-def _start_recorder(plan: Plan) -> Recorder | None:
+def _create_spool(wish: Wish) -> Spool | None:
     """Tracking must not keep the command from running: without a spool it runs untracked, and that is said."""
-    import os
-
     try:
-        return Recorder.start(plan.spool_dir, plan.new_run(os.getpid()), plan.delivery)
+        return Spool.create(wish.plan.spool_dir, wish.plan.new_run(os.getpid()))
     except SpoolError as error:
         click.echo(f"tracker-stream: this run is NOT recorded: {error}", err=True)
         return None
+
+
+def _end_unstarted(spool: Spool | None, wish: Wish, exit_code: int) -> None:
+    """A run without a command is a failed one. Its uploader delivers it; nobody waits for that."""
+    if spool is not None:
+        with closing(Recorder.adopt(spool, wish.plan.delivery)) as recorder:
+            recorder.end(exit_code=exit_code, run_status="failed", ended_at=time.time())
 
 
 def _wait(running: Command) -> int:
@@ -91,20 +105,29 @@ def _wait(running: Command) -> int:
     return exit_code
 
 
-def _track(running: Command, tracking: Tracking, *, quiet: bool) -> int:
-    while (exit_code := running.wait(max(0.0, tracking.next_at - time.monotonic()))) is None:
-        tracking.tick()
-    recorder = tracking.recorder
-    tracking.end(exit_code=exit_code, run_status="finished" if exit_code == 0 else "failed")
-    answer = recorder.wait_finished(config.STOP_TIMEOUT_S)
-    if not quiet:
-        state = "delivered" if answer is not None else recorder.waiting_text()
-        click.echo(f"tracker-stream: {tracking.row_count} row(s) recorded, {state}", err=True)
-    recorder.close()
-    return exit_code
+def _track(running: Command, spool: Spool, wish: Wish, command: tuple[str, ...]) -> int:
+    """The command runs already; whatever goes wrong with tracking from here on, its exit code is ours."""
+    began_at = time.monotonic()
+    exit_code: int | None = None
+    try:
+        with closing(Recorder.adopt(spool, wish.plan.delivery)) as recorder:
+            witness = Witness(wish, recorder, stderr())
+            witness.tell_start(os.path.basename(command[0]))
+            tracking = Tracking(recorder, running.pid, interval_s=wish.plan.interval_s, on_sample=witness.usage.add)
+            while (exit_code := running.wait(max(0.0, tracking.next_at - time.monotonic()))) is None:
+                tracking.tick()
+                witness.look()
+            tracking.end(exit_code=exit_code, run_status="finished" if exit_code == 0 else "failed")
+            ended_after_s = time.monotonic() - began_at
+            recorder.wait_finished(_exit_wait_s(wish, exit_code), is_over=running.was_asked_to_stop)
+            witness.tell_end(f"exit {exit_code}", ended_after_s)
+    except SpoolError as error:
+        log.error("recording has ended early, what is in %s is kept: %s", spool.path, error)
+    except Exception:
+        log.exception("recording has ended early, what is in %s is kept (please report this defect)", spool.path)
+    return _wait(running) if exit_code is None else exit_code
 
 
-def _close(recorder: Recorder | None, exit_code: int) -> None:
-    if recorder is not None:
-        recorder.end(exit_code=exit_code, run_status="failed", ended_at=time.time())
-        recorder.close()
+def _exit_wait_s(wish: Wish, exit_code: int) -> float:
+    """A command that a signal ended is followed by SIGKILL soon, as SLURM does it: do not wait that long."""
+    return min(wish.exit_wait_s, HURRY_S) if exit_code > 128 else wish.exit_wait_s

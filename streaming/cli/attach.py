@@ -1,0 +1,131 @@
+"""`tracker-stream attach`: track a process that somebody else started, until it ends or Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from spool import Spool, machine
+from streaming import settings
+from streaming.cli import INTERRUPTED, notice, options, recording
+from streaming.cli.display import stderr
+from streaming.cli.recording import Wish, Witness
+from streaming.recorder import Recorder
+from streaming.settings import Mode
+from streaming.tracker import Tracking
+from streaming.watch import HURRY_S
+
+log = logging.getLogger(__name__)
+_TERMINATED = 128 + 15
+
+
+class CannotAttach(click.ClickException):
+    """The process cannot be tracked; says why."""
+
+
+@click.command()
+@options.with_settings(*settings.METADATA, settings.TAGS, *settings.SAMPLING, settings.SPOOL_DIR, *settings.DELIVERY)
+@click.option("--pid", type=click.IntRange(min=1), required=True, metavar="N", help="The process.")
+@click.pass_context
+def attach(ctx: click.Context, /, pid: int, **given: Any) -> None:
+    """Track a process that already runs, until it ends or Ctrl-C.
+
+    The process is left alone: it is not stopped when the tracking stops. Its exit code is not known to us, so the run ends
+    as finished, without one.
+
+    \b
+    Example: tracker-stream attach --pid 4711 --job-name train
+    """
+    notice.log_to_stderr(quiet=given["quiet"])
+    words = _require_process(pid)
+    if Mode(given["mode"]) is Mode.DISABLED:
+        click.echo("tracker-stream: nothing is recorded (mode disabled)", err=True)
+        return
+    wish = recording.understand(ctx, given, words, recording.where_am_i())
+    sys.exit(_track(pid, Spool.create(wish.plan.spool_dir, wish.plan.new_run(os.getpid())), wish))
+
+
+def _require_process(pid: int) -> list[str]:
+    """The command line of the process. Raises CannotAttach if there is none, or none that can be tracked."""
+    if machine.process_started_at(pid) is None:
+        hint = "it has ended, or you may not see it" if Path("/proc/self").exists() else "it has ended"
+        raise CannotAttach(f"there is no process {pid}: {hint} (see: ps -p {pid})")
+    if not Path("/proc/self").exists():
+        return []
+    words = [word for word in _read(pid, "cmdline").decode("utf-8", "replace").split("\0") if word]
+    if b"VmRSS" not in _read(pid, "status"):
+        raise CannotAttach(f"process {pid} is a kernel thread or has no memory of its own: there is nothing to track")
+    if not _may_look_inside(pid):
+        log.warning(
+            "process %d belongs to another user: its disk I/O is not visible to you, its memory only roughly"
+            " (run this as its owner to see all)",
+            pid,
+        )
+    return words
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path("/proc", str(pid), name).read_bytes()
+    except OSError:
+        return b""
+
+
+def _may_look_inside(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/io", "rb") as file:
+            file.read(1)
+    except OSError:
+        return False
+    return True
+
+
+class _Ending:
+    """Which signal asks us to stop, if any. The first one ends the tracking, a second one the wait for the delivery."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.exit_code = 0
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        signal.signal(signal.SIGINT, lambda *_: self._note(INTERRUPTED))
+        signal.signal(signal.SIGTERM, lambda *_: self._note(_TERMINATED))
+
+    def _note(self, code: int) -> None:
+        self.count += 1
+        self.exit_code = self.exit_code or code
+        os.write(self._write, b"!")
+
+    def wait(self, seconds: float) -> bool:
+        """Whether we were asked to stop within so many seconds."""
+        return bool(self.count or machine.wait_readable([self._read], max(0.0, seconds)))
+
+
+def _track(pid: int, spool: Spool, wish: Wish) -> int:
+    began_at = time.monotonic()
+    with closing(Recorder.adopt(spool, wish.plan.delivery)) as recorder:
+        ending = _Ending()
+        witness = Witness(wish, recorder, stderr())
+        witness.tell_start(f"process {pid}")
+        who = machine.identify(pid)
+        tracking = Tracking(recorder, pid, interval_s=wish.plan.interval_s, on_sample=witness.usage.add)
+        while not ending.wait(tracking.next_at - time.monotonic()):
+            if not machine.is_alive(who) or not tracking.tick():
+                break
+            witness.look()
+        tracking.end(exit_code=None, run_status="finished")
+        ended_after_s = time.monotonic() - began_at
+        stops = ending.count
+        recorder.wait_finished(
+            min(wish.exit_wait_s, HURRY_S) if stops else wish.exit_wait_s, is_over=lambda: ending.count > stops
+        )
+        witness.tell_end(f"process {pid} {'left' if stops else 'has ended'}", ended_after_s)
+    return ending.exit_code

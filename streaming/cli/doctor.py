@@ -1,0 +1,62 @@
+"""`tracker-stream doctor`: check what recording and delivering need, and say what to do about the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import click
+
+from streaming import doctor as examination
+from streaming import settings
+from streaming.cli import options
+from streaming.cli.display import stdout
+from streaming.cli.table import Line, clean
+from streaming.doctor import Finding, Level, Patient
+
+SCHEMA_VERSION = 1
+_STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
+@options.with_settings(settings.SPOOL_DIR, *settings.DELIVERY)
+def doctor(
+    as_json: bool, spool_dir: str | None, token_file: str | None, api_url: str | None, s3_endpoint_url: str | None
+) -> None:
+    """Check what recording and delivering need. Exit code 1 if something fails.
+
+    Nothing of a run is sent; each look at the network takes a few seconds at most.
+
+    \b
+    Example: tracker-stream doctor
+    """
+    patient = Patient(options.spool_directory(spool_dir), token_file, api_url, s3_endpoint_url, os.environ)
+    screen, found = stdout(), []
+    for finding in examination.examine(patient):
+        found.append(finding)
+        if not as_json:
+            screen.write(_lines(finding))
+    if as_json:
+        click.echo(json.dumps(_document(found), indent=2))
+    sys.exit(1 if any(finding.level is Level.FAIL for finding in found) else 0)
+
+
+def _lines(finding: Finding) -> list[Line]:
+    level = (f"{finding.level.value:<4}", _STYLES[finding.level])
+    lines: list[Line] = [[level, (f"  {finding.check + ':':<16} {clean(finding.text)}", "")]]
+    if finding.hint:
+        lines.append([(f"      -> {clean(finding.hint)}", "bold")])
+    return lines
+
+
+def _document(found: list[Finding]) -> dict[str, object]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "ok": all(finding.level is not Level.FAIL for finding in found),
+        "findings": [
+            {"level": each.level.value, "check": each.check, "text": each.text, "hint": each.hint or None}
+            for each in found
+        ],
+    }

@@ -1,0 +1,161 @@
+"""What `run` and `attach` share: the plan from the settings, and the lines that people see at the start and the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from spool import SpoolError, reading
+from streaming import config, settings
+from streaming.cli import notice, options
+from streaming.cli.display import Screen
+from streaming.cli.quantity import count, duration
+from streaming.cli.sparkline import Series, sparkline
+from streaming.hpc import Placement, placement
+from streaming.recorder import Delivery, Recorder
+from streaming.redaction import redact
+from streaming.settings import Mode
+from streaming.summary import short_name
+from streaming.tracker import Plan
+
+PROBLEM_LOOK_S = 15.0
+_NEEDS_A_PERSON = ("token refused", "parked")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user wants recorded, and how."""
+
+    plan: Plan
+    mode: Mode
+    exit_wait_s: float
+    quiet: bool
+    why_local: str  # why nothing is delivered; "" if it is
+
+
+def understand(ctx: click.Context, given: Mapping[str, Any], command: list[str] | None, where: Placement) -> Wish:
+    """The settings as a plan. Raises BadArgument."""
+    mode = Mode(given["mode"])
+    token = config.find_token(given["token_file"])
+    if token and token.source == config.TOKEN_FALLBACK and not given["quiet"]:
+        log.warning("%s is used as the token; %s is its name now", config.TOKEN_FALLBACK, config.TOKEN)
+    delivers = token is not None and mode is Mode.AUTO
+    plan = Plan(
+        spool_dir=options.spool_directory(given["spool_dir"]),
+        delivery=Delivery(
+            token=token.text if token and delivers else None,
+            api_url=config.api_url(given["api_url"]),
+            s3_endpoint_url=config.s3_endpoint_url(given["s3_endpoint_url"]),
+            upload_interval_s=max(1.0, given["upload_interval"]),
+            linger_s=config.linger_s(),
+        ),
+        interval_s=given["interval"],
+        metadata=_metadata(ctx, given, command, where, token),
+    )
+    why_local = "" if delivers else "offline mode" if mode is Mode.OFFLINE else f"no {config.TOKEN}"
+    return Wish(plan, mode, given["exit_wait"], given["quiet"], why_local)
+
+
+def _metadata(
+    ctx: click.Context,
+    given: Mapping[str, Any],
+    command: list[str] | None,
+    where: Placement,
+    token: config.Token | None,
+) -> dict[str, Any]:
+    """What the user gave, filled up with what the scheduler tells; secrets in the command hidden."""
+    named = {setting.name: given[setting.name] or where.metadata.get(setting.name) for setting in settings.METADATA}
+    if command is not None:
+        named["command"] = redact(command, [token.text] if token else [])
+    tags = {**where.tags, **options.all_tags(ctx, given["tags"])}
+    if tags:
+        named["tags"] = tags
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def where_am_i() -> Placement:
+    """The scheduler's and the control groups' word on this process."""
+    return placement(os.environ)
+
+
+class Usage:
+    """CPU, memory and GPU of the tracked processes over the run, for the lines at its end."""
+
+    def __init__(self) -> None:
+        self._series = {"CPU": Series(), "memory": Series(), "GPU": Series()}
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        self._series["CPU"].add(float(values.get("process_cpu_usage") or 0))
+        self._series["memory"].add(float(values.get("process_memory_mib") or 0))
+        self._series["GPU"].add(float(values.get("process_gpu_usage") or 0))
+
+    def lines(self, levels: str) -> list[str]:
+        """One line each; none for a GPU that was not used."""
+        units = {"CPU": ("cores", 2), "memory": ("MiB", 0), "GPU": ("GPUs", 2)}
+        return [
+            f"  {name:<6} {sparkline(series.shape(), levels=levels)}  average {series.average:,.{digits}f},"
+            f" peak {series.peak:,.{digits}f} {unit}"
+            for name, series in self._series.items()
+            for unit, digits in [units[name]]
+            if series.count and (series.peak or name != "GPU")
+        ]
+
+
+@dataclass
+class Witness:
+    """Says what happens to a run while it is recorded, on stderr. Says nothing if quiet."""
+
+    wish: Wish
+    recorder: Recorder
+    screen: Screen
+    usage: Usage = field(default_factory=Usage)
+    clock: Callable[[], float] = time.monotonic
+    _look_at: float = 0.0
+
+    def tell_start(self, what: str) -> None:
+        delivery = self.wish.plan.delivery
+        where = f"only on this machine ({self.wish.why_local})" if self.wish.why_local else f"for {delivery.api_url}"
+        self._say(f"recording {what} as run {self._name}, {where}")
+
+    def look(self) -> None:
+        """Now and then: does the delivery need a person? Then the log says so, at most every ten minutes."""
+        if self.clock() < self._look_at:
+            return
+        self._look_at = self.clock() + PROBLEM_LOOK_S
+        try:
+            run = self.recorder.spool.run()
+        except SpoolError:
+            return  # the tracking itself tells of a spool that cannot be used
+        cause, text = ("parked", run.parked) if run.parked else (run.problem_cause, run.problem)
+        if text and cause in _NEEDS_A_PERSON:
+            log.warning("nothing of run %s is delivered now, its rows are kept: %s", self._name, text)
+
+    def tell_end(self, ending: str, duration_s: float) -> None:
+        """What became of the run: its end, its rows, its resources; and, if rows wait, why and what to do."""
+        spool = self.recorder.spool
+        counts = reading.counts(spool.connection)
+        rows = f"{count(counts.recorded)} rows, {count(counts.sent)} sent, {count(counts.waiting)} waiting"
+        self._say(f"run {self._name}: {ending} after {duration(duration_s)}; {rows}")
+        for line in self.usage.lines(self.screen.levels):
+            self._say(line)
+        run = spool.run()
+        if run.finish_answer is None:
+            why = self.wish.why_local or run.parked or run.problem_cause or "not delivered yet"
+            self._say(f"  kept in {spool.path.parent} ({why})")
+            self._say(f"  to deliver: tracker-stream drain {self._name}")
+
+    @property
+    def _name(self) -> str:
+        return short_name(self.recorder.spool.path)
+
+    def _say(self, text: str) -> None:
+        if not self.wish.quiet:
+            self.screen.say(notice.PREFIX.rstrip() + " " + text)

@@ -1,0 +1,330 @@
+"""What recording and delivering need, examined one thing at a time. Never sends a row; every network look is short.
+
+Each check returns findings; a finding that is not OK says what to do. Nothing here knows a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from spool import Batch, NewRun, Spool, SpoolError, directory, machine
+from streaming import config
+from streaming.errors import StreamError, Transient, Unauthorized
+from streaming.redaction import redact_text
+
+NETWORK_DEADLINE_S = 5.0
+COMMIT_SLOW_S = 0.1
+FREE_LOW_BYTES = 1 << 30
+FREE_LEAST_BYTES = 16 << 20
+SKEW_WARN_S = 60.0
+SKEW_FAIL_S = 900.0  # from 15 minutes on S3 refuses requests
+PACKAGE = "streaming"
+DISTRIBUTION = "tracker-stream"
+
+
+class Level(str, Enum):
+    """How it stands."""
+
+    OK = "OK"
+    WARN = "WARN"
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line. `hint` says what to do, and is empty only if all is well."""
+
+    level: Level
+    check: str
+    text: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What is examined."""
+
+    spool_dir: Path
+    token_file: str | None
+    api_url: str | None
+    s3_endpoint_url: str | None
+    environment: Mapping[str, str]
+
+
+Check = Callable[[Patient], Iterator[Finding]]
+
+
+def examine(patient: Patient) -> Iterator[Finding]:
+    """All checks in turn; findings as they come. A check that itself fails is a finding too."""
+    for name, check in CHECKS.items():
+        try:
+            yield from check(patient)
+        except (SpoolError, StreamError) as error:
+            yield Finding(Level.FAIL, name, error.message, error.hint or "see the text")
+        except Exception as error:  # noqa: BLE001 - the other checks still tell something
+            yield Finding(Level.FAIL, name, f"the check itself failed: {error!r}", "please report this defect")
+
+
+def check_spool_directory(patient: Patient) -> Iterator[Finding]:
+    """Path and modes, locks, file system, free space."""
+    path = patient.spool_dir
+    directory.prepare(path)
+    yield Finding(Level.OK, "spool directory", f"{path} (private, writable, locks work)")
+    yield from _file_system(path)
+    yield from _space(path)
+
+
+def _file_system(path: Path) -> Iterator[Finding]:
+    kind = file_system_of(path)
+    if kind is None:
+        return
+    if kind in ("tmpfs", "ramfs"):
+        yield Finding(
+            Level.WARN,
+            "file system",
+            f"{kind}: its files are lost with the machine's power",
+            f"use a directory on a disk: {directory.ENVIRONMENT_VARIABLE}",
+        )
+    elif kind.startswith(("nfs", "cifs", "smb", "lustre", "fuse", "9p", "gpfs", "beegfs")):
+        yield Finding(
+            Level.WARN,
+            "file system",
+            f"{kind}: commits over a network are slow, and its locks may be",
+            f"if there is a local disk: {directory.ENVIRONMENT_VARIABLE}",
+        )
+    else:
+        yield Finding(Level.OK, "file system", kind)
+
+
+def file_system_of(path: Path, mounts: Path = Path("/proc/mounts")) -> str | None:
+    """The type of the file system that holds `path`, None where the system does not tell."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    whole = os.path.realpath(path)
+    found: tuple[int, str] | None = None
+    for fields in (line.split() for line in lines):
+        point = fields[1].replace("\\040", " ")
+        is_above = whole == point or whole.startswith(point.rstrip("/") + "/")
+        if is_above and (found is None or len(point) >= found[0]):  # a later mount hides an earlier one
+            found = (len(point), fields[2])
+    return found[1] if found else None
+
+
+def _space(path: Path) -> Iterator[Finding]:
+    """Free space by the file system's word, and by really allocating some: quotas and limits show only then."""
+    if not hasattr(os, "statvfs"):
+        return
+    found = os.statvfs(path)
+    free = found.f_bavail * found.f_frsize
+    text = f"{free / 1e9:.1f} GB free"
+    if free < FREE_LOW_BYTES:
+        yield Finding(
+            Level.FAIL if free < FREE_LEAST_BYTES else Level.WARN, "space", text, f"free space on the disk of {path}"
+        )
+        if free < FREE_LEAST_BYTES:
+            return
+    else:
+        yield Finding(Level.OK, "space", text)
+    yield from _quota(path)
+
+
+def _quota(path: Path) -> Iterator[Finding]:
+    scratch = path / f".probe-{secrets.token_hex(8)}"
+    descriptor = os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_RDWR, machine.FILE_MODE)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, FREE_LEAST_BYTES)
+        yield Finding(Level.OK, "quota", f"{FREE_LEAST_BYTES >> 20} MiB could be allocated")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        yield Finding(
+            Level.FAIL,
+            "quota",
+            f"{FREE_LEAST_BYTES >> 20} MiB could not be allocated ({reason})",
+            "raise your disk quota or file size limit (ulimit -f), or use another directory",
+        )
+    finally:
+        os.close(descriptor)
+        scratch.unlink()
+
+
+def check_commit(patient: Patient) -> Iterator[Finding]:
+    """One durable append into a spool of its own, timed."""
+    with tempfile.TemporaryDirectory(prefix=".probe-", dir=patient.spool_dir) as scratch:
+        new = NewRun(
+            tracker=machine.identify(os.getpid()), started_at=time.time(), metadata={}, host_info={}, cloud_info={}
+        )
+        with closing(Spool.create(Path(scratch) / "spools", new)) as spool:
+            began_at = time.perf_counter()
+            spool.append([Batch(b"timestamp\n", b"0\n")])
+            took_s = time.perf_counter() - began_at
+    text = f"a durable commit took {took_s * 1000:.1f} ms"
+    if took_s > COMMIT_SLOW_S:
+        yield Finding(Level.WARN, "commit", text, f"a local disk is faster: {directory.ENVIRONMENT_VARIABLE}")
+    else:
+        yield Finding(Level.OK, "commit", text)
+
+
+def check_sampler(_patient: Patient) -> Iterator[Finding]:
+    """Whether this process itself can be sampled."""
+    from streaming.sampler import Sampler
+
+    sampler = Sampler(os.getpid())
+    time.sleep(0.02)
+    row = sampler.sample()
+    if row is None:
+        yield Finding(Level.FAIL, "sampler", "no sample of this very process", "is /proc mounted and readable?")
+        return
+    source = "procfs" if Path("/proc/self").exists() else "psutil"
+    yield Finding(Level.OK, "sampler", f"{len(sampler.latest)} columns from {source}")
+
+
+def check_token(patient: Patient) -> Iterator[Finding]:
+    """Where the token is from, and who may read its file."""
+    token = config.find_token(patient.token_file)
+    if token is None:
+        yield Finding(
+            Level.WARN,
+            "token",
+            "there is none: runs are recorded and kept, nothing is sent",
+            f"set {config.TOKEN}, or {config.TOKEN_FILE} to a file that holds it",
+        )
+        return
+    if token.source == config.TOKEN_FALLBACK:
+        yield Finding(
+            Level.WARN, "token", f"from {config.TOKEN_FALLBACK}, its old name", f"call the variable {config.TOKEN}"
+        )
+    elif token.source == config.TOKEN:
+        yield Finding(Level.OK, "token", f"from {config.TOKEN}")
+    else:
+        yield _token_file(Path(token.source).expanduser())
+
+
+def _token_file(path: Path) -> Finding:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077 and os.name == "posix":
+        return Finding(
+            Level.WARN, "token", f"from {path}, which others may read (mode {mode:04o})", f"chmod 600 {path}"
+        )
+    return Finding(Level.OK, "token", f"from {path} (mode {mode:04o})")
+
+
+def check_service(patient: Patient) -> Iterator[Finding]:
+    """Is the service there, does it take the token, and how far apart are the clocks?"""
+    from streaming.sentinel_api import SentinelApi
+
+    url = config.api_url(patient.api_url)
+    token = config.find_token(patient.token_file)
+    api = SentinelApi(
+        token.text if token else "none", base_url=url, deadline_s=NETWORK_DEADLINE_S, read_timeout_s=NETWORK_DEADLINE_S
+    )
+    try:
+        skew_s = api.check_token() if token else api.check()
+    except Unauthorized:
+        yield Finding(Level.FAIL, "service", f"{url} refuses the token", f"get a valid token and set {config.TOKEN}")
+        return
+    except Transient as error:
+        yield Finding(Level.FAIL, "service", f"{url}: {error.message}", _remedy(error.cause))
+        return
+    except StreamError as error:
+        yield Finding(Level.FAIL, "service", f"{url}: {error.message}", "is this the address of the service?")
+        return
+    yield Finding(Level.OK, "service", f"{url} answers" + (" and accepts the token" if token else ""))
+    yield _clock(skew_s)
+
+
+def _clock(skew_s: float) -> Finding:
+    if abs(skew_s) < SKEW_WARN_S:
+        return Finding(Level.OK, "clock", f"within {abs(skew_s):.0f} s of the service's")
+    where = "behind" if skew_s > 0 else "ahead"
+    level = Level.FAIL if abs(skew_s) >= SKEW_FAIL_S else Level.WARN
+    return Finding(
+        level, "clock", f"this machine is {abs(skew_s):.0f} s {where}", "set the clock (NTP); S3 refuses 15 minutes"
+    )
+
+
+def check_store(patient: Patient) -> Iterator[Finding]:
+    """Is S3 there? An unsigned look at its door; nothing is put."""
+    from streaming.s3_upload import check_reachable
+
+    url = config.s3_endpoint_url(patient.s3_endpoint_url)
+    name = url or "S3 (AWS)"
+    try:
+        check_reachable(url, deadline_s=NETWORK_DEADLINE_S)
+    except Transient as error:
+        yield Finding(Level.FAIL, "S3", f"{name}: {error.message}", _remedy(error.cause))
+        return
+    yield Finding(Level.OK, "S3", f"{name} answers")
+
+
+_REMEDIES = {
+    "DNS": "check the address and the name server (is the network up?)",
+    "refused": "nothing listens there: check address and port, or start it (tracker-stream target up)",
+    "TLS": "check the certificate, the clock, and REQUESTS_CA_BUNDLE",
+    "proxy": "check HTTPS_PROXY and NO_PROXY",
+    "timeout": "a firewall may drop the packets: check address, proxy and network",
+    "captive portal": "log in to the network first: open any page in a browser",
+}
+
+
+def _remedy(cause: str) -> str:
+    return _REMEDIES.get(cause, "check address and network; rows are kept meanwhile")
+
+
+def check_proxies(patient: Patient) -> Iterator[Finding]:
+    """Which proxies the environment names; passwords in them are not shown."""
+    names = ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+    found = {name: patient.environment.get(name) or patient.environment.get(name.lower()) for name in names}
+    text = ", ".join(f"{name}={redact_text(value)}" for name, value in found.items() if value)
+    yield Finding(Level.OK, "proxies", text or "none")
+
+
+def check_packages(_patient: Patient) -> Iterator[Finding]:
+    """Whether another distribution installs a package of the same name: one of the two is overwritten then."""
+    from importlib.metadata import packages_distributions
+
+    others = sorted(set(packages_distributions().get(PACKAGE, [])) - {DISTRIBUTION})
+    if others:
+        yield Finding(
+            Level.FAIL,
+            "packages",
+            f"{', '.join(others)} also installs a package named {PACKAGE!r}",
+            "the two need separate environments: make one for tracker-stream",
+        )
+    else:
+        yield Finding(Level.OK, "packages", f"no other distribution installs {PACKAGE!r}")
+
+
+def check_python(_patient: Patient) -> Iterator[Finding]:
+    """Which interpreter this is: the first question of every report."""
+    version = "unknown"
+    with suppress(Exception):
+        from importlib.metadata import version as version_of
+
+        version = version_of(DISTRIBUTION)
+    yield Finding(Level.OK, "version", f"tracker-stream {version}, Python {sys.version.split()[0]}, {sys.platform}")
+
+
+CHECKS: dict[str, Check] = {
+    "version": check_python,
+    "packages": check_packages,
+    "spool directory": check_spool_directory,
+    "commit": check_commit,
+    "sampler": check_sampler,
+    "token": check_token,
+    "proxies": check_proxies,
+    "service": check_service,
+    "S3": check_store,
+}

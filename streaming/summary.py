@@ -1,0 +1,193 @@
+"""A run's state for people: what is recorded, what arrived, what waits and why. Read from its spool, changing nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from spool import Run, RunState, SegmentState, Spool, SpoolError, directory, reading
+from spool.errors import SpoolDamaged
+from spool.model import Backlog, Counts, iso_utc
+from streaming.dead_runs import tracker_is_gone
+
+DISK_FULL_BYTES = 1 << 20
+_NO_ROWS = Counts(0, 0, 0, 0, 0)
+_NO_BACKLOG = Backlog(0, 0, None, 0)
+
+
+class Condition(str, Enum):
+    """What a person wants to know first."""
+
+    RECORDING = "recording"  # its tracker appends
+    WAITING = "waiting"  # its tracker is gone or has ended it, and something is not delivered
+    DELIVERED = "delivered"  # the service has acknowledged its end
+    FAILED = "failed"  # something of it was refused for good: a person must decide
+    DAMAGED = "damaged"  # its file, or some of its rows, fail their checksums
+    UNREADABLE = "unreadable"  # its file cannot be opened: somebody else's, a newer version's, locked
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One run. Rows are counted by what became of them; times are seconds since the epoch."""
+
+    path: Path
+    condition: Condition
+    problem: str | None = None
+    cause: str | None = None
+    problem_at: float | None = None
+    run: Run | None = None
+    counts: Counts = _NO_ROWS
+    backlog: Backlog = _NO_BACKLOG
+    last_row_at: float | None = None
+    is_owned: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def short_name(self) -> str:
+        """The beginning of the name's random part, which is enough to name the run in a command."""
+        return short_name(self.path)
+
+    @property
+    def job_name(self) -> str | None:
+        return self.run.metadata.get("job_name") if self.run else None
+
+    @property
+    def is_left(self) -> bool:
+        """Whether something waits: a run that records well is on its way, whatever it has not sent yet."""
+        if self.condition is Condition.RECORDING:
+            return self.problem is not None
+        return self.condition is not Condition.DELIVERED
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the service has acknowledged its end (rows may have been refused all the same)."""
+        return self.run is not None and self.run.state is RunState.FINISHED
+
+    def duration_s(self, now: float) -> float | None:
+        """Up to its end; of a run that records, up to now; of one whose tracker died, up to its last row."""
+        if self.run is None:
+            return None
+        if self.run.ended_at is not None:
+            return self.run.ended_at - self.run.started_at
+        until = now if self.condition is Condition.RECORDING else self.last_row_at or self.run.started_at
+        return max(0.0, until - self.run.started_at)
+
+    def as_json(self, now: float) -> dict[str, Any]:
+        """Stable keys; times as ISO-8601 UTC, sizes in bytes, durations in seconds; None where nothing is known."""
+        run = self.run
+        metadata = run.metadata if run else {}
+        return {
+            "run": self.name,
+            "path": str(self.path),
+            "state": self.condition.value,
+            "run_id": run.registration.run_id if run and run.registration else None,
+            "job_name": metadata.get("job_name"),
+            "metadata": metadata,
+            "started_at": _iso(run.started_at if run else None),
+            "ended_at": _iso(run.ended_at if run else None),
+            "finished_at": _iso(run.finished_at if run else None),
+            "last_row_at": _iso(self.last_row_at),
+            "duration_s": self.duration_s(now),
+            "exit_code": run.exit_code if run else None,
+            "run_status": run.run_status if run else None,
+            "rows": {
+                "recorded": self.counts.recorded,
+                "sent": self.counts.sent,
+                "waiting": self.counts.waiting,
+                "rejected": self.counts.rejected,
+            },
+            "waiting_bytes": self.backlog.csv_bytes if self.counts.waiting else 0,
+            "waiting_since": _iso(self.backlog.oldest_at if self.counts.waiting else None),
+            "objects": self.counts.objects,
+            "is_being_delivered": self.is_owned,
+            "problem": self.problem and {"cause": self.cause, "text": self.problem, "at": _iso(self.problem_at)},
+        }
+
+
+def short_name(path: Path) -> str:
+    """The beginning of the random part of a run's name."""
+    return path.stem.rpartition("-")[2][:8]
+
+
+def _iso(at: float | None) -> str | None:
+    return None if at is None else iso_utc(at)
+
+
+def summarize(path: Path, *, clock: Callable[[], float] = time.time) -> Summary:
+    """The state of the run at `path`; a file that cannot be read has a state too. Raises nothing of spool's."""
+    try:
+        with closing(Spool(path)) as spool:
+            return _read(spool, clock)
+    except SpoolDamaged as error:
+        return Summary(path, Condition.DAMAGED, str(error), "damaged")
+    except SpoolError as error:
+        return Summary(path, Condition.UNREADABLE, str(error), "unreadable")
+
+
+def summaries(in_directory: Path) -> list[Summary]:
+    """All runs of a directory, oldest first."""
+    return [summarize(path) for path in directory.spool_paths(in_directory)]
+
+
+def _read(spool: Spool, clock: Callable[[], float]) -> Summary:
+    run = spool.run()
+    counts = reading.counts(spool.connection)
+    condition = _condition(spool, run, clock)
+    problem, cause, problem_at = _problem(spool, run, condition)
+    return Summary(
+        spool.path,
+        condition,
+        problem,
+        cause,
+        problem_at,
+        run,
+        counts,
+        reading.backlog(spool.connection),
+        reading.last_append_at(spool.connection),
+        directory.is_owned(spool.path),
+    )
+
+
+def _condition(spool: Spool, run: Run, clock: Callable[[], float]) -> Condition:
+    rejected = spool.segments(SegmentState.REJECTED)
+    if rejected:  # a segment that its checksum set aside was never refused by the store
+        return Condition.DAMAGED if any(not segment.refusal_count for segment in rejected) else Condition.FAILED
+    if run.state is RunState.FINISHED:
+        return Condition.DELIVERED
+    if run.parked:
+        return Condition.FAILED
+    is_recording = run.state is RunState.OPEN and not tracker_is_gone(spool, clock=clock)
+    return Condition.RECORDING if is_recording else Condition.WAITING
+
+
+def _problem(spool: Spool, run: Run, condition: Condition) -> tuple[str | None, str | None, float | None]:
+    """What stands in the way, its cause in a word or two, and since when."""
+    if run.parked:
+        return run.parked, "parked", None
+    rejected = spool.segments(SegmentState.REJECTED)
+    if rejected:
+        cause = "damaged" if condition is Condition.DAMAGED else "refused for good"
+        return f"{len(rejected)} segment(s) are set aside: {rejected[0].reason}", cause, rejected[0].sealed_at
+    if condition is Condition.RECORDING and _free_bytes(spool.path.parent) < DISK_FULL_BYTES:
+        return f"no space left in {spool.path.parent}", "disk full", None
+    if run.problem and condition in (Condition.RECORDING, Condition.WAITING):
+        return run.problem, run.problem_cause or None, run.problem_at
+    if condition is Condition.WAITING and not run.has_token:
+        return "it was recorded without a token", "no token", None
+    return None, None, None
+
+
+def _free_bytes(in_directory: Path) -> int:
+    with suppress(OSError, AttributeError):
+        found = os.statvfs(in_directory)
+        return found.f_bavail * found.f_frsize
+    return DISK_FULL_BYTES
