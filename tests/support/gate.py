@@ -14,7 +14,8 @@ STEP_S = 0.05
 class Gate:
     """Open from construction on, always on the same port. Shut: connections are refused, and the present ones reset."""
 
-    def __init__(self, behind_url: str) -> None:
+    def __init__(self, behind_url: str, *, records: bool = False) -> None:
+        """`records`: keep every byte that comes back (see `heard`)."""
         parts = urlsplit(behind_url)
         assert parts.hostname is not None
         assert parts.port is not None
@@ -24,11 +25,17 @@ class Gate:
         self._is_shut = threading.Event()
         self._threads: list[threading.Thread] = []
         self.passed_count = 0
+        self._records = records
+        self._heard: list[bytes] = []
         self.open()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
+
+    def heard(self) -> bytes:
+        """What came back through the gate so far, as far as it was recorded."""
+        return b"".join(self._heard)
 
     def open(self) -> None:
         """Let connections through; harmless when open."""
@@ -77,5 +84,7 @@ class Gate:
                 for ready in select.select([near, far], [], [], STEP_S)[0]:
                     if not (piece := ready.recv(PIECE_BYTES)):
                         return
+                    if self._records and ready is far:
+                        self._heard.append(piece)
                     other[ready].sendall(piece)
             near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset instead of a farewell
