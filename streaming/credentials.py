@@ -66,10 +66,13 @@ class CredentialKeeper:
         return self._kept[run_id].credentials
 
     def replace_refused(self, run_id: str, cause: CredentialsRefused) -> Credentials:
-        """New credentials because S3 refused these, at most every 30 s. Raises Transient in between (an outage then)."""
+        """New credentials because S3 refused these, at most every 30 s. Raises Transient in between (an outage then).
+
+        If they have expired, S3 is right and no outage: then only the caller's backoff sets the pace.
+        """
         kept = self._kept[run_id]
         pause_s = kept.forced_at + FORCED_PAUSE_S - self._clock()
-        if pause_s > 0:
+        if pause_s > 0 and self._remaining_s(kept) > 0:
             raise Transient(
                 f"S3 refuses fresh credentials ({cause.message})", cause="credentials refused", retry_after_s=pause_s
             ) from cause
@@ -81,10 +84,12 @@ class CredentialKeeper:
         lifetime_s = kept.credentials.lifetime_s
         if lifetime_s is None:
             return False
-        now = self._clock()
-        remaining_s = kept.received_at + lifetime_s - now
         ahead_s = min(REFRESH_AHEAD_S, lifetime_s * REFRESH_AHEAD_SHARE)
-        return remaining_s < ahead_s and now >= kept.refresh_not_before
+        return self._remaining_s(kept) < ahead_s and self._clock() >= kept.refresh_not_before
+
+    def _remaining_s(self, kept: _Kept) -> float:
+        lifetime_s = kept.credentials.lifetime_s
+        return float("inf") if lifetime_s is None else kept.received_at + lifetime_s - self._clock()
 
     def _try_refresh(self, run_id: str, kept: _Kept) -> None:
         try:

@@ -104,7 +104,7 @@ with tracked(sys.argv[1] or None) as tracker:
     if streams:
         assert tracker._streaming.is_alive
     metrics = tracker.process_metrics
-    say(json.dumps([metrics["children"][-1], metrics["memory"][-1]]))
+    say(json.dumps([metrics["children"][-1], metrics["memory_mib"][-1]]))
 """
     environment = {"SENTINEL_API_TOKEN": "canary-of-nobody"}
     without = user.run(measured.replace("sys.argv[1]", '""'), **environment).check_unfelt()

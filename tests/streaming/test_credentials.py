@@ -154,3 +154,14 @@ def test_pause_after_a_forced_refresh_outlives_a_usual_one() -> None:
     force(keeper)
     assert advance(clock, keeper, 21.0) == "r-2"
     assert outcome_of(lambda: force(keeper)) is Transient
+
+
+def test_expired_ones_are_replaced_as_soon_as_the_service_is_back() -> None:
+    keeper, service, clock = keeper_of(3.0)
+    service.failure = DOWN
+    for _ in range(5):
+        clock.now_s += 1
+        assert outcome_of(lambda: keeper.fresh("r")) is None
+    assert outcome_of(lambda: force(keeper)) is Busy
+    service.failure = None
+    assert force(keeper).startswith("r-")
