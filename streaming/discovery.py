@@ -13,12 +13,13 @@ from typing import Any
 
 from spool import Spool, machine
 from streaming import config, launch
+from streaming.child import Child
 from streaming.errors import LaunchFailed
 
 DISCOVERY_TIMEOUT_S = 10.0
 
 
-def begin(spool: Spool) -> launch.Child | None:
+def begin(spool: Spool) -> Child | None:
     """Start finding out, if the caller left host or cloud open. Nobody needs to wait for it."""
     run = spool.run()
     if run.registration or (run.host_info is not None and run.cloud_info is not None):

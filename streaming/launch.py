@@ -9,19 +9,20 @@ argv or environment. The other pipe tells its pid and, by being closed, its end.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from spool import machine
 from streaming import config
+from streaming.child import FIRST_DESCRIPTOR, Child, PipeEnd, moved_up, pipe
 from streaming.errors import BadArgument, LaunchFailed
 
 # Windows only: no console window, and not in the caller's group for Ctrl-C. 0 elsewhere.
@@ -31,6 +32,8 @@ _ENTRIES = {"uploader": "streaming.uploader", "tracker": "streaming.tracker", "d
 
 # Runs before `site` (-S), so that the caller waits some ten milliseconds only, and in no directory of the caller's.
 # Descriptors that the caller's libraries left inheritable are closed: a socket of the program must not outlive it in us.
+# What `site` runs (sitecustomize, .pth files) may print: not into our answer. A user's own `queue.py` or `requests.py`,
+# found by PYTHONPATH, must not stand in for what we import: first the standard library, then where our dependencies are.
 _BOOT = """
 import os, sys
 if os.name == "posix" and os.fork():
@@ -38,55 +41,22 @@ if os.name == "posix" and os.fork():
 os.write(1, b"%d\\n" % os.getpid())
 if os.name == "posix":
     os.closerange(3, 65536)
-sys.path[:] = [entry for entry in sys.path if entry]
+    os.umask(0o077)
+answer = os.dup(1)
+os.dup2(2, 1)
+given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+sys.path[:] = [entry for entry in sys.path if entry and entry not in given]
+library = len(sys.path)
 import site
 site.main()
-sys.path += [entry for entry in sys.argv[2:] if entry not in sys.path]
+others = [entry for entry in given + sys.path[library:] + sys.argv[2:] if os.path.isabs(entry)]
+ours = [entry for entry in others if os.path.isfile(os.path.join(entry, "botocore", "__init__.py"))]
+sys.path[library:] = dict.fromkeys(ours[:1] + others)
+os.dup2(answer, 1)
+os.close(answer)
 from streaming.launch import enter
 enter(sys.argv[1])
 """
-
-
-@dataclass
-class Child:
-    """A running process of ours: its pid, and both pipes. Usable from any thread of the process that started it."""
-
-    pid: int
-    _orders: int
-    _end: int
-
-    _has_ended: bool = False
-
-    def is_alive(self) -> bool:
-        """Whether it still works for us."""
-        return not self.wait(0.0)
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until it has ended its work for us. False after `timeout_s` seconds."""
-        # Readable means closed at the other end: by its death, or on purpose when its work for us is done.
-        self._has_ended = self._has_ended or bool(machine.wait_readable([self._end], timeout_s))
-        return self._has_ended
-
-    def answer(self) -> bytes:
-        """What it wrote besides its pid, to be asked after its end."""
-        parts = []
-        with suppress(OSError):
-            while part := os.read(self._end, 65536):
-                parts.append(part)
-        return b"".join(parts)
-
-    def tell(self, word: bytes) -> None:
-        """Send one line. A child that is gone does not mind."""
-        with suppress(OSError):
-            os.write(self._orders, word + b"\n")
-
-    def close(self) -> None:
-        """Release both pipes (the child goes on). Harmless twice."""
-        descriptors, self._orders, self._end = (self._orders, self._end), -1, -1
-        self._has_ended = True
-        for descriptor in descriptors:
-            if descriptor >= 0:
-                os.close(descriptor)
 
 
 def require_start_method(method: str) -> str:
@@ -98,7 +68,19 @@ def require_start_method(method: str) -> str:
             'start_method="fork" cannot be used in a program with other threads or without fork',
             hint='use start_method="spawn"',
         )
+    if method == "fork" and _is_daemonic():
+        raise BadArgument(
+            'start_method="fork" cannot be used in a daemonic process, as a pool\'s workers are',
+            hint='use start_method="spawn"',
+        )
     return method
+
+
+def _is_daemonic() -> bool:
+    """Whether multiprocessing would refuse to start a process from this one."""
+    import multiprocessing
+
+    return multiprocessing.current_process().daemon
 
 
 def start(entry: str, order: Mapping[str, Any], *, log_path: Path | None, method: str = "spawn") -> Child:
@@ -106,40 +88,44 @@ def start(entry: str, order: Mapping[str, Any], *, log_path: Path | None, method
 
     Raises LaunchFailed if it cannot be started.
     """
-    orders_read, orders_write = os.pipe()
-    end_read, end_write = os.pipe()
+    orders_read, orders_write = pipe()
+    end_read, end_write = pipe()
     try:
         os.write(orders_write, json.dumps(dict(order)).encode() + b"\n")
-        if method == "fork":
-            _start_by_fork(entry, orders_read, end_write, log_path)
-        else:
-            _start_by_exec(entry, orders_read, end_write, log_path)
+        try:
+            begin = _start_by_fork if method == "fork" else _start_by_exec
+            begin(entry, orders_read, end_write, log_path, _tokens(order))
+        finally:
+            os.close(end_write)
         pid = _read_pid(end_read)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        os.close(orders_write)
-        os.close(end_read)
+    except BaseException as error:
+        for descriptor in (orders_read, orders_write, end_read):
+            os.close(descriptor)
+        if not isinstance(error, (OSError, ValueError, subprocess.SubprocessError)):
+            raise
         raise LaunchFailed(
             f"the {entry} process cannot be started ({error})",
             hint="rows are kept; deliver them with: tracker-stream drain",
         ) from error
-    finally:
-        os.close(orders_read)
-        os.close(end_write)
-    return Child(pid, orders_write, end_read)
+    return Child(pid, orders=PipeEnd(orders_write), orders_read=PipeEnd(orders_read), end=PipeEnd(end_read))
 
 
-def _start_by_exec(entry: str, stdin: int, stdout: int, log_path: Path | None) -> None:
-    if not sys.executable:
-        raise ValueError("sys.executable is not known in this embedded Python")
+def _tokens(order: Mapping[str, Any]) -> list[str]:
+    """The secrets of an order, which must not reach the child by any other way."""
+    token = order.get("token") or order.get("delivery", {}).get("token")
+    return [token] if token else []
+
+
+def _start_by_exec(entry: str, stdin: int, stdout: int, log_path: Path | None, tokens: Sequence[str]) -> None:
     log_file = _open_log(log_path)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-S", "-c", _BOOT, entry, *import_path()],
+            [_interpreter(), *_interpreter_options(), "-S", "-c", _BOOT, entry, *import_path()],
             stdin=stdin,
             stdout=stdout,
             stderr=log_file,
             cwd=str(log_path.parent) if log_path else None,
-            env=environment(),
+            env=environment(tokens),
             start_new_session=True,
             creationflags=_CREATION_FLAGS,
         )
@@ -149,14 +135,33 @@ def _start_by_exec(entry: str, stdin: int, stdout: int, log_path: Path | None) -
         os.close(log_file)
 
 
-def _start_by_fork(entry: str, stdin: int, stdout: int, log_path: Path | None) -> None:
+def _interpreter() -> str:
+    """The Python that runs us, also where another program embeds it and `sys.executable` is empty or that program."""
+    name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    folders = [Path(sys.exec_prefix, "bin"), Path(sys.base_exec_prefix, "bin"), Path(sys.exec_prefix)]
+    given = [sys.executable, getattr(sys, "_base_executable", None)]
+    named = [path for path in given if path and os.path.basename(path).lower().startswith(("python", "pypy"))]
+    guessed = [str(folder / f"{name}{suffix}") for folder in folders for suffix in ("", ".exe")]
+    for path in [*named, *guessed]:
+        if os.access(path, os.X_OK):
+            return path
+    raise ValueError("no Python is found to run it: sys.executable is not known in this embedded Python")
+
+
+def _interpreter_options() -> list[str]:
+    """As isolated as the caller. A warning of a library must not become an error in us."""
+    isolation = [("ignore_environment", "-E"), ("no_user_site", "-s")]
+    return ["-W", "ignore", *(option for flag, option in isolation if getattr(sys.flags, flag))]
+
+
+def _start_by_fork(entry: str, stdin: int, stdout: int, log_path: Path | None, tokens: Sequence[str]) -> None:
     """multiprocessing's fork, and a second one, so that this child too is nobody's. Copies the caller's memory lazily."""
     import multiprocessing
 
     def detach() -> None:
         os.setsid()
         if os.fork() == 0:
-            _become_child(entry, stdin, stdout, log_path)
+            _become_child(entry, stdin, stdout, log_path, tokens)
         os._exit(0)
 
     process = multiprocessing.get_context("fork").Process(target=detach)
@@ -164,22 +169,35 @@ def _start_by_fork(entry: str, stdin: int, stdout: int, log_path: Path | None) -
     process.join()
 
 
-def _become_child(entry: str, stdin: int, stdout: int, log_path: Path | None) -> None:
+def _become_child(entry: str, stdin: int, stdout: int, log_path: Path | None, tokens: Sequence[str]) -> None:
     """In the forked copy: keep nothing of the caller but its memory, and never return."""
     try:
-        log_file = _open_log(log_path)
+        log_file = moved_up(_open_log(log_path))
         for target, source in enumerate((stdin, stdout, log_file)):
             os.dup2(source, target)
-        os.closerange(3, 65536)
+        os.closerange(FIRST_DESCRIPTOR, 65536)
         os.write(1, b"%d\n" % os.getpid())
-        inherited = environment()
+        os.umask(0o077)
+        inherited = environment(tokens)
         os.environ.clear()
         os.environ.update(inherited)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
+        _forget_callers_output()
         enter(entry)
     finally:
         os._exit(1)
+
+
+def _forget_callers_output() -> None:
+    """The caller's streams and log handlers write to files of the caller, which are closed here."""
+    import warnings
+
+    warnings.simplefilter("ignore")
+    sys.stdout = sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    names = [name for name, logger in logging.root.manager.loggerDict.items() if isinstance(logger, logging.Logger)]
+    for logger in (logging.root, *map(logging.getLogger, names)):
+        logger.handlers = []
 
 
 def enter(entry: str) -> None:
@@ -189,13 +207,25 @@ def enter(entry: str) -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the starting thread may have blocked what we listen to
     order = json.loads(_read_line(0))
-    main: Callable[[dict[str, Any]], int] = importlib.import_module(_ENTRIES[entry]).main
     code = 1
     try:
+        main: Callable[[dict[str, Any]], int] = importlib.import_module(_ENTRIES[entry]).main
         code = main(order)
+    except BaseException as defect:  # noqa: BLE001 - we end here, and nobody else would tell
+        _tell_defect(entry, defect)
     finally:
-        sys.stderr.flush()
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
         os._exit(code)
+
+
+def _tell_defect(entry: str, defect: BaseException) -> None:
+    """Into the log, without the exception's text: of an error that nobody foresaw nobody knows what it quotes."""
+    import traceback
+
+    frames = "".join(traceback.format_tb(defect.__traceback__))
+    with suppress(OSError, ValueError):
+        print(f"{entry}.defect: {type(defect).__name__}\n{frames}", file=sys.stderr)
 
 
 def _read_line(descriptor: int) -> bytes:
@@ -223,18 +253,28 @@ def _open_log(log_path: Path | None) -> int:
         return os.open(os.devnull, os.O_WRONLY)
 
 
-def environment() -> dict[str, str]:
-    """The caller's environment without secrets and without AWS settings, which are meant for the caller's own program."""
+def environment(tokens: Sequence[str] = ()) -> dict[str, str]:
+    """The caller's environment without secrets (whatever the variable's name) and without AWS settings, which are meant
+    for the caller's own program."""
     return {
         name: value
         for name, value in os.environ.items()
-        if name not in config.SECRET_VARIABLES and not name.startswith("AWS_")
+        if name not in config.SECRET_VARIABLES
+        and not name.startswith("AWS_")
+        and not any(token in value for token in tokens)
     }
 
 
 def import_path() -> list[str]:
     """Where the child finds what we found: our own place, then the rest of the caller's path but its script's directory."""
     own = str(Path(__file__).absolute().parent.parent)
-    script_directory = os.path.dirname(os.path.abspath(sys.argv[0])) if sys.argv and sys.argv[0] else None
+    script_directory = _script_directory()
     rest = [entry for entry in sys.path if entry and entry != script_directory and os.path.isabs(entry)]
     return list(dict.fromkeys([own, *rest]))
+
+
+def _script_directory() -> str | None:
+    arguments: list[str] = getattr(sys, "argv", [])  # missing where Python is embedded
+    with suppress(OSError):  # the working directory may be gone
+        return os.path.dirname(os.path.abspath(arguments[0])) if arguments and arguments[0] else None
+    return None

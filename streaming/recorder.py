@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from spool import Batch, NewRun, Run, RunState, Spool, SpoolError, directory, reading
 from spool.errors import SpoolDamaged
 from streaming import discovery, launch
+from streaming.child import Child
 from streaming.errors import LaunchFailed
 
 RESTART_FIRST_S = 1.0
@@ -55,7 +56,7 @@ class Delivery:
 class Recorder:
     """Append, end, wait for delivery. Belongs to the process that made it: a forked copy does nothing."""
 
-    def __init__(self, spool: Spool, delivery: Delivery, uploader: launch.Child | None) -> None:
+    def __init__(self, spool: Spool, delivery: Delivery, uploader: Child | None) -> None:
         self.spool = spool
         self._delivery = delivery
         self._uploader = uploader
@@ -198,7 +199,7 @@ def _describe_in_background(spool: Spool) -> None:
         child.close()
 
 
-def _start_uploader(spool_path: Path, delivery: Delivery, method: str) -> launch.Child | None:
+def _start_uploader(spool_path: Path, delivery: Delivery, method: str) -> Child | None:
     try:
         return launch.start(
             "uploader",

@@ -20,6 +20,7 @@ from typing import Any
 from spool import Spool, SpoolError, directory
 from streaming import config, launch
 from streaming import metadata as run_metadata
+from streaming.child import Child
 from streaming.errors import LaunchFailed
 from streaming.recorder import Delivery
 from streaming.tracker import Plan, child_order
@@ -70,7 +71,7 @@ class track(ContextDecorator):
             cloud_info=cloud_info,
         )
         self._stop_timeout_s = stop_timeout
-        self._child: launch.Child | None = None
+        self._child: Child | None = None
         self._pid = 0
 
     def _recreate_cm(self) -> track:

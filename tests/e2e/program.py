@@ -1,5 +1,6 @@
 """The user of an end-to-end test: writes scripts, runs them and the command, and knows what was recorded."""
 
+import json
 import sys
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from tests.support.processes import (
     ProgramResult,
     clean_environment,
     eventually,
+    find,
+    kill,
     marked,
     start_program,
     start_script,
@@ -120,8 +123,17 @@ class User:
         assert found is not None
         return found
 
+    def kill_uploader(self) -> Process:
+        """SIGKILL the uploader that works now; returns when it is gone."""
+        found = self.uploader()
+        kill(found)
+        eventually(lambda: not found.is_alive, 20.0)
+        return found
+
     def _uploader(self) -> Process | None:
-        return next((process for process in marked(self.marker) if " uploader " in process.command), None)
+        """The lock file of a run says who delivers it."""
+        texts = (path.read_text() for path in self.home.spool_dir.glob("*.lock"))
+        return next((found for text in texts if text and (found := find(json.loads(text)["pid"]))), None)
 
     def wait_gone(self, deadline_s: float = 60.0) -> None:
         """Until none of the programs' processes is left, however they were started."""

@@ -95,7 +95,9 @@ say(rendered(tracker))
 
 def test_our_processes_are_not_in_the_numbers(far_side: FarSide, user: User) -> None:
     """The last sample of the process tree, taken while our uploader works, beside one without any streaming."""
-    measured = TRACKED + """
+    measured = (
+        TRACKED
+        + """
 with tracked(sys.argv[1] or None) as tracker:
     streams = bool(sys.argv[1])
     wait_for(lambda: not streams or tracker._streaming.uploaded_uris)
@@ -106,6 +108,7 @@ with tracked(sys.argv[1] or None) as tracker:
     metrics = tracker.process_metrics
     say(json.dumps([metrics["children"][-1], metrics["memory_mib"][-1]]))
 """
+    )
     environment = {"SENTINEL_API_TOKEN": "canary-of-nobody"}
     without = user.run(measured.replace("sys.argv[1]", '""'), **environment).check_unfelt()
     with_ours = user.run(measured.replace("sys.argv[1]", "TOKEN")).check_unfelt()

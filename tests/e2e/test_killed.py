@@ -4,7 +4,7 @@ import pytest
 
 from tests.e2e.far_side import FarSide
 from tests.e2e.program import User, told
-from tests.support.processes import eventually, kill, kill_marked
+from tests.support.processes import eventually, kill_marked
 
 pytestmark = pytest.mark.weed
 
@@ -25,13 +25,10 @@ assert manager.stop(exit_code=0)
 def test_killed_uploader_is_replaced_and_nothing_is_lost(far_side: FarSide, user: User) -> None:
     program = user.start(RUN, stdin=True)
     assert program.read_line() == "uploaded"
-    first = user.uploader()
-    kill(first)
+    first = user.kill_uploader()
     program.say("write")
     assert program.read_line() == "wrote"
-    second = user.uploader()
-    assert second.pid != first.pid
-    kill(second)
+    assert user.kill_uploader() != first
     program.say("stop")
     result = program.wait().check_unfelt()
     assert result.stderr.count(b"uploader.restarted") >= 2
