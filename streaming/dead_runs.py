@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spool import RunState, Spool, directory, machine, reading
+from spool import RunState, SegmentState, Spool, directory, machine, reading
 from spool.check import surviving_damage
 from spool.errors import RunEnded
 from spool.salvage import Salvaged
@@ -134,8 +134,13 @@ class Adoption:
 
 
 def _remove_if_old(spool: Spool) -> None:
-    """Delivered runs stay for a while, to be looked at, and not for ever. The caller owns the run."""
+    """Delivered runs stay for a while, to be looked at, and not for ever. The caller owns the run.
+
+    Rows that were set aside are nowhere else: a run that holds some is never removed unasked.
+    """
     finished_at = spool.run().finished_at
+    if spool.segments(SegmentState.REJECTED):
+        return
     if finished_at is not None and time.time() - finished_at > config.keep_s():
         log.info("run.removed: %s was delivered long ago", spool.path.stem)
         directory.remove(spool.path, step=spool.step)

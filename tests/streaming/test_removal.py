@@ -53,6 +53,16 @@ def test_undelivered_run_is_kept_however_old(tmp_path: Path) -> None:
         assert spool.run().finished_at is None
 
 
+def test_delivered_run_with_rows_set_aside_is_kept_however_old(tmp_path: Path) -> None:
+    path = _run(tmp_path, days_ago=400, delivered=False)
+    with closing(Spool(path, clock=lambda: time.time() - 400 * DAY_S)) as spool:
+        (segment,) = spool.seal_pending()
+        spool.reject(segment, "refused")
+        spool.finish({})
+    _adopt_all(tmp_path)
+    assert path.exists()
+
+
 def test_time_to_keep_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACKER_STREAM_KEEP_DAYS", "30")
     kept = _run(tmp_path / "spools", days_ago=20, delivered=True)
