@@ -54,7 +54,8 @@ def _figures(mine: dict[str, Any], theirs: dict[str, Any]) -> Measured:
         ],
         [
             f"Row 8: {mine['samples']} and {theirs['samples']} samples at {INTERVAL_S} s of the same program, at the same"
-            " time. Our tracker is a fresh interpreter, the peer's are forks of their parent and share its memory (PSS counts shares)."
+            " time. Our tracker is a fresh interpreter, the peer's are forks of their parent and share its"
+            " memory (PSS counts shares)."
         ],
     )
 
