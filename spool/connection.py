@@ -6,8 +6,8 @@ import os
 import sqlite3
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,21 @@ class Connection:
         with self._lock, translated(self.path):
             self._follow_replacement()
             return self._db.execute(sql, parameters).fetchall()
+
+    def query_until(
+        self, sql: str, parameters: Sequence[Any], is_enough: Callable[[tuple[Any, ...]], bool]
+    ) -> list[Any]:
+        """The first rows of a SELECT, the last being that at which it is enough: for reading a lot in bounded pieces."""
+        self._refuse_if_forked()
+        rows = []
+        with self._lock, translated(self.path):
+            self._follow_replacement()
+            with closing(self._db.execute(sql, parameters)) as cursor:
+                for row in cursor:
+                    rows.append(row)
+                    if is_enough(row):
+                        break
+        return rows
 
     def _begin(self) -> None:
         """Take the write lock of the file that is at the path now.

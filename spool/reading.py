@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
@@ -19,7 +19,7 @@ from spool.errors import SpoolDamaged, SpoolRefused
 from spool.model import Backlog, Counts, Registration, Run, RunState, Segment, SegmentState, Tracker
 
 MISSING = "the rows are missing: the file was damaged"
-_FETCH_BATCHES = 2000
+_FETCH_BYTES = 1 << 20  # of CSV at a time
 _SEGMENT_COLUMNS = tuple(field.name for field in fields_of(Segment))
 _SELECT_SEGMENT = f"SELECT {', '.join(_SEGMENT_COLUMNS)} FROM segment"
 _PENDING = "batch_id > (SELECT coalesce(max(last_batch_id), 0) FROM segment)"
@@ -172,47 +172,63 @@ def range_between(db: Connection, first_id: int, last_id: int, max_bytes: int) -
     given without gaps). None if there is nothing.
     """
     reader = _Verifier(db)
-    chosen: list[tuple[int, int, int, bytes]] = []
-    total_bytes = 0
+    chosen: _Choice | None = None
     expected_id = first_id
     for batch_id, header_id, row_count, sha256, csv in _batches(db, first_id, last_id):
         if batch_id != expected_id:
-            if chosen:
-                break
-            return Range(expected_id, batch_id - 1, header_id, 0, 0, "", MISSING)
+            return chosen.range() if chosen else Range(expected_id, batch_id - 1, header_id, 0, 0, "", MISSING)
         expected_id += 1
         damage = reader.damage(header_id, sha256, csv, row_count)
-        if damage and not chosen:
+        if damage and chosen is None:
             counted = max(0, row_count) if isinstance(row_count, int) else 0
-            return Range(batch_id, batch_id, header_id, counted, len(csv), "", damage)
-        fits = not chosen or (header_id == chosen[0][1] and total_bytes + len(csv) <= max_bytes)
-        if damage or not fits:
+            return Range(batch_id, batch_id, header_id, counted, _size(csv), "", damage)
+        chosen = chosen or _Choice(batch_id, header_id, reader.header(header_id))
+        if damage or not chosen.has_room_for(header_id, csv, max_bytes):
             break
-        chosen.append((batch_id, header_id, row_count, csv))
-        total_bytes += len(csv)
-    if not chosen:
-        return None
-    header = reader.header(chosen[0][1])
-    digest = hashlib.sha256(header)
-    for *_, csv in chosen:
-        digest.update(csv)
-    return Range(
-        first_batch_id=chosen[0][0],
-        last_batch_id=chosen[-1][0],
-        header_id=chosen[0][1],
-        row_count=sum(row_count for _, _, row_count, _ in chosen),
-        csv_bytes=len(header) + total_bytes,
-        sha256=digest.hexdigest(),
-    )
+        chosen.add(batch_id, row_count, csv)
+    return None if chosen is None else chosen.range()
+
+
+class _Choice:
+    """The batches chosen so far: counted and hashed, not held, so that memory does not depend on the segment's size."""
+
+    def __init__(self, first_batch_id: int, header_id: int, header: bytes) -> None:
+        self._first_batch_id = self._last_batch_id = first_batch_id
+        self._header_id = header_id
+        self._header_bytes = len(header)
+        self._row_count = 0
+        self._rows_bytes = 0
+        self._digest = hashlib.sha256(header)
+
+    def has_room_for(self, header_id: int, csv: bytes, max_bytes: int) -> bool:
+        is_first = self._rows_bytes == 0
+        return is_first or (header_id == self._header_id and self._rows_bytes + len(csv) <= max_bytes)
+
+    def add(self, batch_id: int, row_count: int, csv: bytes) -> None:
+        self._last_batch_id = batch_id
+        self._row_count += row_count
+        self._rows_bytes += len(csv)
+        self._digest.update(csv)
+
+    def range(self) -> Range:
+        return Range(
+            first_batch_id=self._first_batch_id,
+            last_batch_id=self._last_batch_id,
+            header_id=self._header_id,
+            row_count=self._row_count,
+            csv_bytes=self._header_bytes + self._rows_bytes,
+            sha256=self._digest.hexdigest(),
+        )
 
 
 def _batches(db: Connection, first_id: int, last_id: int) -> Iterator[tuple[int, int, int, bytes, bytes]]:
-    """Batches in order, fetched some at a time, so that no read transaction lasts."""
+    """Batches in order, fetched some at a time, so that no read transaction lasts and memory stays small."""
     while first_id <= last_id:
-        rows = db.query(
+        rows = db.query_until(
             "SELECT batch_id, header_id, row_count, sha256, csv FROM batch"
-            " WHERE batch_id BETWEEN ? AND ? ORDER BY batch_id LIMIT ?",
-            (first_id, last_id, _FETCH_BATCHES),
+            " WHERE batch_id BETWEEN ? AND ? ORDER BY batch_id",
+            (first_id, last_id),
+            _enough(_FETCH_BYTES),
         )
         if not rows:
             return
@@ -220,16 +236,18 @@ def _batches(db: Connection, first_id: int, last_id: int) -> Iterator[tuple[int,
         first_id = rows[-1][0] + 1
 
 
-def damaged_batches(db: Connection, up_to_batch_id: int) -> Iterator[Range]:
-    """Batches that are missing or not what was appended, each run of missing ones as one range. Reads every batch."""
-    reader = _Verifier(db)
-    expected_id = 1
-    for batch_id, header_id, row_count, sha256, csv in _batches(db, 1, up_to_batch_id):
+    chosen: _Choice | None = None
+    expected_id = first_id
+    for batch_id, header_id, row_count, sha256, csv in _batches(db, first_id, last_id):
         if batch_id != expected_id:
-            yield Range(expected_id, batch_id - 1, header_id, 0, 0, "", MISSING)
-        expected_id = batch_id + 1
-        if damage := reader.damage(header_id, sha256, csv, row_count):
-            yield Range(batch_id, batch_id, header_id, 0, len(csv), "", damage)
+            return chosen.range() if chosen else Range(expected_id, batch_id - 1, header_id, 0, 0, "", MISSING)
+        expected_id += 1
+        damage = reader.damage(header_id, sha256, csv, row_count)
+        if damage and chosen is None:
+            counted = max(0, row_count) if isinstance(row_count, int) else 0
+            return Range(batch_id, batch_id, header_id, counted, _size(csv), "", damage)
+        chosen = chosen or _Choice(batch_id, header_id, reader.header(header_id))
+        if damage or not chosen.has_room_for(header_id, csv, max_bytes):
 
 
 class _Verifier:
@@ -238,6 +256,7 @@ class _Verifier:
     def __init__(self, db: Connection) -> None:
         self._db = db
         self._headers: dict[int, bytes] = {}
+        self._primed: dict[int, Any] = {}  # digests that have hashed the header already
 
     def header(self, header_id: int) -> bytes:
         if header_id not in self._headers:
@@ -250,25 +269,37 @@ class _Verifier:
         header = self.header(header_id)
         if not isinstance(csv, bytes) or not isinstance(header, bytes):
             return "the rows on disk are not bytes"
-        digest = hashlib.sha256(header)
+        primed = self._primed.get(header_id)
+        if primed is None:
+            primed = self._primed[header_id] = hashlib.sha256(header)
+        digest = primed.copy()
         digest.update(csv)
         if digest.digest() != sha256:
             return "checksum mismatch: the rows on disk are not those that were appended"
         return None if csv.count(b"\n") == row_count else "the number of rows on disk is not the appended one"
 
 
-def segment_csv(db: Connection, of: Segment) -> bytes:
-    """The segment's CSV, header line first. Raises SpoolDamaged unless it is exactly what was sealed."""
+def segment_csv(db: Connection, of: Segment) -> Iterator[bytes]:
+    """The segment's CSV in pieces of about a megabyte, header line first, cut at the same places every time.
+
+    Raises SpoolDamaged after the last piece unless they are exactly what was sealed.
+    """
     (header,) = db.query("SELECT csv FROM header WHERE header_id = ?", (of.header_id,)) or [(b"",)]
-    rows = db.query(
-        "SELECT csv FROM batch WHERE batch_id BETWEEN ? AND ? ORDER BY batch_id",
-        (of.first_batch_id, of.last_batch_id),
-    )
-    parts = [header[0], *(row[0] for row in rows)]
-    csv = b"".join(part for part in parts if isinstance(part, bytes))
-    if hashlib.sha256(csv).hexdigest() != of.sha256:
+    first_piece = header[0] if isinstance(header[0], bytes) else b""
+    digest = hashlib.sha256(first_piece)
+    yield first_piece
+    first_id = of.first_batch_id
+    while rows := db.query_until(
+        "SELECT batch_id, csv FROM batch WHERE batch_id BETWEEN ? AND ? ORDER BY batch_id",
+        (first_id, of.last_batch_id),
+        _enough(_FETCH_BYTES),
+    ):
+        first_id = rows[-1][0] + 1
+        piece = b"".join([csv for _, csv in rows if isinstance(csv, bytes)])
+        digest.update(piece)
+        yield piece
+    if digest.hexdigest() != of.sha256:
         raise SpoolDamaged(f"segment {of.seq} of {db.path} is not what was sealed", path=db.path)
-    return csv
 
 
 def pending_csv(db: Connection) -> bytes | None:

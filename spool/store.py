@@ -232,6 +232,10 @@ class Spool:
 
     def csv(self, segment: Segment) -> bytes:
         """The segment's CSV, header line first: exactly the bytes that were sealed. Raises SpoolDamaged otherwise."""
+        return b"".join(self.csv_pieces(segment))
+
+    def csv_pieces(self, segment: Segment) -> Iterator[bytes]:
+        """The same in pieces, always the same ones. Raises SpoolDamaged after the last one: use none before that."""
         return reading.segment_csv(self._db, segment)
 
     def mark_sent(self, segment: Segment, *, uri: str, etag: str) -> None:

@@ -117,16 +117,21 @@ def _upload_all(spool: Spool, store: Store, registration: Registration, may_go_o
 def _upload(spool: Spool, segment: Segment, store: Store, registration: Registration) -> bool:
     """Whether the store took it, or what is readable of it. Killed after the PUT: the same key and bytes again."""
     try:
-        csv = spool.csv(segment)
+        body = _compressed(spool, segment)
     except SpoolDamaged:  # killed after recutting it: what is readable is found sealed
         taken = [_upload(spool, readable, store, registration) for readable in spool.recut(segment)]
         return any(taken)
     uri = f"{registration.upload_uri_prefix}/{object_key(segment)}"
     spool.step("upload:sending")
-    receipt = store.put(registration.run_id, uri, compress(csv))
+    receipt = store.put(registration.run_id, uri, body)
     spool.step("upload:replied")
     spool.mark_sent(segment, uri=receipt.uri, etag=receipt.etag)
     return True
+
+
+def _compressed(spool: Spool, segment: Segment) -> bytes:
+    """The object's bytes. Raises SpoolDamaged unless they hold exactly what was sealed."""
+    return compress(spool.csv_pieces(segment), csv_bytes=segment.csv_bytes)
 
 
 def _judge_refused(
@@ -150,7 +155,7 @@ def _takes_a_known_object(spool: Spool, store: Store, registration: Registration
     if sent is None:
         return False
     try:
-        store.put(registration.run_id, sent.uri or "", compress(spool.csv(sent)))
+        store.put(registration.run_id, sent.uri or "", _compressed(spool, sent))
     except (SegmentRefused, SpoolDamaged):
         return False
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterable
 
 from spool import Segment
 
@@ -19,9 +20,14 @@ def object_key(segment: Segment) -> str:
     return f"{segment.seq:08d}-{segment.sha256[:12]}.csv.gz"
 
 
-def compress(csv: bytes) -> bytes:
-    """gzip of `csv`, the same bytes for the same input wherever zlib is the same."""
-    level = _LEVEL_SMALL if len(csv) <= SMALL_BYTES else _LEVEL_LARGE
+def compress(pieces: Iterable[bytes], *, csv_bytes: int) -> bytes:
+    """gzip of the pieces (`csv_bytes` in all), the same bytes for the same pieces wherever zlib is the same."""
+    level = _LEVEL_SMALL if csv_bytes <= SMALL_BYTES else _LEVEL_LARGE
     compressor = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
-    trailer = struct.pack("<II", zlib.crc32(csv), len(csv) & 0xFFFFFFFF)
-    return b"".join((_HEADER, compressor.compress(csv), compressor.flush(), trailer))
+    crc32, size = 0, 0
+    compressed = [_HEADER]
+    for piece in pieces:
+        crc32 = zlib.crc32(piece, crc32)
+        size += len(piece)
+        compressed.append(compressor.compress(piece))
+    return b"".join((*compressed, compressor.flush(), struct.pack("<II", crc32, size & 0xFFFFFFFF)))

@@ -174,6 +174,7 @@ def bare(address: dict[str, str], row_count: int) -> dict[str, Any]:
     )
     bucket, _, prefix = registration.upload_uri_prefix.removeprefix("s3://").partition("/")
     for number, at in enumerate(range(0, len(csv), SEGMENT_MAX_BYTES)):
-        body = compress(HEADER + csv[at : at + SEGMENT_MAX_BYTES])
+        piece = HEADER + csv[at : at + SEGMENT_MAX_BYTES]
+        body = compress([piece], csv_bytes=len(piece))
         client.put_object(Bucket=bucket, Key=f"{prefix}/{number:08d}.csv.gz", Body=body)
     return {"wall_s": time.perf_counter() - began_at}
