@@ -236,18 +236,33 @@ def _batches(db: Connection, first_id: int, last_id: int) -> Iterator[tuple[int,
         first_id = rows[-1][0] + 1
 
 
-    chosen: _Choice | None = None
-    expected_id = first_id
-    for batch_id, header_id, row_count, sha256, csv in _batches(db, first_id, last_id):
+def _enough(max_bytes: int) -> Callable[[tuple[Any, ...]], bool]:
+    """True from the row on at which the CSV in the last column adds up to `max_bytes`."""
+    total_bytes = 0
+
+    def is_enough(row: tuple[Any, ...]) -> bool:
+        nonlocal total_bytes
+        total_bytes += _size(row[-1])
+        return total_bytes >= max_bytes
+
+    return is_enough
+
+
+def _size(csv: object) -> int:
+    """Bytes of what should be CSV; in a damaged file it may be anything."""
+    return len(csv) if isinstance(csv, (bytes, str)) else 0
+
+
+def damaged_batches(db: Connection, up_to_batch_id: int) -> Iterator[Range]:
+    """Batches that are missing or not what was appended, each run of missing ones as one range. Reads every batch."""
+    reader = _Verifier(db)
+    expected_id = 1
+    for batch_id, header_id, row_count, sha256, csv in _batches(db, 1, up_to_batch_id):
         if batch_id != expected_id:
-            return chosen.range() if chosen else Range(expected_id, batch_id - 1, header_id, 0, 0, "", MISSING)
-        expected_id += 1
-        damage = reader.damage(header_id, sha256, csv, row_count)
-        if damage and chosen is None:
-            counted = max(0, row_count) if isinstance(row_count, int) else 0
-            return Range(batch_id, batch_id, header_id, counted, _size(csv), "", damage)
-        chosen = chosen or _Choice(batch_id, header_id, reader.header(header_id))
-        if damage or not chosen.has_room_for(header_id, csv, max_bytes):
+            yield Range(expected_id, batch_id - 1, header_id, 0, 0, "", MISSING)
+        expected_id = batch_id + 1
+        if damage := reader.damage(header_id, sha256, csv, row_count):
+            yield Range(batch_id, batch_id, header_id, 0, _size(csv), "", damage)
 
 
 class _Verifier:
