@@ -172,7 +172,7 @@ export class Chart {
       series: [{}, ...series],
       bands,
       hooks: {
-        ready: [(u) => u.setScale("x", { min: from, max: to })],
+        ready: [(u) => this.#ready(u, from, to)],
         draw: [(u) => this.#drawLimit(u, font)],
         setCursor: [(u) => this.#hovered(u)],
         setSelect: [(u) => this.#selected(u)],
@@ -180,16 +180,24 @@ export class Chart {
     }, data, this.place);
   }
 
+  #ready(u, from, to) {
+    u.setScale("x", { min: from, max: to });
+    u.over.addEventListener("mousedown", () => (this.isDragged = true));
+    u.over.addEventListener("dblclick", () => this.events.onZoom(-Infinity, Infinity));
+  }
+
   #hovered(u) {
     const index = u.cursor.left >= 0 ? u.cursor.idx : null;
     this.legendAt(index ?? null);
   }
 
+  /** Fires in every chart, for the cursors are coupled; the one below the mouse decides. */
   #selected(u) {
     const { left, width } = u.select;
-    if (width < CLICK_PX) return;
     u.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
-    if (u.cursor.event?.type !== undefined || u === this.plot) this.events.onZoom(u.posToVal(left, "x"), u.posToVal(left + width, "x"));
+    if (!this.isDragged || width < CLICK_PX) return;
+    this.isDragged = false;
+    this.events.onZoom(u.posToVal(left, "x"), u.posToVal(left + width, "x"));
   }
 
   #yRange(u) {

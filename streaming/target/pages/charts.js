@@ -46,11 +46,12 @@ export class Charts {
 
   zoom(from, to) {
     const [first, last] = this.extent;
+    if (to - from >= last - first) return this.onRange(null);
     const middle = (from + to) / 2;
     const half = Math.max(to - from, SHORTEST_S) / 2;
     const low = Math.max(first, middle - half);
     const high = Math.min(last, middle + half);
-    this.onRange(low <= first && high >= last ? null : [low, high]);
+    return this.onRange(low <= first && high >= last ? null : [low, high]);
   }
 
   zoomBy(factor, at = null) {

@@ -1,0 +1,71 @@
+"""Runs in a service, made without an uploader: registered, their objects put with the admin's keys, finished."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from streaming.target.objects import ObjectStore
+from tests.streaming.target.conftest import Service
+from tests.streaming.target.pages.rows import METADATA, csv_of, objects_of, rows
+
+
+class Runs:
+    """Makes runs of one service; each method returns the run's id."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def finished(
+        self,
+        count: int = 900,
+        *,
+        rows_per_object: int = 60,
+        missing: tuple[int, ...] = (),
+        exit_code: int = 0,
+        started_at: float | None = None,
+        drop: str = "-",
+        **metadata: Any,
+    ) -> str:
+        """A run that delivered `count` rows as objects, but for objects at the `missing` places, and columns with `drop` in
+        their names."""
+        run = self._service.register(**{**METADATA, **metadata})
+        table = rows(start=started_at or time.time() - count, count=count)
+        table = table.select([name for name in table.column_names if drop not in name])
+        objects = objects_of(table, rows_per_object=rows_per_object)
+        uris = self.put(run, [found for place, found in enumerate(objects) if place not in missing])
+        body = {
+            "data_source": "s3",
+            "data_uris": uris,
+            "run_status": "failed" if exit_code else "finished",
+            "exit_code": exit_code,
+        }
+        self._finish(run, body)
+        return str(run["run_id"])
+
+    def inline(self, count: int = 30, **metadata: Any) -> str:
+        """A short run whose rows came with its finish."""
+        run = self._service.register(**metadata)
+        text = csv_of(rows(start=time.time() - count, count=count)).decode()
+        self._finish(run, {"data_source": "inline", "data_csv": text, "run_status": "finished", "exit_code": 0})
+        return str(run["run_id"])
+
+    def live(self, count: int = 120, **metadata: Any) -> str:
+        """A run that goes on and has delivered some rows."""
+        run = self._service.register(**{**METADATA, **metadata})
+        if count:
+            self.put(run, objects_of(rows(start=time.time() - count, count=count), rows_per_object=60))
+        return str(run["run_id"])
+
+    def put(self, run: dict[str, Any], objects: list[tuple[str, bytes]]) -> list[str]:
+        """Their URIs."""
+        uris = [f"{run['upload_uri_prefix']}/{name}" for name, _ in objects]
+        with ObjectStore(self._service.s3) as store:
+            for uri, (_, content) in zip(uris, objects, strict=True):
+                key = uri.removeprefix(f"s3://{store.bucket}/")
+                store._client.put_object(Bucket=store.bucket, Key=key, Body=content)
+        return uris
+
+    def _finish(self, run: dict[str, Any], body: dict[str, Any]) -> None:
+        answer = self._service.post(f"/runs/{run['run_id']}/finish", body)
+        assert answer.ok, answer.text

@@ -1,0 +1,145 @@
+"""The list of runs and the login, in a browser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from streaming.target.database import TargetDatabase
+from tests.streaming.target.conftest import Service
+from tests.streaming.target.pages.runs import Runs
+from tests.streaming.target.pages.tab import Tab
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+
+def jobs(tab: Tab) -> list[str]:
+    """Names in the list, from top to bottom."""
+    return tab.page.locator("#rows .job a").all_inner_texts()
+
+
+def wait_jobs(tab: Tab, expected: list[str]) -> None:
+    tab.wait_for(lambda: jobs(tab) == expected, str(expected))
+
+
+def test_login_is_asked_for_and_leads_to_where_one_wanted_to_go(
+    open_tab: Callable[..., Tab], service: Service, runs: Runs
+) -> None:
+    run_id = runs.finished(60)
+    tab = open_tab(log_in=False)
+    tab.page.goto(f"{tab.url}/run/{run_id}?from=1&to=2")
+    tab.page.wait_for_url(re.compile(r"/login\?next=/"))
+    tab.page.fill("#token", "wrong")
+    tab.page.press("#token", "Enter")
+    tab.wait_text("#problem", "The token is not valid.")
+    assert tab.violations() == []
+    tab.page.fill("#token", service.token)
+    tab.page.press("#token", "Enter")
+    tab.page.wait_for_url(f"**/run/{run_id}?from=1&to=2")
+    tab.page.click("#logout")
+    tab.page.wait_for_url("**/login")
+    tab.page.goto(f"{tab.url}/")
+    tab.page.wait_for_url(re.compile(r"/login\?next=/"))
+
+
+def test_login_never_leads_to_another_site(open_tab: Callable[..., Tab], service: Service) -> None:
+    for hostile in ("//example.invalid/", "https://example.invalid/", "/\\example.invalid", "javascript:alert(1)"):
+        tab = open_tab(log_in=False)
+        tab.page.goto(f"{tab.url}/login?next={hostile}")
+        tab.page.fill("#token", service.token)
+        tab.page.press("#token", "Enter")
+        tab.page.wait_for_url(f"{tab.url}/")
+
+
+def test_a_token_sees_its_own_runs_only(open_tab: Callable[..., Tab], service: Service, runs: Runs) -> None:
+    run_id = runs.finished(60)
+    tab = open_tab(log_in=False)
+    tab.log_in(service.app.state.tokens.add("somebody else"))
+    tab.go("/")
+    assert tab.text("#count") == "0 runs"
+    assert "No run yet" in tab.text("#empty")
+    tab.page.goto(f"{tab.url}/run/{run_id}")
+    tab.wait_text("#problem", "There is no such run.")
+    tab.errors.clear()  # the browser notes the 404
+
+
+def test_a_line_tells_what_a_person_asks(tab: Tab, runs: Runs) -> None:
+    runs.finished(900, exit_code=137)
+    tab.go("/")
+    line = tab.text("#rows tr")
+    for expected in ("train-large", "failed", "protein-folding", "fold=3", "optimizer=adamw", "node-17", "137", "900"):
+        assert expected in line
+    assert "15 min" in line
+
+
+def test_filter_sort_and_address_agree(tab: Tab, runs: Runs) -> None:
+    runs.finished(60, job_name="alpha", tags={"kind": "red"})
+    runs.finished(180, job_name="beta", tags=["blue"])
+    runs.inline(30, job_name="gamma")
+    tab.go("/")
+    assert sorted(jobs(tab)) == ["alpha", "beta", "gamma"]
+    tab.page.click("th[data-column=rows] button")
+    wait_jobs(tab, ["beta", "alpha", "gamma"])
+    assert tab.page.get_attribute("th[data-column=rows]", "aria-sort") == "descending"
+    tab.page.click("th[data-column=rows] button")
+    wait_jobs(tab, ["gamma", "alpha", "beta"])
+    tab.page.keyboard.press("/")
+    tab.page.keyboard.type("kind=red")
+    wait_jobs(tab, ["alpha"])
+    assert tab.text("#count") == "1 run"
+    tab.page.reload()
+    wait_jobs(tab, ["alpha"])
+    assert tab.page.input_value("#search") == "kind=red"
+    tab.page.fill("#search", "")
+    tab.page.select_option("#state-filter", "failed")
+    tab.wait_text("#empty", "No run fits.")
+
+
+def test_a_new_run_appears_and_nothing_else_moves(tab: Tab, runs: Runs) -> None:
+    runs.finished(60, job_name="first")
+    tab.go("/")
+    tab.page.focus("#rows .job a")
+    tab.page.evaluate("document.querySelector('#rows tr').mark = 'the same node'")
+    runs.live(60, job_name="second")
+    tab.wait_until("document.querySelectorAll('#rows tr').length === 2")
+    node = "[...document.querySelectorAll('#rows tr')].find(tr => tr.textContent.includes('first'))"
+    assert tab.page.evaluate(f"{node}.mark") == "the same node"
+    assert tab.page.evaluate(f"{node}.contains(document.activeElement)")
+    assert "second" in tab.all_text("#changes")
+
+
+def test_a_run_gone_silent_says_so_and_for_how_long(tab: Tab, runs: Runs, service: Service) -> None:
+    run_id = runs.live(0)
+    with TargetDatabase(service.app.state.runs._database._path).transaction() as db:
+        moment = "2026-01-01T00:00:00.000000+00:00"
+        db.conn.execute("UPDATE runs SET registered_at = ? WHERE run_id = ?", (moment, run_id))
+    tab.go("/")
+    assert "silent for" in tab.text("#rows .state")
+    tab.go(f"/run/{run_id}")
+    assert "silent for" in tab.text("#state")
+    assert "No row has arrived yet." in tab.text("#no-rows")
+
+
+def test_names_from_clients_are_text_never_markup(tab: Tab, runs: Runs) -> None:
+    hostile = "<img src=x onerror=alert(1)>"
+    run_id = runs.finished(60, job_name=hostile, tags={hostile: hostile}, host_name=hostile, project_name=hostile)
+    tab.go("/")
+    assert jobs(tab) == [hostile]
+    tab.go(f"/run/{run_id}")
+    assert tab.text("h1") == hostile
+    assert tab.page.locator("img").count() == 0
+
+
+def test_many_runs_are_shown_in_pages(tab: Tab, runs: Runs) -> None:
+    for number in range(53):
+        runs.live(0, job_name=f"job-{number:02d}")
+    tab.go("/")
+    assert len(jobs(tab)) == 50
+    assert tab.text("#page-text") == "1 to 50 of 53"
+    tab.page.click("#later")
+    tab.wait_until("document.querySelectorAll('#rows tr').length === 3")
+    assert tab.text("#page-text") == "51 to 53 of 53"
+    tab.page.click("#earlier")
+    tab.wait_until("document.querySelectorAll('#rows tr').length === 50")

@@ -1,0 +1,210 @@
+"""The page of a run, in a browser: charts, summary, objects, keys, and how little of a long run it asks for."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+
+from streaming.target.database import TargetDatabase
+from tests.streaming.target.conftest import Service
+from tests.streaming.target.pages.rows import PEAK_AT, PEAK_CORES
+from tests.streaming.target.pages.runs import Runs
+from tests.streaming.target.pages.tab import Tab
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+PICTURES = ["cpu", "memory", "disk", "network", "gpu", "vram"]
+MOST_WIRE_BYTES = 500_000
+
+
+def drag(tab: Tab, picture: str, start: float, end: float) -> None:
+    """Across a chart's plotted area, from one share of its width to another."""
+    box = tab.page.locator(f"#chart-{picture} .u-over").bounding_box()
+    assert box is not None
+    y = box["y"] + box["height"] / 2
+    tab.page.mouse.move(box["x"] + box["width"] * start, y)
+    tab.page.mouse.down()
+    tab.page.mouse.move(box["x"] + box["width"] * (start + end) / 2, y, steps=3)
+    tab.page.mouse.move(box["x"] + box["width"] * end, y, steps=3)
+    tab.page.mouse.up()
+
+
+def test_every_picture_is_there_with_its_figures_in_words(tab: Tab, runs: Runs) -> None:
+    tab.go(f"/run/{runs.finished(900)}")
+    titles = tab.page.locator("#charts h3").all_inner_texts()
+    assert titles == ["CPU", "Memory", "Disk", "Network", "GPU", "GPU memory"]
+    assert re.search(rf"System: average 9\.\d+ cores, peak {PEAK_CORES} cores", tab.all_text("#text-cpu"))
+    assert "Limit: 16 cores (vCPUs of the host)" in tab.all_text("#text-cpu")
+    assert "Limit: 64 GiB (memory of the host)" in tab.all_text("#text-memory")
+    assert "Limit: 2 GPUs" in tab.all_text("#text-gpu")
+    assert "MB/s" in tab.all_text("#text-disk")
+    for picture in PICTURES:
+        assert tab.page.evaluate(f"document.querySelector('#chart-{picture} canvas').width") > 100
+
+
+def test_gpus_are_drawn_where_the_rows_or_the_host_speak_of_one(tab: Tab, runs: Runs) -> None:
+    tab.go(f"/run/{runs.inline(30)}")
+    assert tab.page.locator("#chart-gpu").count() == 1
+    tab.go(f"/run/{runs.finished(60, drop='gpu', host_gpu_count=0)}")
+    assert tab.page.locator("#charts h3").all_inner_texts() == ["CPU", "Memory", "Disk", "Network"]
+
+
+def test_summary_has_average_peak_total_and_how_much_of_the_limit(tab: Tab, runs: Runs) -> None:
+    tab.go(f"/run/{runs.finished(900)}")
+    cpu, memory, disk = (tab.text(f"#summary tr:nth-child({line})") for line in (1, 2, 3))
+    assert cpu.startswith("CPU 9.")
+    assert cpu.endswith("16 cores 97 %")
+    assert "GiB" in memory
+    assert memory.endswith("%")
+    assert disk.startswith("Disk read")
+    assert "MB/s" in disk
+    assert "GB" in disk
+
+
+def test_metadata_command_and_csv(tab: Tab, runs: Runs, service: Service) -> None:
+    run_id = runs.finished(120)
+    tab.go(f"/run/{run_id}")
+    metadata = tab.text("#metadata")
+    for expected in ("python train.py --epochs 40 --out 'runs/large 1'", "AMD EPYC 9354P", "64 GiB", "slurm", run_id):
+        assert expected in metadata
+    with tab.page.expect_download() as download:
+        tab.page.click("#csv")
+    assert download.value.path().read_bytes() == service.get(f"/runs/{run_id}/csv").content
+    assert download.value.path().read_bytes().count(b"\n") == 121
+
+
+def test_objects_are_listed_with_checksums_and_what_is_missing(tab: Tab, runs: Runs) -> None:
+    tab.go(f"/run/{runs.finished(600, missing=(3, 4, 8))}")
+    assert tab.text("#objects-note").startswith("7 objects")
+    assert "3 sequence numbers are missing" in tab.text("#objects-note")
+    assert tab.page.locator("#objects tr.gap").all_inner_texts() == ["4–5\t2 objects missing", "9\tmissing"]
+    first = tab.text("#objects tr:first-child")
+    assert first.startswith("1 00000001-")
+    assert " 60 " in first
+    assert "verified" in tab.all_text("#objects tr:first-child")
+
+
+def test_zoom_asks_again_for_that_range_and_moves_every_chart(tab: Tab, runs: Runs) -> None:
+    tab.go(f"/run/{runs.finished(3600, rows_per_object=600)}")
+    whole = tab.text("#range-text")
+    assert "a point is" in tab.text("#range-note")
+    before = len(tab.series_asked())
+    drag(tab, "memory", 0.5, 0.6)
+    tab.wait_series(before + 1)
+    tab.wait_text("#range-note", "every row is a point")
+    asked = tab.series_asked()[-1]
+    assert float(asked["to"][0]) - float(asked["from"][0]) == pytest.approx(360, rel=0.05)
+    assert "from=" in tab.page.url
+    assert tab.text("#range-text") != whole
+    zoomed = tab.text("#range-text")
+    tab.page.reload()
+    tab.page.wait_for_selector("body[data-ready]")
+    assert tab.text("#range-text") == zoomed
+    tab.page.click("#zoom-all")
+    tab.wait_text("#range-text", whole)
+    assert "from=" not in tab.page.url
+    tab.page.go_back()
+    tab.wait_text("#range-text", zoomed)
+
+
+def test_hover_shows_the_same_moment_in_every_chart(tab: Tab, runs: Runs) -> None:
+    tab.go(f"/run/{runs.finished(600)}")
+    box = tab.page.locator("#chart-cpu .u-over").bounding_box()
+    assert box is not None
+    tab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20)
+    tab.wait_for(lambda: tab.all_text("#chart-cpu .at") != "", "the time of the cursor")
+    moments = {tab.all_text(f"#chart-{picture} .at") for picture in PICTURES}
+    assert len(moments) == 1
+    tab.page.mouse.move(5, 5)
+    tab.wait_for(lambda: tab.all_text("#chart-disk .at") == "", "no cursor")
+
+
+def test_charts_can_be_read_and_zoomed_by_keys(tab: Tab, runs: Runs) -> None:
+    tab.go(f"/run/{runs.finished(3600, rows_per_object=600)}")
+    tab.page.focus("#chart-cpu .plot")
+    tab.page.keyboard.press("End")
+    last = tab.all_text("#spoken")
+    assert "System" in last
+    assert "cores" in last
+    tab.page.keyboard.press("ArrowLeft")
+    assert tab.all_text("#spoken") != last
+    whole, before = tab.text("#range-text"), len(tab.series_asked())
+    tab.page.keyboard.press("Home")
+    tab.page.keyboard.press("+")
+    tab.wait_series(before + 1)
+    assert tab.text("#range-text") != whole
+    tab.page.keyboard.press("0")
+    tab.wait_text("#range-text", whole)
+
+
+def test_values_are_there_as_a_table(tab: Tab, runs: Runs) -> None:
+    tab.go(f"/run/{runs.finished(900)}")
+    tab.page.click("#values summary")
+    tab.wait_until("document.querySelectorAll('#values-body tr').length > 20")
+    assert tab.page.locator("#values-head th").count() == 15
+    assert "cores" in tab.text("#values-body tr:first-child")
+
+
+def test_a_line_can_be_hidden_and_limits_left_out(tab: Tab, runs: Runs) -> None:
+    tab.go(f"/run/{runs.finished(300)}")
+    button = tab.page.locator("#chart-cpu .legend button").first
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false"
+    tab.page.click("#limits")
+    assert tab.page.get_attribute("#limits", "aria-pressed") == "false"
+
+
+def test_missing_rows_are_a_gap_in_the_line(tab: Tab, runs: Runs) -> None:
+    tab.go(f"/run/{runs.finished(600, missing=(4, 5))}")
+    tab.page.focus("#chart-cpu .plot")
+    tab.page.keyboard.press("Home")
+    for _ in range(4 * 60):  # four objects of 60 rows, each row a point
+        assert "no data" not in tab.all_text("#spoken")
+        tab.page.keyboard.press("ArrowRight")
+    assert "System no data" in tab.all_text("#spoken")
+
+
+def test_a_run_without_rows_says_so(tab: Tab, runs: Runs, service: Service) -> None:
+    run_id = runs.live(0)
+    tab.go(f"/run/{run_id}")
+    assert tab.text("#no-rows") == "No row has arrived yet."
+    assert tab.text("#state") == "waiting for rows"
+    body = {"data_source": "s3", "data_uris": [], "run_status": "failed"}
+    assert service.post(f"/runs/{run_id}/finish", body).ok
+    tab.wait_text("#state", "failed")
+    tab.wait_text("#no-rows", "The run has no rows.")
+
+
+def test_a_store_that_does_not_answer_is_told_and_passes(tab: Tab, runs: Runs, service: Service) -> None:
+    run_id = runs.live(120)
+    tab.go(f"/run/{run_id}")
+    with TargetDatabase(service.app.state.runs._database._path).transaction() as db:
+        db.conn.execute("UPDATE runs SET run_id = run_id || 'x'")
+    tab.wait_text("#problem", "There is no such run.")
+    with TargetDatabase(service.app.state.runs._database._path).transaction() as db:
+        db.conn.execute("UPDATE runs SET run_id = substr(run_id, 1, 32)")
+    tab.wait_until("document.getElementById('problem').hidden")
+    tab.errors.clear()  # the browser notes each 404
+
+
+def test_a_week_of_seconds_costs_few_requests_and_little_transfer(tab: Tab, runs: Runs) -> None:
+    count = 600_000
+    start = time.time() - count
+    run_id = runs.finished(count, rows_per_object=10_000, started_at=start)
+    began = time.monotonic()
+    tab.go(f"/run/{run_id}")
+    ready_s = time.monotonic() - began
+    tab.page.wait_for_load_state("networkidle")
+    print(f"600,000 rows: charts after {ready_s:.2f} s, {tab.wire_bytes:,} bytes, {len(tab.requests)} requests")
+    assert "600,000" in tab.text("#facts")
+    assert f"peak {PEAK_CORES} cores" in tab.all_text("#text-cpu")  # a single second of a week
+    assert tab.wire_bytes < MOST_WIRE_BYTES
+    assert len(tab.series_asked()) == 1
+    assert len(tab.requests) <= 30
+    moment = start + count * PEAK_AT
+    tab.page.goto(f"{tab.url}/run/{run_id}?from={moment - 60:.0f}&to={moment + 60:.0f}")
+    tab.page.wait_for_selector("body[data-ready]")
+    assert "every row is a point" in tab.text("#range-note")
+    assert f"peak {PEAK_CORES} cores" in tab.all_text("#text-cpu")
