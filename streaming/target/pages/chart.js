@@ -153,7 +153,7 @@ export class Chart {
     return new uPlot({
       ...this.#size(),
       legend: { show: false },
-      padding: [10, 12, 0, 0],
+      padding: [10, 24, 0, 0],
       cursor: {
         y: false,
         sync: { key: this.group.key },

@@ -64,7 +64,7 @@ function figureOf(column, run, drawn) {
 }
 
 function limitCells(picture, limit, peak) {
-  const share = limit ? [meter(peak / limit), `${Math.round((100 * peak) / limit)}\u202f%`] : [];
+  const share = limit ? [meter(peak / limit), element("span", { class: "share" }, [`${Math.round((100 * peak) / limit)}\u202f%`])] : [];
   return [
     element("td", { class: "right side" }, [limit ? picture.format(limit) : ""]),
     element("td", { class: "right side" }, share),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
 from tests.streaming.target.conftest import Service
 from tests.streaming.target.pages.runs import Runs
 from tests.streaming.target.pages.tab import Tab
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -29,8 +32,9 @@ FLAGS = [
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     if not CHROMIUM.exists():
         pytest.skip(f"{CHROMIUM} is missing: install Debian's package chromium (scripts/test does, as root)")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright of the extra dev is missing")
     home = str(tmp_path_factory.mktemp("chromium"))
-    with sync_playwright() as playwright:
+    with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=FLAGS, env={"HOME": home, "PATH": "/usr/bin:/bin", "TZ": "UTC"}
         )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import parse_qs, urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
 DEADLINE_MS = 30_000
+AXE_OPTIONS = {"resultTypes": ["violations"], "preload": False}
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 _EXPECTED = "Failed to load resource: the server responded with a status of 401"  # of the login page, asked for
 
@@ -102,7 +105,7 @@ class Tab:
     def violations(self) -> list[str]:
         """What axe-core finds that is serious or critical."""
         self.page.evaluate(AXE.read_text(encoding="utf-8"))  # as the devtools do: the page's policy stays as it is
-        found: list[dict[str, Any]] = self.page.evaluate("axe.run()")["violations"]
+        found: list[dict[str, Any]] = self.page.evaluate(f"axe.run({json.dumps(AXE_OPTIONS)})")["violations"]
         serious = [rule for rule in found if rule["impact"] in {"serious", "critical"}]
         return [f"{rule['id']}: {node['html'][:200]}" for rule in serious for node in rule["nodes"]]
 

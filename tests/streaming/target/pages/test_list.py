@@ -12,7 +12,7 @@ from tests.streaming.target.conftest import Service
 from tests.streaming.target.pages.runs import Runs
 from tests.streaming.target.pages.tab import Tab
 
-pytestmark = pytest.mark.xdist_group("browser")
+pytestmark = pytest.mark.xdist_group("pages of list")
 
 
 def jobs(tab: Tab) -> list[str]:

@@ -13,7 +13,7 @@ from tests.streaming.target.pages.rows import PEAK_AT, PEAK_CORES
 from tests.streaming.target.pages.runs import Runs
 from tests.streaming.target.pages.tab import Tab
 
-pytestmark = pytest.mark.xdist_group("browser")
+pytestmark = pytest.mark.xdist_group("pages of run")
 
 PICTURES = ["cpu", "memory", "disk", "network", "gpu", "vram"]
 MOST_WIRE_BYTES = 500_000
