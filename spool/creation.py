@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import json
 import os
-import secrets
 import sqlite3
 from contextlib import closing
 from dataclasses import asdict
@@ -30,7 +29,7 @@ def create_file(path: Path, new: NewRun) -> None:
 
 
 def insert_run(db: sqlite3.Connection, new: NewRun) -> None:
-    salt = secrets.token_bytes(16)
+    salt = os.urandom(16)
     db.execute(
         "INSERT INTO run (only_row, spool_id, state, tracker, started_at, token_salt, token_fingerprint, metadata,"
         " host_info, cloud_info, csv_path, api_url, s3_endpoint_url, upload_interval_s)"
@@ -54,7 +53,7 @@ def insert_run(db: sqlite3.Connection, new: NewRun) -> None:
 
 
 def new_spool_id() -> str:
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def fingerprint(salt: bytes, token: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -83,7 +82,7 @@ def _tighten(directory: Path) -> None:
 
 def _probe_locks(directory: Path) -> None:
     """Try both kinds of lock on a scratch file: SQLite would report a missing one as "locked", for ever."""
-    scratch = directory / f".probe-{secrets.token_hex(8)}"
+    scratch = directory / f".probe-{machine.random_name()}"
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
     descriptor = os.open(scratch, flags, machine.FILE_MODE)
     try:
@@ -103,7 +102,7 @@ def _probe_locks(directory: Path) -> None:
 def new_spool_path(directory: Path, started_at: float) -> Path:
     """A path for a new run: sorts by start time, unique by chance (64 bits)."""
     day = time.strftime("%Y%m%d-%H%M%S", time.gmtime(started_at))
-    return directory / f"{day}-{secrets.token_hex(8)}{SUFFIX}"
+    return directory / f"{day}-{machine.random_name()}{SUFFIX}"
 
 
 def spool_paths(directory: Path) -> list[Path]:

@@ -26,6 +26,11 @@ _SQLITE_PENDING_BYTE = 0x40000000  # SQLite's lock bytes, part of its file forma
 _SQLITE_LOCK_BYTES = 512
 
 
+def random_name() -> str:
+    """64 random bits for a file name. From the kernel, as `secrets` has them, without its import."""
+    return os.urandom(8).hex()
+
+
 def create_private_file(path: Path) -> None:
     """Create `path` with mode 0600 whatever the umask, durably.
 

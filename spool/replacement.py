@@ -8,7 +8,6 @@ and then finds by the file's number that it was replaced (`Connection`). What is
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,7 +53,7 @@ def _wait_for_lock(descriptor: int, path: Path) -> None:
 def new_file(path: Path) -> Iterator[Path]:
     """An empty private file beside `path`, to be filled and then put in its place; removed if it was not."""
     _remove_leftovers(path)
-    new = path.with_name(f"{path.name}{_NEW}{secrets.token_hex(8)}")
+    new = path.with_name(f"{path.name}{_NEW}{machine.random_name()}")
     with _translated(path):
         machine.create_private_file(new)
     try:

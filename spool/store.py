@@ -34,13 +34,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from spool import creation, directory, migration, reading, room, salvage, schema, sealing
+from spool import creation, directory, reading, room, schema, sealing
 from spool.connection import Connection, file_identity
 from spool.doubt import Doubt
 from spool.errors import RunEnded, SpoolError, SpoolFull, SpoolUnavailable
 from spool.model import Batch, NewRun, Registration, Run, RunState, Segment, SegmentState, Tracker
+
+if TYPE_CHECKING:
+    from spool import salvage
 
 SEGMENT_MAX_BYTES = 8 << 20
 Step = Callable[[str], None]
@@ -348,6 +351,8 @@ class Spool:
 
     def salvage(self) -> salvage.Salvaged | None:
         """After SpoolDamaged: set the file aside and go on with what is readable of it. None if somebody else did."""
+        from spool import salvage  # seldom needed: no program need pay for its import
+
         identity = file_identity(self.path)
         with self._db.released():
             salvaged = salvage.salvage(self.path, identity)
@@ -413,6 +418,8 @@ def _open(path: Path) -> Connection:
         with connection.transaction() as db:
             version = schema.check(db, path)
         if version < schema.VERSION:
+            from spool import migration  # seldom needed
+
             with connection.released():
                 migration.migrate(path, file_identity(path))
     except BaseException:

@@ -83,7 +83,8 @@ def _figure(name: str, taken: dict[str, list[float]], number: int) -> Figure:
 
 def _note(world: World) -> str:
     return (
-        "Row 5: constructor and first start() together, in a fresh process, so what is imported at first use is counted."
+        "Row 5: constructor and first start() together, in a fresh process, so what is imported at first use is counted"
+        " (the class itself was imported before: row 6)."
         f" Medians of {world.pick(15, 7)} ({world.pick(5, 3)} with {GIGABYTES} GB). The black hole is a loopback address that"
         " never answers. The threads wait. The peer is ResourceTracker(sentinel_token=..., discover_cloud=False).start(): it"
         " starts its two trackers and registers, in the black hole until its time-out (measured once)."
