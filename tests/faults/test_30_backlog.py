@@ -21,7 +21,7 @@ APPENDED_AT_ONCE = 20_000
 
 # A drain in a process of its own, which tells how much memory it took at most.
 DRAIN = """
-import json, resource, sys
+import json, re, sys
 from pathlib import Path
 from streaming import config
 from streaming.clients import Clients
@@ -29,7 +29,9 @@ from streaming.drain import drain_run
 from streaming.watch import Watch
 clients = Clients.connect(config.token_from_environment(), api_url=config.api_url(), s3_endpoint_url=config.s3_endpoint_url())
 outcome = drain_run(Path(sys.argv[1]), clients, Watch(orders=None, tracker=None), api_url=config.api_url())
-print(json.dumps({"outcome": outcome.value, "peak_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+# Not ru_maxrss: that counts what the parent had when it forked.
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+print(json.dumps({"outcome": outcome.value, "peak_kib": int(peak.group(1))}))
 """
 
 
@@ -66,17 +68,17 @@ def put_numbers(far_end: FarEnd) -> list[int]:
 
 def test_fault_30_memory_of_a_drain_does_not_grow_with_the_backlog(home: Home, tmp_path: Path) -> None:
     peaks_kib = []
-    for megabytes in (20, 60):
+    for megabytes in (17, 42):
         with FarEnd() as far_end:
             recorded = backlog(tmp_path / f"spools-{megabytes}", far_end, large_batches(megabytes))
             peaks_kib.append(drain_apart(home, far_end, recorded))
             numbers = put_numbers(far_end)
             assert numbers == list(range(1, len(numbers) + 1))  # the oldest first, each once
-            assert len(numbers) >= megabytes // 9
+            assert len(numbers) >= megabytes // 9 > 0
             assert far_end.run().finish is not None
     small_kib, large_kib = peaks_kib
     assert large_kib < small_kib + 8_000
-    assert large_kib < 150_000
+    assert large_kib < 120_000, "the promise is 100 MB resident; a little more for other Pythons"
 
 
 def test_fault_30_a_hundred_thousand_small_batches_are_delivered_whole(home: Home, far_end: FarEnd) -> None:
