@@ -72,6 +72,7 @@ def test_no_rows(text: str) -> None:
         (gzip.compress(b"timestamp,a\n1,2\n")[:-5], "cut off"),
         (gzip.compress(b"timestamp,a\n1,\xff\xfe\n3\n"), "utf-8"),
     ],
+    ids=["not gzip", "cut off", "not UTF-8"],
 )
 def test_what_cannot_be_read_is_an_error_that_says_why(content: bytes, why: str) -> None:
     found = read_frame(content, key="k", etag="e", size_bytes=1, uploaded_at=0.0)

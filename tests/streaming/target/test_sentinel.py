@@ -165,7 +165,9 @@ BAD_REGISTRATIONS: list[tuple[str, Any, str, list[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "kind", "where"), [case[1:] for case in BAD_REGISTRATIONS], ids=lambda _: "")
+@pytest.mark.parametrize(
+    ("body", "kind", "where"), [case[1:] for case in BAD_REGISTRATIONS], ids=[case[0] for case in BAD_REGISTRATIONS]
+)
 def test_a_bad_registration_is_422_and_names_the_key(service: Service, body: Any, kind: str, where: list[Any]) -> None:
     answer = service.post("/runs", body)
     assert answer.status_code == 422

@@ -96,6 +96,7 @@ def test_another_sites_page_can_neither_log_in_nor_out(service: Service, browser
         (b"token=a", {"Content-Type": "application/x-www-form-urlencoded"}, 415),
         (b" " * 300_000, {"Content-Type": "application/json"}, 413),
     ],
+    ids=["wrong", "empty", "a number", "another key", "none", "a form", "too large"],
 )
 def test_a_bad_login_is_refused(
     service: Service, browser: requests.Session, body: bytes, headers: dict[str, str], status: int
