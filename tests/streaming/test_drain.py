@@ -1,16 +1,22 @@
 """Draining one run: what becomes of it, and what is kept for people to see."""
 
+import os
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from spool import Spool
+from spool import Spool, directory, machine
 from streaming.clients import Clients
 from streaming.drain import Outcome, drain_run
-from streaming.watch import Watch
+from streaming.errors import BadArgument
+from streaming.watch import HURRY_S, Watch
+from tests.support import faults
 from tests.support.far_end import FarEnd
 from tests.support.processes import Home
+from tests.support.recorded import Waits, connect, record
+from tests.support.recorded import drain as drain_with
 from tests.support.runs import dead_run
 
 
@@ -53,3 +59,80 @@ def test_delivered_run_has_no_problem_left(home: Home, far_end: FarEnd) -> None:
     far_end.up()
     assert drain(path, far_end) is Outcome.DELIVERED
     assert problem_of(path) == (None, None)
+
+
+# -- what it does not do -----------------------------------------------------------------------------------------------
+
+
+def test_run_that_another_process_delivers_is_left_to_it(home: Home, far_end: FarEnd) -> None:
+    path = dead_run(home.spool_dir)
+    with directory.ownership(path):
+        assert drain(path, far_end) is Outcome.BUSY
+    assert far_end.journal.count() == 0
+
+
+def test_living_run_is_uploaded_and_not_ended(home: Home, far_end: FarEnd) -> None:
+    recorded = record(home.spool_dir, far_end, has_ended=False, tracker=machine.identify(os.getpid()))
+    for _ in range(2):
+        assert drain(recorded.path, far_end) is Outcome.UPLOADED
+    assert far_end.journal.count("finish") == 0
+    assert far_end.journal.count("put") == 1
+
+
+def test_delivered_run_is_not_delivered_again(home: Home, far_end: FarEnd) -> None:
+    recorded = record(home.spool_dir, far_end, segments=2)
+    assert drain(recorded.path, far_end) is Outcome.DELIVERED
+    count = far_end.journal.count()
+    assert drain(recorded.path, far_end) is Outcome.DELIVERED
+    assert far_end.journal.count() == count
+    recorded.judge(far_end)
+
+
+def test_time_that_is_over_leaves_the_rest_for_later(home: Home, far_end: FarEnd) -> None:
+    recorded = record(home.spool_dir, far_end, segments=4)
+    with closing(Watch(orders=None, tracker=None)) as watch:
+        watch.limit(0.0)
+        clients = connect(far_end)
+        outcome = drain_run(recorded.path, clients, watch, api_url=far_end.api_url)
+        clients.reset()
+    assert outcome is Outcome.WAITING
+    assert far_end.journal.count("put") == 0
+    assert drain(recorded.path, far_end) is Outcome.DELIVERED
+    recorded.judge(far_end)
+
+
+def test_rows_set_aside_are_delivered_on_request(home: Home, far_end: FarEnd) -> None:
+    """A run that was finished without them is finished; one that waits gets them."""
+    recorded = record(home.spool_dir, far_end, segments=3)
+    poison = far_end.poison("/00000002-")
+    far_end.always("finish", faults.answer(503))
+    waits = Waits(at_most=4)
+    assert drain_with(recorded, far_end, waits) is Outcome.WAITING
+    poison.clear()
+    far_end.clear()
+    assert drain_with(recorded, far_end, Waits(), anew=True) is Outcome.DELIVERED
+    recorded.judge(far_end)
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_run_for_another_service_is_refused_unless_it_is_done(home: Home, far_end: FarEnd, is_finished: bool) -> None:
+    with FarEnd() as other:
+        recorded = record(home.spool_dir, other)
+        if is_finished:
+            assert drain(recorded.path, other) is Outcome.DELIVERED
+            assert drain(recorded.path, far_end) is Outcome.DELIVERED
+        else:
+            with pytest.raises(BadArgument, match="SENTINEL_API_URL=" + other.api_url):
+                drain(recorded.path, far_end)
+    assert far_end.journal.count() == 0
+
+
+def test_signal_to_hurry_interrupts_a_long_upload_between_segments(home: Home, far_end: FarEnd) -> None:
+    """SIGTERM means at most 20 s more, also amid a backlog that goes through."""
+    with closing(Watch(orders=None, tracker=None)) as watch:
+        assert watch.may_go_on()
+        watch._hurry(0, None)
+        assert watch.may_go_on()
+        assert watch._hurried_until <= time.monotonic() + HURRY_S
+        watch._hurried_until = 0.0
+        assert not watch.may_go_on()
