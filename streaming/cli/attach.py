@@ -44,7 +44,7 @@ def attach(ctx: click.Context, /, pid: int, **given: Any) -> None:
     \b
     Example: tracker-stream attach --pid 4711 --job-name train
     """
-    notice.log_to_stderr(quiet=given["quiet"])
+    notice.log_to_stderr(stderr(), quiet=given["quiet"])
     words = _require_process(pid)
     if Mode(given["mode"]) is Mode.DISABLED:
         click.echo("tracker-stream: nothing is recorded (mode disabled)", err=True)

@@ -55,7 +55,7 @@ class Screen:
 
     def write(self, lines: Sequence[Line]) -> None:
         """Lines, in colour where there is colour. A reader that went away ends the program quietly, as `head` expects."""
-        if self.has_colour:
+        if self.has_colour or self._live is not None:
             console = self._rich_console()
             for line in lines:
                 console.print(_rich_text(line), soft_wrap=True)
@@ -143,7 +143,7 @@ def _cut(line: Line, width: int, ellipsis: str) -> Line:
 def _rich_text(line: Line) -> Any:
     from rich.text import Text
 
-    return Text.assemble(*line, no_wrap=True, overflow="ignore", end="")
+    return Text.assemble(*line, no_wrap=True, overflow="ignore")
 
 
 def stdout() -> Screen:

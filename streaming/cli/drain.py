@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -19,14 +17,11 @@ from streaming.cli.display import Screen, stderr, stdout
 from streaming.cli.drain_report import DrainReport
 from streaming.cli.quantity import count, rows, size
 from streaming.drain import Outcome
-from streaming.drain_pool import ERROR, NOT_TRIED, PATIENCE_S, DrainPool, Result, Terms
+from streaming.drain_pool import ERROR, NOT_TRIED, DrainPool, Result, Terms
 from streaming.summary import Condition, Summary, summaries, summarize
 
 REFUSED_FOR_GOOD, STILL_WAITING, TOKEN_REFUSED = 1, 3, 4
 MAX_JOBS = 4
-ROUND_S = 5.0  # `--watch`: how often the directory is looked at
-LIVE_S = 60.0  # and how often a run that is still recorded is uploaded
-REFUSED_PAUSE_S = 300.0
 SET_ASIDE = (Condition.FAILED, Condition.DAMAGED)
 
 
@@ -71,7 +66,8 @@ def drain(
     """
     if runs and (everything or watch):
         raise click.UsageError("RUN and --all or --watch exclude each other.")
-    notice.log_to_stderr()
+    screen = stderr()
+    notice.log_to_stderr(screen)
     in_directory = options.spool_directory(spool_dir)
     if dry_run:
         _tell_plan(_chosen(in_directory, runs, anew=anew), in_directory)
@@ -79,12 +75,14 @@ def drain(
     terms = _terms(token_file, api_url, s3_endpoint_url, has_ended=ended, anew=anew)
     job_count = jobs or min(MAX_JOBS, os.cpu_count() or 1)
     if watch:
-        sys.exit(_serve(in_directory, terms, job_count, timeout))
+        from streaming.cli.serve import serve
+
+        sys.exit(serve(in_directory, terms, jobs=job_count, timeout_s=timeout, screen=screen))
     chosen = _chosen(in_directory, runs, anew=anew)
     if not chosen:
         stdout().say(f"Nothing to deliver in {in_directory}.")
         return
-    sys.exit(_drain(chosen, terms, job_count, timeout))
+    sys.exit(_drain(chosen, terms, job_count, timeout, screen))
 
 
 def _terms(
@@ -120,10 +118,9 @@ def _tell_plan(chosen: Sequence[Summary], in_directory: Path) -> None:
         out.say(f"{summary.name}  {summary.condition.value}  {amount}{why}")
 
 
-def _drain(chosen: Sequence[Summary], terms: Terms, jobs: int, timeout_s: float | None) -> int:
+def _drain(chosen: Sequence[Summary], terms: Terms, jobs: int, timeout_s: float | None, screen: Screen) -> int:
     """Once over the chosen runs. Ctrl-C ends it between two segments; what was sent stays sent."""
     plan = {summary.path: summary for summary in chosen}
-    screen = stderr()
     report = DrainReport(plan, screen)
     report.begin()
     pool = DrainPool(terms, jobs=jobs, timeout_s=timeout_s, on_event=report.on_event, on_tick=report.on_tick)
@@ -138,11 +135,11 @@ def _drain(chosen: Sequence[Summary], terms: Terms, jobs: int, timeout_s: float 
         )
         raise
     after = {result.path: summarize(result.path) for result in results}
-    _tell_results(results, plan, after, stdout())
-    return _exit_code(results, after)
+    tell_results(results, plan, after, stdout())
+    return _exitcode_of(results, after)
 
 
-def _tell_results(
+def tell_results(
     results: Sequence[Result], before: dict[Path, Summary], after: dict[Path, Summary], out: Screen
 ) -> None:
     """One line per run, on stdout: its name, how many rows went, how many wait, what became of it, and why."""
@@ -165,13 +162,13 @@ def _word(result: Result, after: Summary) -> str:
     return result.outcome
 
 
-def _exit_code(results: Iterable[Result], after: dict[Path, Summary]) -> int:
+def _exitcode_of(results: Iterable[Result], after: dict[Path, Summary]) -> int:
     """What is worth knowing first: a refused token, then what trying again can mend, then what it cannot."""
-    codes = {_code(result, after[result.path]) for result in results}
+    codes = {code_of(result, after[result.path]) for result in results}
     return next((code for code in (TOKEN_REFUSED, STILL_WAITING, REFUSED_FOR_GOOD) if code in codes), 0)
 
 
-def _code(result: Result, after: Summary) -> int:
+def code_of(result: Result, after: Summary) -> int:
     if result.outcome == Outcome.TOKEN_REFUSED.value:
         return TOKEN_REFUSED
     if result.outcome in (Outcome.PARKED.value, ERROR) or after.condition in SET_ASIDE:
@@ -180,67 +177,3 @@ def _code(result: Result, after: Summary) -> int:
         return STILL_WAITING
     is_elsewhere = result.outcome == Outcome.BUSY.value and after.condition is Condition.WAITING
     return STILL_WAITING if is_elsewhere else 0
-
-
-class _StopSignal:
-    """SIGTERM asks `--watch` to end: between two segments, and with exit code 0 or 3."""
-
-    def __init__(self) -> None:
-        self.is_set = False
-        signal.signal(signal.SIGTERM, self._set)
-
-    def _set(self, *_: object) -> None:
-        self.is_set = True
-
-
-def _serve(in_directory: Path, terms: Terms, jobs: int, timeout_s: float | None) -> int:
-    """Look at the directory again and again. One line for what happened; the same trouble at most every ten minutes."""
-    stop = _StopSignal()
-    ends_at = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
-    err, due = stderr(), dict[Path, float]()
-    err.say(f"tracker-stream: serving {in_directory} for {terms.api_url}; end with Ctrl-C")
-
-    def is_over() -> bool:
-        return stop.is_set or time.monotonic() >= ends_at
-
-    report = DrainReport({}, err)
-    last: list[Result] = []
-    with DrainPool(terms, jobs=jobs, patience_s=PATIENCE_S, on_event=report.on_event, should_stop=is_over) as pool:
-        while not is_over():
-            paths = [path for path in directory.spool_paths(in_directory) if due.get(path, 0.0) <= time.monotonic()]
-            waiting = [summary for summary in map(summarize, paths) if _is_ours_to_deliver(summary)]
-            before = {summary.path: summary for summary in waiting}
-            last = pool.run(before)
-            after = {result.path: summarize(result.path) for result in last}
-            told = [
-                result
-                for result in last
-                if result.outcome == Outcome.DELIVERED.value or _code(result, after[result.path])
-            ]
-            _tell_results(told, before, after, stdout())
-            _plan_next(last, due)
-            _pause(ROUND_S, is_over)
-    left = {path: summarize(path) for path in directory.spool_paths(in_directory)}
-    return STILL_WAITING if any(summary.is_left for summary in left.values()) else 0
-
-
-def _is_ours_to_deliver(summary: Summary) -> bool:
-    """Not delivered, nobody else delivers it, and no person has to decide first."""
-    return summary.condition in (Condition.RECORDING, Condition.WAITING) and not summary.is_owned
-
-
-def _plan_next(results: Iterable[Result], due: dict[Path, float]) -> None:
-    """When a run is looked at again: at once after a success, later where that would only hammer."""
-    pauses = {
-        Outcome.TOKEN_REFUSED.value: REFUSED_PAUSE_S,
-        ERROR: REFUSED_PAUSE_S,
-        Outcome.PARKED.value: REFUSED_PAUSE_S,
-    }
-    for result in results:
-        due[result.path] = time.monotonic() + pauses.get(result.outcome, LIVE_S)
-
-
-def _pause(seconds: float, is_over: Callable[[], bool]) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until and not is_over():
-        time.sleep(0.2)

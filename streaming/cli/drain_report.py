@@ -77,7 +77,7 @@ class DrainReport:
             self._running[result.path] = result
         if event["event"] == "warning":
             log.warning("%s: %s", short_name(result.path), event["text"])
-        if event["event"] == "problem" and not self._screen.can_redraw:
+        if event["event"] == "problem" and (not self._screen.can_redraw or not self._plan):
             log.warning("%s", event["text"])
 
     def on_tick(self) -> None:

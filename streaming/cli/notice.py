@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from streaming.cli.table import clean
+from streaming.cli.display import Screen
 
 REPEAT_S = 600.0
 PREFIX = "tracker-stream: "
@@ -32,17 +32,23 @@ class Repeats(logging.Filter):
         return True
 
 
-class OneLine(logging.Formatter):
-    """Our prefix and one line without control characters, whatever an error's text holds."""
+class ToScreen(logging.Handler):
+    """Our prefix and the message on stderr, above whatever is redrawn there."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        return PREFIX + clean(record.getMessage())
+    def __init__(self, screen: Screen) -> None:
+        super().__init__()
+        self._screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._screen.say(PREFIX + record.getMessage())
+        except Exception:  # noqa: BLE001 - logging's own way: a log line must not end the program
+            self.handleError(record)
 
 
-def log_to_stderr(*, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+def log_to_stderr(screen: Screen, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
     """Warnings (errors only if `quiet`) of ours and of the libraries go to stderr from here on."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(OneLine())
+    handler = ToScreen(screen)
     handler.addFilter(Repeats(clock))
     logging.basicConfig(handlers=[handler], level=logging.ERROR if quiet else logging.WARNING, force=True)
     for chatty in ("urllib3", "botocore", "boto3"):

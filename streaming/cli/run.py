@@ -57,7 +57,7 @@ def run(ctx: click.Context, /, command: tuple[str, ...], only_local_rank: int | 
     is_other_rank = only_local_rank is not None and where.local_rank not in (None, only_local_rank)
     if Mode(given["mode"]) is Mode.DISABLED or is_other_rank:
         _replace_by(command)
-    notice.log_to_stderr(quiet=given["quiet"])
+    notice.log_to_stderr(stderr(), quiet=given["quiet"])
     wish = recording.understand(ctx, given, list(command), where)
     spool = _create_spool(wish)
     try:

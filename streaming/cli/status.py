@@ -131,7 +131,7 @@ def _reasons(summary: Summary, now: float) -> list[Line]:
 
 def _backlog_text(summary: Summary, now: float) -> str:
     backlog = summary.backlog
-    age = f", the oldest since {duration(now - backlog.oldest_at)}" if backlog.oldest_at else ""
+    age = f", the oldest {duration(now - backlog.oldest_at)} old" if backlog.oldest_at else ""
     return f"{rows(backlog.row_count)}, {size(backlog.csv_bytes)}{age}"
 
 
