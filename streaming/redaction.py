@@ -10,7 +10,7 @@ SECRET_MIN_CHARACTERS = 8  # shorter values of secret variables would be found b
 
 _NAME = (
     r"(?:[\w.-]*[_.-])?"
-    r"(?:tokens?|passwords?|passwd|passphrase|pwd|pass|secrets?|api[_-]?keys?|access[_-]?keys?(?:[_-]?id)?|private[_-]?keys?"
+    r"(?:token|passwords?|passwd|passphrase|pwd|pass|secrets?|api[_-]?keys?|access[_-]?keys?(?:[_-]?id)?|private[_-]?keys?"
     r"|secret[_-]?(?:access[_-]?)?keys?|credentials?|auth|authorization|signature|sig)"
 )
 _IS_SECRET_FLAG = re.compile(rf"--?{_NAME}", re.IGNORECASE)

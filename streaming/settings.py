@@ -32,7 +32,7 @@ class Kind(str, Enum):
     """What a setting holds."""
 
     TEXT = "text"
-    SECONDS = "seconds"
+    SECONDS = "a number of seconds"
     SWITCH = "true or false"
     TAGS = "a table of texts"
     MODE = "auto, offline or disabled"

@@ -1,0 +1,95 @@
+"""`status`: what people and programs read, and its exit codes."""
+
+import json
+from contextlib import closing
+
+import pytest
+
+from spool import Spool
+from tests.streaming.cli.conftest import InProcess
+from tests.support.processes import Home
+from tests.support.runs import dead_run, ended_run, live_run
+
+
+def test_no_run_is_said_in_words(home: Home, cli: InProcess) -> None:
+    result = cli("status")
+    assert (result.exit_code, result.stdout) == (0, f"No runs in {home.spool_dir}.\n")
+
+
+def test_table_shows_state_rows_and_what_waits(home: Home, cli: InProcess) -> None:
+    path = ended_run(home.spool_dir, row_count=1234, job_name="train")
+    text = cli("status").stdout
+    assert text.splitlines()[0].split() == ["RUN", "JOB", "STATE", "STARTED", "DURATION", "ROWS", "SENT", "WAITING"]
+    assert text.splitlines()[1].split()[:3] == [path.stem.rpartition("-")[2][:8], "train", "waiting"]
+    assert "1,234" in text
+    assert "waiting: 1,234 rows" in text
+    assert "no token" in text
+    assert "tracker-stream drain" in text
+
+
+def test_cause_of_a_problem_is_shown(home: Home, cli: InProcess) -> None:
+    path = ended_run(home.spool_dir)
+    with closing(Spool(path)) as spool:
+        spool.note_problem("the service https://x cannot be reached (TLS)", cause="TLS")
+    assert "  TLS: the service https://x cannot be reached (TLS)" in cli("status").stdout
+
+
+def test_json_has_a_schema_version_and_stable_keys(home: Home, cli: InProcess) -> None:
+    ended_run(home.spool_dir, row_count=3, job_name="train")
+    document = json.loads(cli("status", "--json").stdout)
+    assert document.keys() == {"schema_version", "generated_at", "spool_dir", "runs"}
+    assert document["schema_version"] == 1
+    (run,) = document["runs"]
+    assert run.keys() == {
+        *("run", "path", "state", "run_id", "job_name", "metadata", "started_at", "ended_at", "finished_at"),
+        *("last_row_at", "duration_s", "exit_code", "run_status", "rows", "waiting_bytes", "waiting_since"),
+        *("objects", "is_being_delivered", "problem"),
+    }
+    assert run["rows"] == {"recorded": 3, "sent": 0, "waiting": 3, "rejected": 0}
+    assert run["started_at"].endswith("Z")
+    assert run["waiting_bytes"] > 0
+
+
+def test_json_of_no_run_is_a_document_too(cli: InProcess) -> None:
+    assert json.loads(cli("status", "--json").stdout)["runs"] == []
+
+
+def test_one_run_is_shown_in_detail(home: Home, cli: InProcess) -> None:
+    path = ended_run(home.spool_dir, job_name="train", command=["python", "train.py"], tags={"fold": "3"})
+    text = cli("status", path.stem[-6:]).stdout
+    assert f"run {path.stem}" in text
+    assert "python train.py" in text
+    assert "fold=3" in text
+
+
+@pytest.mark.parametrize(("make", "code"), [(ended_run, 3), (dead_run, 3), (live_run, 0)])
+def test_check_exits_with_3_when_something_waits(home: Home, cli: InProcess, make: object, code: int) -> None:
+    make(home.spool_dir)  # type: ignore[operator]
+    assert cli("status", "--check").exit_code == code
+    assert cli("status").exit_code == 0
+
+
+def test_check_of_nothing_is_0(cli: InProcess) -> None:
+    assert cli("status", "--check").exit_code == 0
+
+
+def test_unknown_and_ambiguous_runs_are_usage_errors(home: Home, cli: InProcess) -> None:
+    ended_run(home.spool_dir)
+    ended_run(home.spool_dir)
+    unknown = cli("status", "nosuchrun")
+    assert unknown.exit_code == 2
+    assert "no run 'nosuchrun'" in unknown.stderr
+    ambiguous = cli("status", "20")
+    assert ambiguous.exit_code == 2
+    assert "ambiguous" in ambiguous.stderr
+    assert "give more characters" in ambiguous.stderr
+
+
+def test_watch_and_json_exclude_each_other(cli: InProcess) -> None:
+    assert cli("status", "--watch", "--json").exit_code == 2
+
+
+def test_control_characters_of_a_run_do_not_reach_the_terminal(home: Home, cli: InProcess) -> None:
+    path = ended_run(home.spool_dir, job_name="\x1b[31mevil\x07\nname", command=["\x1b]0;title\x07"])
+    for arguments in (("status",), ("status", path.stem)):
+        assert not set(cli(*arguments).stdout) & set("\x1b\x07")
