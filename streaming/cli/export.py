@@ -1,4 +1,4 @@
-"""`tracker-stream export`: every row of a run, as CSV, JSON lines or Parquet."""
+"""`tracker-stream export`: every row of a run, as CSV, JSON lines or Parquet; or its charts, as one HTML page."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def export(run: str, output: Path | None, form: str | None, spool_dir: str | Non
     """Write every row of RUN that its spool holds, also after its delivery.
 
     Where the header changed within the run, CSV and Parquet have the columns of all its headers. Exit code 1 if rows are
-    missing: damaged ones, or such that were released on a full disk after S3 had them.
+    missing: damaged ones, or such that were released on a full disk after S3 had them. HTML is one self-contained page with
+    the run's charts.
 
     \b
     Example: tracker-stream export 3f2a9c01 -o run.parquet

@@ -19,6 +19,7 @@ FORMATS = {
     "csv": ("streaming.formats.csv_lines", True),
     "jsonl": ("streaming.formats.json_lines", True),
     "parquet": ("streaming.formats.parquet", False),
+    "html": ("streaming.formats.html_page", False),
 }
 
 

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from spool import Run, Spool, reading
+from spool import Run, Segment, SegmentState, Spool, reading
 
 
 @dataclass
@@ -45,6 +45,10 @@ class RunRows:
             text = io.StringIO(lines.decode("utf-8", "replace"), newline="")
             for fields in csv.reader(text):
                 yield {_name(names, at): field for at, field in enumerate(fields)}
+
+    def objects(self) -> list[Segment]:
+        """The segments that S3 has, in order."""
+        return reading.segments(self._spool.connection, SegmentState.SENT)
 
     def gap(self, exported_count: int) -> Gap:
         """What is missing from an export of so many rows: left out as damaged, or released after S3 had them."""

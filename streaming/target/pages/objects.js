@@ -45,7 +45,7 @@ function noteOf({ objectCount, bytes: size, gaps, source, missing, unreadable })
   if (objectCount === 0) return "No object yet.";
   const absent = gaps.reduce((sum, { from, to }) => sum + to - from + 1, 0);
   return [
-    `${count(objectCount)} ${objectCount === 1 ? "object" : "objects"}, ${bytes(size)}`,
+    `${count(objectCount)} ${objectCount === 1 ? "object" : "objects"}${size === null ? "" : `, ${bytes(size)}`}`,
     absent ? `${count(absent)} sequence ${absent === 1 ? "number is" : "numbers are"} missing` : "no sequence number is missing",
     missing ? `${count(missing)} named by the finish ${missing === 1 ? "is" : "are"} not in S3` : "",
     unreadable ? `${count(unreadable)} cannot be read` : "",

@@ -55,7 +55,7 @@ export class RunPage {
     const { run } = this;
     document.title = `${run.job ?? "Unnamed run"} · ${run.state} · tracker-stream`;
     setText(byId("job"), run.job ?? "Unnamed run");
-    setText(byId("crumb"), run.job ?? run.id);
+    if (byId("crumb")) setText(byId("crumb"), run.job ?? run.id);
     showState(run);
     showFacts(run);
     showMetadata(run);

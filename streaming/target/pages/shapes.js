@@ -1,0 +1,38 @@
+// What the service says of runs and objects, as the pages use it.
+import { parseTime } from "./format.js";
+
+export function runOf(given) {
+  return {
+    id: given.run_id, state: given.state, job: given.job_name ?? null, project: given.project_name ?? null,
+    tags: tagsOf(given.tags), host: given.host ?? null,
+    startedAt: parseTime(given.started_at), endedAt: parseTime(given.ended_at),
+    durationS: given.ended_at ? given.duration_s : null, exitCode: given.exit_code ?? null,
+    rows: given.row_count ?? null, lastRowAt: parseTime(given.last_row_at),
+  };
+}
+
+export function detailsOf(given) {
+  const { first_timestamp: first, last_timestamp: last } = given.statistics;
+  return {
+    metadata: given.metadata, source: given.data_source, figures: given.statistics,
+    extent: first !== null && last > first ? [first, last] : null,
+    gaps: given.gaps.map(([from, to]) => ({ from, to })),
+    objectCount: given.object_count ?? 0, bytes: given.size_bytes,
+    missing: given.missing_count, unreadable: given.unreadable_count,
+  };
+}
+
+export function objectOf(given) {
+  const problem = given.missing ? "missing in S3" : (given.error ?? (given.digest_matches === false ? "checksum differs" : null));
+  return {
+    seq: given.seq, name: given.key.split("/").at(-1), size: given.size_bytes, rows: given.row_count,
+    checksum: given.sha256 || null, isVerified: given.digest_matches === true, problem,
+  };
+}
+
+/** Pairs of name and value, of a dict or of a list of texts. */
+export function tagsOf(tags) {
+  if (!tags) return [];
+  if (Array.isArray(tags)) return tags.flatMap((tag) => (typeof tag === "object" && tag !== null ? tagsOf(tag) : [[String(tag), ""]]));
+  return Object.entries(tags).map(([key, value]) => [key, value === null ? "" : String(value)]);
+}
