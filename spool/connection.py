@@ -28,6 +28,7 @@ PRAGMAS = {
     "fullfsync": "on",  # only macOS needs it: there fsync alone does not reach the medium
     "trusted_schema": "off",
     "cell_size_check": "on",
+    "secure_delete": "off",  # Debian's SQLite has it on: freeing rows would then need as much room in the journal
     "mmap_size": 0,
     "cache_size": -2048,
 }

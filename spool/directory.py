@@ -161,12 +161,17 @@ def ownership(spool_path: Path) -> Iterator[None]:
     """
     descriptor = _lock_file(spool_path)
     try:
-        text = json.dumps(asdict(machine.identify(os.getpid()))).encode()
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, text)
+        _sign(descriptor)
         yield
     finally:
         os.close(descriptor)
+
+
+def _sign(descriptor: int) -> None:
+    text = json.dumps(asdict(machine.identify(os.getpid()))).encode()
+    with suppress(OSError):  # a full disk: the lock holds without its text
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, text)
 
 
 def _lock_file(spool_path: Path) -> int:

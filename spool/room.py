@@ -9,7 +9,7 @@ from pathlib import Path
 from spool import machine
 from spool.connection import Connection
 from spool.errors import SpoolFull
-from spool.model import SegmentState
+from spool.model import Batch, SegmentState
 
 # Room in the journal for sealing, marking and releasing (a page is 4 KiB, each touches fewer than fifteen), so that these
 # need no room of the disk. SQLite takes a journal that begins with zeros for an old, harmless one, and writes over it.
@@ -29,7 +29,7 @@ def reserve_journal(path: Path) -> None:
 def release_sent(db: Connection, *, step: Callable[[str], None]) -> int:
     """Delete some batches that S3 holds, the oldest first, a few per transaction. Returns how many went.
 
-    The newest batch stays: it tells how far the CSV file was taken over.
+    The newest batch stays, without its rows: it tells how far the CSV file was taken over.
     """
     released = 0
     while released < RELEASE_MAX_BATCHES:
@@ -40,7 +40,7 @@ def release_sent(db: Connection, *, step: Callable[[str], None]) -> int:
         released += count
         if count == 0:
             break
-    return released
+    return released + (_empty_newest(db, step) if released == 0 else 0)
 
 
 def _release_one(db: Connection, step: Callable[[str], None]) -> int:
@@ -61,3 +61,23 @@ def _release(db: Connection, batch_count: int, step: Callable[[str], None]) -> i
         step("release:deleted")
     step("released")
     return cursor.rowcount
+
+
+def _empty_newest(db: Connection, step: Callable[[str], None]) -> int:
+    """Take the rows of the newest batch, if S3 holds them."""
+    newest = db.query(
+        "SELECT b.batch_id, h.csv FROM batch b JOIN header h ON h.header_id = b.header_id JOIN segment s"
+        " ON b.batch_id BETWEEN s.first_batch_id AND s.last_batch_id"
+        " WHERE b.batch_id = (SELECT max(batch_id) FROM batch) AND b.row_count > 0"
+        " AND s.last_batch_id = (SELECT max(last_batch_id) FROM segment) AND s.state = ?",
+        (SegmentState.SENT.value,),
+    )
+    for batch_id, header in newest:
+        with db.transaction() as connection:
+            connection.execute(
+                "UPDATE batch SET row_count = 0, sha256 = ?, csv = ? WHERE batch_id = ?",
+                (Batch(header, b"").sha256, b"", batch_id),
+            )
+            step("release:emptied")
+        step("released")
+    return len(newest)

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from spool import Batch, Spool
+from spool.errors import SpoolFull
 from streaming.lines import LineSplitter
 
 READ_BYTES = 1 << 20
+READ_LEAST_BYTES = 4 << 10
 UPDATE_SHARE = 0.05  # csv_update_fn may take this share of the time at most, between upload cycles
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ class CsvFeeder:
         self._spool = spool
         self._path = csv_path
         self._lines = LineSplitter()
+        self._read_bytes = READ_BYTES
         self._find_place()
         self._is_warned = False
 
@@ -50,10 +53,22 @@ class CsvFeeder:
             with open(self._path, "rb") as file:
                 self._notice_replacement(os.fstat(file.fileno()).st_size)
                 while (batches_end := self._next(file.read, file.seek, is_final)) is not None:
-                    row_count += self._append(*batches_end)
+                    row_count += self._append_or_halve(*batches_end)
             self._is_warned = False
         except OSError as error:
             self._warn_once(error)
+        return row_count
+
+    def _append_or_halve(self, batches: list[Batch], end: int) -> int:
+        """On a disk that is almost full smaller pieces may find room where a large one does not."""
+        try:
+            row_count = self._append(batches, end)
+        except SpoolFull:
+            if self._read_bytes <= READ_LEAST_BYTES or self._generation != self._spool.generation:
+                raise
+            self._read_bytes //= 2
+            return 0
+        self._read_bytes = min(READ_BYTES, self._read_bytes * 2)
         return row_count
 
     def _append(self, batches: list[Batch], end: int) -> int:
@@ -67,11 +82,11 @@ class CsvFeeder:
     def _next(
         self, read: Callable[[int], bytes], seek: Callable[[int], int], is_final: bool
     ) -> tuple[list[Batch], int] | None:
-        """The next piece of whole lines, longer than READ_BYTES only if one line is. None at the end."""
+        """The next piece of whole lines, longer than asked for only if one line is. None at the end."""
         self._lines.header = self._header  # what a failed append may have read ahead does not count
         seek(self._offset)
-        piece = read(READ_BYTES)
-        while piece and b"\n" not in piece and (more := read(READ_BYTES)):
+        piece = read(self._read_bytes)
+        while piece and b"\n" not in piece and (more := read(self._read_bytes)):
             piece += more
         ends_unfinished = is_final and piece and not read(1) and not piece.endswith(b"\n")
         batches, end = self._lines.split(piece + b"\n" if ends_unfinished else piece)

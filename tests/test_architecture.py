@@ -1,0 +1,121 @@
+"""Dependencies point one way, and the caller's process stays light (style.md, rule 2)."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.far_end import FarEnd
+from tests.support.processes import ROOT, Home, clean_environment, run_script, wait_gone
+
+# Which files may import what: a path, or a folder with everything below it.
+DOORS = {
+    "boto3": ("streaming/s3_upload.py", "streaming/target/"),
+    "botocore": ("streaming/s3_upload.py", "streaming/target/"),
+    "requests": ("streaming/sentinel_api.py",),
+    "tenacity": ("streaming/retry.py",),
+    "sqlite3": ("spool/", "streaming/target/"),
+    "sqlite_utils": ("spool/schema.py", "streaming/cli/", "streaming/target/"),
+    "resource_tracker": ("streaming/sampler.py", "streaming/discovery.py"),
+    "click": ("streaming/cli/",),
+    "fastapi": ("streaming/target/",),
+    "fcntl": ("spool/machine.py", "streaming/target/directory.py"),
+    "msvcrt": ("spool/machine.py",),
+}
+HEAVY = ("boto3", "botocore", "requests", "tenacity", "sqlite_utils", "click", "rich", "resource_tracker")
+NETWORK = {"socket", "ssl", "http", "urllib3", "requests", "boto3", "botocore", "httpx", "aiohttp", "asyncio"}
+
+
+def product_files() -> list[Path]:
+    return sorted(path for package in ("spool", "streaming") for path in (ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, anywhere in it, by its full name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("package", DOORS)
+def test_only_its_door_imports_an_outside_system(package: str) -> None:
+    importers = {
+        str(path.relative_to(ROOT))
+        for path in product_files()
+        if any(name.split(".")[0] == package for name in imports(path))
+    }
+    outside = sorted(name for name in importers if not name.startswith(DOORS[package]))
+    assert outside == []
+    assert importers, f"nobody imports {package}: this check has lost its object"
+
+
+def test_spool_knows_no_network_and_nothing_of_streaming() -> None:
+    for path in (ROOT / "spool").glob("*.py"):
+        names = set(imports(path))
+        assert not {name.split(".")[0] for name in names} & (NETWORK | {"streaming"}), path
+        assert "urllib.request" not in names, path
+
+
+def test_delivery_knows_no_http_no_sleep_no_thread_and_no_clock() -> None:
+    names = {name.split(".")[0] for name in imports(ROOT / "streaming" / "delivery.py")}
+    assert not names & (NETWORK | {"time", "threading", "subprocess", "os", "random", "tenacity"})
+
+
+def test_product_imports_no_test() -> None:
+    for path in product_files():
+        assert not any(name.split(".")[0] in ("tests", "pytest", "hypothesis") for name in imports(path)), path
+
+
+def test_importing_is_light_and_needs_no_network() -> None:
+    code = f"import sys, streaming, spool; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+RECORDING = f"""
+import sys, streaming
+manager = streaming.StreamingManager(sys.argv[1], host_info={{}}, cloud_info={{}})
+manager.start()
+manager.append(b"timestamp,x\\n1,2\\n")
+manager.wait_until_registered(20)
+print(manager.stop()["run_id"] is not None)
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+
+
+def test_caller_of_a_whole_run_imports_nothing_heavy(far_end: FarEnd, home: Home, marker: str) -> None:
+    environment = clean_environment(home, marker, **far_end.environment())
+    result = run_script(RECORDING, environment, far_end.token).check_unfelt()
+    assert result.stdout.split() == [b"True", b"[]"]
+    wait_gone(marker)
+
+
+WITHOUT = """
+import os, sys
+for name in ("fcntl", "resource", "termios", "pwd", "grp"):
+    sys.modules[name] = None  # importing it raises ImportError, as on Windows
+for name in ("geteuid", "getuid", "fork", "register_at_fork", "O_NOFOLLOW", "O_CLOEXEC", "fchmod", "pidfd_open",
+             "pread", "pwrite", "setsid", "uname", "sched_getaffinity"):
+    if hasattr(os, name):
+        delattr(os, name)
+import select, signal, time
+for module, name in ((select, "poll"), (select, "epoll"), (time, "CLOCK_BOOTTIME"), (signal, "SIGHUP"),
+                     (signal, "pthread_sigmask"), (signal, "sigtimedwait"), (signal, "setitimer")):
+    if hasattr(module, name):
+        delattr(module, name)
+import streaming, spool
+import streaming.launch, streaming.watch, streaming.command, streaming.uploader, streaming.tracker, streaming.drain
+import streaming.cli.run, streaming.cli.drain
+print("imported")
+"""
+
+
+def test_import_needs_nothing_that_only_linux_has() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, cwd=ROOT, text=True)
+    assert done.stdout.strip() == "imported", done.stderr
