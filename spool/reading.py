@@ -185,7 +185,6 @@ def range_between(db: Connection, first_id: int, last_id: int, max_bytes: int) -
         chosen = chosen or _Choice(batch_id, header_id, reader.header(header_id))
         if damage or not chosen.has_room_for(header_id, csv, max_bytes):
             break
-<<<<<<< HEAD
         chosen.add(batch_id, row_count, csv)
     return None if chosen is None else chosen.range()
 
@@ -197,15 +196,16 @@ class _Choice:
         self._first_batch_id = self._last_batch_id = first_batch_id
         self._header_id = header_id
         self._header_bytes = len(header)
+        self._has_any = False
         self._row_count = 0
         self._rows_bytes = 0
         self._digest = hashlib.sha256(header)
 
     def has_room_for(self, header_id: int, csv: bytes, max_bytes: int) -> bool:
-        is_first = self._rows_bytes == 0
-        return is_first or (header_id == self._header_id and self._rows_bytes + len(csv) <= max_bytes)
+        return not self._has_any or (header_id == self._header_id and self._rows_bytes + len(csv) <= max_bytes)
 
     def add(self, batch_id: int, row_count: int, csv: bytes) -> None:
+        self._has_any = True
         self._last_batch_id = batch_id
         self._row_count += row_count
         self._rows_bytes += len(csv)
@@ -219,26 +219,8 @@ class _Choice:
             row_count=self._row_count,
             csv_bytes=self._header_bytes + self._rows_bytes,
             sha256=self._digest.hexdigest(),
+            damage=None if self._rows_bytes else MISSING,  # only a batch whose rows made way (`room`)
         )
-=======
-        chosen.append((batch_id, header_id, row_count, csv))
-        total_bytes += len(csv)
-    if not chosen:
-        return None
-    header = reader.header(chosen[0][1])
-    digest = hashlib.sha256(header)
-    for *_, csv in chosen:
-        digest.update(csv)
-    return Range(
-        first_batch_id=chosen[0][0],
-        last_batch_id=chosen[-1][0],
-        header_id=chosen[0][1],
-        row_count=sum(row_count for _, _, row_count, _ in chosen),
-        csv_bytes=len(header) + total_bytes,
-        sha256=digest.hexdigest(),
-        damage=None if total_bytes else MISSING,  # only a batch whose rows made way (`room`)
-    )
->>>>>>> 5b1ac69 (Fault 8, 9, 10, 12 tests; the last batch and small pieces make room on a full disk; imports are checked)
 
 
 def _batches(db: Connection, first_id: int, last_id: int) -> Iterator[tuple[int, int, int, bytes, bytes]]:
