@@ -10,6 +10,8 @@ import shutil
 from csv import QUOTE_NONNUMERIC
 from typing import Any
 
+from streaming.procfs import system_stats
+
 
 class Sampler:
     """Two trackers of resource-tracker, asked in turn in this process."""
@@ -42,7 +44,7 @@ def _tracker_classes() -> tuple[Any, Any]:
 
     if os.path.isdir("/proc/self"):
         tracker_procfs.get_process_pss_rollup = _tolerant(tracker_procfs.get_process_pss_rollup)
-        procfs = (tracker_procfs.get_process_stats, tracker_procfs.get_system_stats)
+        procfs = (tracker_procfs.get_process_stats, system_stats())
         tracker.get_tracker_implementation = lambda: procfs
         if shutil.which("nvidia-smi") is None:  # else each sample starts a process twice to find out the same
             tracker_procfs.start_nvidia_smi = lambda: None
