@@ -18,7 +18,7 @@ DOORS = {
     "requests": ("streaming/sentinel_api.py",),
     "tenacity": ("streaming/retry.py",),
     "sqlite3": ("spool/", "streaming/target/"),
-    "sqlite_utils": ("spool/schema.py", "streaming/cli/", "streaming/target/"),
+    "sqlite_utils": ("spool/schema.py", "streaming/cli/", "streaming/formats/", "streaming/target/"),
     "resource_tracker": ("streaming/sampler.py", "streaming/discovery.py"),
     "click": ("streaming/cli/",),
     "fastapi": ("streaming/target/",),

@@ -1,0 +1,114 @@
+"""Fault 35: an old spool with the new library, and the reverse."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from spool import Spool, check, migration, schema
+from spool.connection import file_identity
+from spool.errors import NewerSchema, SpoolRefused
+from streaming.clients import Clients
+from streaming.drain import Outcome, drain_run
+from tests.support import oracle, spools
+from tests.support.memory_far_end import MemoryFarEnd, Run
+from tests.support.oracle import Evidence, Told
+
+FIXTURES = Path(__file__).parent.parent / "spool" / "fixtures"
+OLD, NEW = b"timestamp,x\n", b"timestamp,x,y\n"
+
+
+class NoWait:
+    def wait(self, seconds: float) -> None:
+        raise AssertionError("nothing should be waited for")
+
+    def has_time(self) -> bool:
+        return True
+
+
+def load(version: str, directory: Path) -> Path:
+    """The spool as that version of the library wrote it."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    path = directory / f"{version}.spool"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA page_size = {schema.PAGE_BYTES}")
+        connection.executescript((FIXTURES / f"{version}.sql").read_text())
+    path.chmod(0o600)
+    return path
+
+
+def test_there_is_a_fixture_for_every_version_there_ever_was() -> None:
+    assert sorted(path.stem for path in FIXTURES.glob("*.sql")) == [
+        f"version-{number}" for number in range(1, schema.VERSION + 1)
+    ]
+
+
+@pytest.mark.parametrize("version", sorted(path.stem for path in FIXTURES.glob("*.sql")))
+def test_fault_35_spool_of_any_version_is_drained(tmp_path: Path, version: str) -> None:
+    path = load(version, tmp_path / "spools")
+    far_end = MemoryFarEnd()
+    prefix = "s3://bucket/run-fixture"
+    far_end.runs["fixture"] = Run("run-fixture", prefix)
+    _, sent = oracle.object_of(OLD, b"1,a\n2,b\n", 1, prefix)
+    far_end.objects[f"{prefix}/00000001-sent.csv.gz"] = sent
+    clients = cast(Clients, SimpleNamespace(service=far_end, store=far_end, token=None))
+    assert drain_run(path, clients, NoWait(), api_url="") is Outcome.DELIVERED
+    told = Told(OLD, [b"1,a\n2,b\n", b"3,c\n", (NEW, b"4,d,9\n"), (NEW, b"5,e,9\n")])
+    evidence = Evidence(far_end.objects, far_end.runs["fixture"].finish, prefix)
+    oracle.conserved(evidence, told)
+    oracle.ordered(evidence, told)
+    oracle.live(evidence, run_status="finished", exit_code=0)
+    assert check.audit(path) == []
+
+
+def test_fault_35_newer_spool_is_politely_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = load("version-1", tmp_path / "spools")
+    with spools.raw(path) as connection:
+        connection.execute("PRAGMA user_version = 2")
+        connection.execute("ALTER TABLE batch ADD COLUMN tomorrow TEXT")
+    before = path.read_bytes()
+    with pytest.raises(NewerSchema, match="written by a newer tracker-stream") as refused:
+        Spool(path)
+    assert "pip install --upgrade tracker-stream" in str(refused.value)
+    assert path.read_bytes() == before
+
+
+def test_fault_35_spool_too_old_to_be_brought_up_to_date_is_refused(tmp_path: Path) -> None:
+    path = load("version-1", tmp_path / "spools")
+    with spools.raw(path) as connection:
+        connection.execute("PRAGMA user_version = 0")
+    with pytest.raises(SpoolRefused, match="cannot bring up to date"):
+        Spool(path)
+
+
+def one_to_two(database: Any) -> None:
+    database["batch"].add_column("note", str)
+    database["batch"].transform(rename={"note": "remark"})
+
+
+def two_to_three(database: Any) -> None:
+    raise sqlite3.OperationalError("the power goes here")
+
+
+def test_fault_35_migration_steps_run_in_order_on_a_copy_that_takes_the_spools_place(tmp_path: Path) -> None:
+    path = load("version-1", tmp_path / "spools")
+    before = file_identity(path)
+    migration.migrate(path, before, to_version=2, migrations={1: one_to_two})
+    assert file_identity(path) != before
+    assert path.stat().st_mode & 0o777 == 0o600
+    with spools.raw(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert "remark" in [row[1] for row in connection.execute("PRAGMA table_info(batch)")]
+        assert connection.execute("SELECT count(*) FROM batch").fetchone() == (4,)
+
+
+def test_fault_35_migration_that_dies_half_way_changes_nothing(tmp_path: Path) -> None:
+    path = load("version-1", tmp_path / "spools")
+    before = path.read_bytes()
+    with pytest.raises(Exception, match="the power goes here"):
+        migration.migrate(path, file_identity(path), to_version=3, migrations={1: one_to_two, 2: two_to_three})
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]

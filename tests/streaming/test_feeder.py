@@ -1,0 +1,193 @@
+"""The feeder: whole lines from the recorded offset, each once, whatever happens to the file; when its updater is called."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from spool import Spool, reading
+from spool.errors import SpoolFull
+from streaming.feeder import READ_BYTES, CsvFeeder, UpdateSchedule
+from tests.support import plays, spools
+from tests.support.spools import HEADER, rows
+
+
+@pytest.fixture
+def csv_path(tmp_path: Path) -> Path:
+    return tmp_path / "rows.csv"
+
+
+@pytest.fixture
+def spool(tmp_path: Path, csv_path: Path) -> Iterator[Spool]:
+    with closing(Spool.create(tmp_path / "spools", plays.new_run(csv_path=csv_path))) as made:
+        yield made
+
+
+def append(csv_path: Path, content: bytes) -> None:
+    with csv_path.open("ab") as file:
+        file.write(content)
+
+
+def test_rows_are_taken_once_as_the_file_grows(spool: Spool, csv_path: Path) -> None:
+    feeder = CsvFeeder(spool, csv_path)
+    counts = []
+    for content in (b"timest", b"amp,x\n1,", b"a\n", b"2,b\n3,", b"c\n"):
+        append(csv_path, content)
+        counts.append(feeder.take())
+    assert counts == [0, 0, 1, 1, 1]
+    assert list(reading.exported(spool.connection)) == [(HEADER, b"1,a\n"), (HEADER, b"2,b\n"), (HEADER, b"3,c\n")]
+    assert spool.csv_offset() == csv_path.stat().st_size
+
+
+def test_another_feeder_goes_on_where_the_spool_says(spool: Spool, csv_path: Path) -> None:
+    append(csv_path, HEADER + rows(0, 3))
+    CsvFeeder(spool, csv_path).take()
+    append(csv_path, rows(3, 3))
+    assert CsvFeeder(spool, csv_path).take() == 3
+    assert spools.exported(spool) == rows(0, 6)
+
+
+def test_another_feeder_knows_the_header_in_force(spool: Spool, csv_path: Path) -> None:
+    append(csv_path, HEADER + b"1,a\n" + b"timestamp,x,y\n2,b,c\n")
+    CsvFeeder(spool, csv_path).take()
+    append(csv_path, b"3,d,e\n")
+    CsvFeeder(spool, csv_path).take()
+    assert list(reading.exported(spool.connection))[-1] == (b"timestamp,x,y\n", b"3,d,e\n")
+
+
+def test_unfinished_last_line_is_a_row_once_its_writer_is_done(spool: Spool, csv_path: Path) -> None:
+    append(csv_path, HEADER + b"1,a\n2,b")
+    feeder = CsvFeeder(spool, csv_path)
+    assert feeder.take() == 1
+    assert feeder.take(is_final=True) == 1
+    assert feeder.take(is_final=True) == 0
+    assert spools.exported(spool) == b"1,a\n2,b\n"
+
+
+def test_large_file_is_taken_in_pieces_that_end_with_lines(spool: Spool, csv_path: Path) -> None:
+    append(csv_path, HEADER + rows(0, 30_000, width=100))
+    assert CsvFeeder(spool, csv_path).take() == 30_000
+    (largest,) = spool.connection.query("SELECT max(length(csv)) FROM batch")[0]
+    assert READ_BYTES // 2 < largest <= READ_BYTES
+    assert spools.exported(spool) == rows(0, 30_000, width=100)
+
+
+def test_line_longer_than_a_piece_is_taken_whole(spool: Spool, csv_path: Path) -> None:
+    long = b"1," + b"x" * (2 * READ_BYTES) + b"\n"
+    append(csv_path, HEADER + long + b"2,b\n")
+    CsvFeeder(spool, csv_path).take()
+    assert spools.exported(spool) == long + b"2,b\n"
+
+
+def test_vanished_file_is_told_once_and_taken_over_when_it_is_back(
+    spool: Spool, csv_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    feeder = CsvFeeder(spool, csv_path)
+    for _ in range(3):
+        assert feeder.take() == 0
+    assert caplog.text.count("csv.unreadable") == 1
+    append(csv_path, HEADER + b"1,a\n")
+    assert feeder.take() == 1
+
+
+def test_shorter_file_is_a_new_one(spool: Spool, csv_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    append(csv_path, HEADER + rows(0, 10))
+    feeder = CsvFeeder(spool, csv_path)
+    feeder.take()
+    csv_path.write_bytes(HEADER + b"99,new\n")
+    assert feeder.take() == 1
+    assert "csv.replaced" in caplog.text
+    assert spools.exported(spool) == rows(0, 10) + b"99,new\n"
+
+
+class FullAtFirst:
+    """A spool that has no room for large appends, as on a disk that is almost full."""
+
+    def __init__(self, spool: Spool, room_bytes: int) -> None:
+        self._spool = spool
+        self._room_bytes = room_bytes
+        self.refused = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._spool, name)
+
+    def append(self, batches: list[spools.Batch], *, csv_offset: int | None = None) -> None:
+        if sum(len(batch.rows) for batch in batches) > self._room_bytes:
+            self.refused += 1
+            raise SpoolFull("no room")
+        self._spool.append(batches, csv_offset=csv_offset)
+
+
+def test_smaller_pieces_are_tried_where_a_large_one_finds_no_room(spool: Spool, csv_path: Path) -> None:
+    full = FullAtFirst(spool, 100_000)
+    append(csv_path, HEADER + rows(0, 5000, width=100))
+    assert CsvFeeder(full, csv_path).take() == 5000  # type: ignore[arg-type]
+    assert spools.exported(spool) == rows(0, 5000, width=100)
+    assert full.refused
+
+
+def test_refused_rows_stay_in_the_file_and_are_taken_with_the_next(spool: Spool, csv_path: Path) -> None:
+    full = FullAtFirst(spool, 0)
+    append(csv_path, HEADER + b"1,a\n")
+    feeder = CsvFeeder(full, csv_path)  # type: ignore[arg-type]
+    with pytest.raises(SpoolFull):
+        feeder.take()
+    assert spool.csv_offset() == 0
+    full._room_bytes = 1000
+    assert feeder.take() == 1
+    assert spools.exported(spool) == b"1,a\n"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_slow_update_takes_at_most_a_twentieth_of_the_time_but_comes_before_each_upload() -> None:
+    clock, calls = Clock(), []
+
+    def update() -> None:
+        calls.append(clock.now)
+        clock.now += 1.0
+
+    schedule = UpdateSchedule(update, upload_interval_s=60, clock=clock)
+    while clock.now < 200:
+        schedule.call_if_due()
+        clock.now += 1.0
+    gaps = {later - earlier for earlier, later in pairwise(calls)}
+    assert gaps == {20.0}
+
+
+def test_very_slow_update_is_called_once_per_upload_interval() -> None:
+    clock, calls = Clock(), []
+
+    def update() -> None:
+        calls.append(clock.now)
+        clock.now += 10.0
+
+    schedule = UpdateSchedule(update, upload_interval_s=60, clock=clock)
+    while clock.now < 300:
+        schedule.call_if_due()
+        clock.now += 1.0
+    assert {later - earlier for earlier, later in pairwise(calls)} == {60.0}
+
+
+def test_failing_update_is_told_once_and_called_again(caplog: pytest.LogCaptureFixture) -> None:
+    calls = []
+
+    def update() -> None:
+        calls.append(1)
+        raise RuntimeError("not yet")
+
+    schedule = UpdateSchedule(update, upload_interval_s=60, clock=Clock())
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            schedule.call_if_due(is_final=True)
+    assert len(calls) == 3
+    assert caplog.text.count("csv_update.failed") == 1
