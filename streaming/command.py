@@ -55,9 +55,8 @@ class Command:
         """
         self._awaited.add(signal.SIGCHLD)
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._awaited)
-        if (
-            signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
-        ):  # inherited: then the kernel would reap it, and its code be lost
+        # Inherited as ignored, the kernel would reap the command, and its exit code be lost.
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         return os.posix_spawnp(
             words[0], words, os.environ, setsigmask=list(self._mask), setsigdef=[signal.SIGPIPE, signal.SIGXFSZ]

@@ -16,6 +16,7 @@ from tests.support.processes import (
     ProgramResult,
     clean_environment,
     start_program,
+    wait_gone,
 )
 
 COMMAND = (sys.executable, "-m", "streaming")
@@ -66,8 +67,10 @@ def cli() -> InProcess:
 
 
 @pytest.fixture
-def program(home: Home, marker: str) -> AsProgram:
-    return AsProgram(clean_environment(home, marker))
+def program(home: Home, marker: str) -> Iterator[AsProgram]:
+    """At the end of the test what works in the background (discovery, an uploader) is waited for: it must end by itself."""
+    yield AsProgram(clean_environment(home, marker, TRACKER_STREAM_LINGER="3"))
+    wait_gone(marker)
 
 
 __all__ = ["ROOT", "AsProgram", "InProcess"]

@@ -1,0 +1,202 @@
+"""`run`: settings, modes, what is recorded, what is said."""
+
+import re
+import signal
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spool import Run, RunState, Spool, directory, reading
+from tests.streaming.cli.conftest import AsProgram, InProcess
+from tests.support.far_end import FarEnd
+from tests.support.processes import Home, eventually
+
+CANARY = "canary-token-that-must-not-be-kept"
+
+
+def only_run(home: Home) -> Run:
+    (path,) = directory.spool_paths(home.spool_dir)
+    with closing(Spool(path)) as spool:
+        return spool.run()
+
+
+def metadata(home: Home) -> dict[str, Any]:
+    return only_run(home).metadata
+
+
+def test_without_token_it_records_only_and_says_how_to_deliver(home: Home, program: AsProgram) -> None:
+    with program.start("run", "-i", "0.1", "--", "sh", "-c", "read line", stdin=True) as running:
+        eventually(lambda: row_count(home) >= 2, 30)
+        running.say("go on")
+        result = running.wait()
+    assert (result.exit_code, result.stdout) == (0, b"")
+    lines = result.stderr.decode().splitlines()
+    (path,) = directory.spool_paths(home.spool_dir)
+    name = path.stem.rpartition("-")[2][:8]
+    assert lines[0] == f"tracker-stream: recording sh as run {name}, only on this machine (no SENTINEL_API_TOKEN)"
+    assert re.fullmatch(rf"tracker-stream: run {name}: exit 0 after [\d.]+ s; (\d+) rows, 0 sent, \1 waiting", lines[1])
+    assert re.match(r"tracker-stream:   CPU    [▁-█]+  average \d+\.\d\d, peak \d+\.\d\d cores$", lines[2])
+    assert re.match(r"tracker-stream:   memory [▁-█]+  average \d+, peak \d+ MiB$", lines[3])
+    assert lines[4] == f"tracker-stream:   kept in {home.spool_dir} (no SENTINEL_API_TOKEN)"
+    assert lines[5] == f"tracker-stream:   to deliver: tracker-stream drain {name}"
+    assert "\x1b" not in result.stderr.decode()
+
+
+def row_count(home: Home) -> int:
+    """Rows of the only run, 0 before there is one."""
+    for path in directory.spool_paths(home.spool_dir):
+        with closing(Spool(path)) as spool:
+            return reading.counts(spool.connection).recorded
+    return 0
+
+
+def test_quiet_says_nothing(program: AsProgram) -> None:
+    assert program("run", "-q", "--", "true").stderr == b""
+    assert program("run", "--", "true", TRACKER_QUIET="1").stderr == b""
+
+
+def test_with_token_it_is_delivered(home: Home, program: AsProgram, far_end: FarEnd) -> None:
+    result = program("run", "-n", "train", "-i", "0.1", "--", "sleep", "0.4", **far_end.environment())
+    far_end.wait_finished()
+    assert result.exit_code == 0
+    lines = result.stderr.decode().splitlines()
+    assert f"for {far_end.api_url}" in lines[0]
+    assert re.search(r"; (\d+) rows, \1 sent, 0 waiting$", lines[1])
+    assert far_end.run().metadata["job_name"] == "train"
+
+
+def test_offline_mode_records_and_touches_no_network(home: Home, program: AsProgram, far_end: FarEnd) -> None:
+    result = program("run", "--", "true", TRACKER_STREAM_MODE="offline", **far_end.environment())
+    assert b"(offline mode)" in result.stderr
+    assert far_end.journal.count() == 0
+    assert not only_run(home).has_token
+
+
+def test_disabled_mode_runs_the_command_and_nothing_else(home: Home, program: AsProgram) -> None:
+    result = program("run", "--", "sh", "-c", "echo out; exit 3", TRACKER_STREAM_MODE="disabled")
+    assert (result.exit_code, result.stdout, result.stderr) == (3, b"out\n", b"")
+    assert not home.spool_dir.exists()
+
+
+def test_disabled_mode_keeps_the_codes_of_a_command_that_cannot_be_started(program: AsProgram, tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    assert program("run", "--mode", "disabled", "--", "no-such-command").exit_code == 127
+    assert program("run", "--mode", "disabled", "--", str(tmp_path / "plain")).exit_code == 126
+
+
+def test_only_the_chosen_local_rank_is_tracked(home: Home, program: AsProgram) -> None:
+    arguments = ("run", "-q", "--only-local-rank", "0", "--", "true")
+    assert program(*arguments, SLURM_JOB_ID="7", SLURM_PROCID="5", SLURM_LOCALID="1").exit_code == 0
+    assert not home.spool_dir.exists()
+    assert program(*arguments, SLURM_JOB_ID="7", SLURM_PROCID="4", SLURM_LOCALID="0").exit_code == 0
+    assert metadata(home)["tags"]["rank"] == "4"
+
+
+def test_flag_counts_before_environment_before_file_before_default(home: Home, program: AsProgram) -> None:
+    (home.path / "tracker-stream.toml").write_text(
+        'job_name = "file"\nteam = "file"\nstage_name = "file"\n[tags]\na = "file"\nb = "file"\n'
+    )
+    program(
+        *("run", "-q", "--job-name", "flag", "--tag", "a=flag", "--", "true"),
+        TRACKER_JOB_NAME="environment",
+        TRACKER_TEAM="environment",
+        TRACKER_TAGS="a=environment,c=environment",
+    )
+    found = metadata(home)
+    assert (found["job_name"], found["team"], found["stage_name"]) == ("flag", "environment", "file")
+    tags = {key: found["tags"][key] for key in "abc"}
+    assert tags == {"a": "flag", "b": "file", "c": "environment"}
+    assert "project_name" not in found
+
+
+def test_slurm_fills_in_what_the_user_did_not_give(home: Home, program: AsProgram) -> None:
+    slurm = {"SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "batch", "SLURM_PROCID": "2", "SLURM_LOCALID": "0"}
+    program("run", "-q", "-n", "mine", "--tag", "rank=x", "--", "true", **slurm)
+    found = metadata(home)
+    assert (found["job_name"], found["external_run_id"], found["orchestrator"]) == ("mine", "77", "slurm")
+    assert (found["tags"]["rank"], found["tags"]["local_rank"], found["tags"]["attempt"]) == ("x", "0", "0")
+
+
+def test_secrets_of_the_command_are_not_recorded(home: Home, program: AsProgram, far_end: FarEnd) -> None:
+    words = ["sh", "-c", "exit 0", f"--token={CANARY}", f"https://u:{CANARY}@x/", far_end.token]
+    program("run", "-q", "--", *words, **far_end.environment())
+    far_end.wait_finished()
+    assert metadata(home)["command"] == ["sh", "-c", "exit 0", "--token=***", "https://u:***@x/", "***"]
+    sent = str(far_end.run().metadata)
+    assert CANARY not in sent
+    assert far_end.token not in sent
+
+
+def test_options_of_the_command_need_no_dashes_before_them(home: Home, program: AsProgram) -> None:
+    assert program("run", "-q", "sh", "-c", "exit 8").exit_code == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "Missing argument"),
+        (("--epochs", "3", "train.py"), "run [OPTIONS] -- CMD"),
+        (("--interval", "0", "--", "true"), "is not a number of seconds, 0.01 or more"),
+        (("--interval", "soon", "--", "true"), "'soon' is not a number of seconds"),
+        (("--upload-interval", "inf", "--", "true"), "is not a number of seconds"),
+        (("--mode", "sometimes", "--", "true"), "'auto', 'offline', 'disabled'"),
+        (("--tag", "fold", "--", "true"), "KEY=VALUE"),
+        (("--config", "nowhere.toml", "--", "true"), "nowhere.toml"),
+        (("--api-url", "http://example.com", "--", "true"), "use https://"),
+        (("--token-file", "/nonexistent", "--", "true"), "cannot be read"),
+        (("--token", "abc", "--", "true"), "No such option"),
+    ],
+)
+def test_usage_error_names_the_thing_and_the_remedy(
+    home: Home, cli: InProcess, arguments: tuple[str, ...], words: str
+) -> None:
+    result = cli("run", *arguments)
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.split())
+    assert not home.spool_dir.exists()
+
+
+def test_old_name_of_the_token_is_used_with_a_notice(home: Home, program: AsProgram, far_end: FarEnd) -> None:
+    settings = far_end.environment()
+    settings["SENTINEL_API_KEY"] = settings.pop("SENTINEL_API_TOKEN")
+    result = program("run", "--", "true", **settings)
+    far_end.wait_finished()
+    assert b"SENTINEL_API_TOKEN is its name now" in result.stderr
+
+
+def test_token_file_is_used(home: Home, program: AsProgram, far_end: FarEnd) -> None:
+    file = home.path / "token"
+    file.write_text(far_end.token + "\n")
+    settings = far_end.environment()
+    del settings["SENTINEL_API_TOKEN"]
+    program("run", "-q", "--token-file", str(file), "--", "true", **settings)
+    far_end.wait_finished()
+
+
+def test_refused_token_is_told_once_and_rows_are_kept(home: Home, program: AsProgram, far_end: FarEnd) -> None:
+    far_end.revoke_token()
+    result = program(
+        *("run", "-i", "0.1", "--exit-wait", "1", "--", "sleep", "2"),
+        **far_end.environment(),
+    )
+    assert result.exit_code == 0
+    assert b"(token refused)" in result.stderr
+    assert result.stderr.count(b"refuses the token") <= 1
+
+
+def test_sigterm_while_waiting_for_the_delivery_ends_the_wait(home: Home, program: AsProgram, far_end: FarEnd) -> None:
+    far_end.down()
+    with program.start(
+        *("run", "--exit-wait", "100", "--", "sh", "-c", "echo done; exit 2"),
+        **far_end.environment(),
+    ) as running:
+        assert running.read_line() == "done"
+        eventually(lambda: has_ended(home))
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(40).exit_code == 2
+
+
+def has_ended(home: Home) -> bool:
+    return only_run(home).state is RunState.ENDED
