@@ -76,6 +76,8 @@ def up(foreground: bool, directory: Path, **options: Any) -> None:
         with place.locked():
             status = _already_up(place)
             made = None if status else _start(place, detach=not foreground, **options)
+            if status:
+                _warn_if_different(status, options)
             status = status or _record(made)
         _say_where(status)
         if made and foreground:
@@ -230,6 +232,13 @@ def _needed_variable(name: str) -> str:
     if not value:
         raise click.UsageError(f"--s3-endpoint and --s3-bucket need {name} in the environment.")
     return value
+
+
+def _warn_if_different(status: Status, options: dict[str, Any]) -> None:
+    """A running target keeps the options it was started with."""
+    asked = (options["host"], options["port"] or status.port, options["credential_lifetime"])
+    if asked != (status.host, status.port, status.credential_lifetime_s):
+        click.echo("The target was up already, with other options: `target down` first to change them.", err=True)
 
 
 def _warn_if_exposed(host: str, *, own_s3: bool) -> None:

@@ -1,8 +1,8 @@
 """The embedded S3: SeaweedFS on loopback, one process, with enforced STS session policies.
 
-Everything it needs lies in one directory, made at the first start. Its four inner ports ask for no password (its S3 port
-does): they listen on loopback only, and other users of the same machine can reach them. For a shared machine give
-`target up` another S3.
+Everything it needs lies in one directory, made at the first start. All ports listen on loopback only. S3 asks for
+keys, and files of the inner HTTP ports need a signature (security.toml), but the inner gRPC ports do not: another user of
+the same machine who speaks SeaweedFS's own protocol gets at the objects. For a shared machine give `target up` another S3.
 
 Acknowledged objects survive SIGKILL of it (they are in the kernel's page cache), not a power loss in the seconds after.
 """

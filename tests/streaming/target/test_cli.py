@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -33,6 +35,18 @@ def target(tmp_path: Path, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> It
     run("down")
 
 
+@pytest.fixture
+def foreground(target: Command, moto_url: str) -> Iterator[subprocess.Popen[str]]:
+    """`target up --foreground` that has said that it is up."""
+    options = ("--foreground", "--port", "0", "--s3-endpoint", moto_url, "--s3-bucket", "cli")
+    command = [sys.executable, "-m", "streaming.cli.target", "up", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "is up" in process.stdout.readline()
+        yield process
+        process.kill()
+
+
 def exports(text: str) -> dict[str, str]:
     words = [shlex.split(line) for line in text.splitlines()]
     assert all(word[0] == "export" for word in words)
@@ -45,7 +59,8 @@ def test_up_env_status_down(target: Command, tmp_path: Path) -> None:
     assert "bound to 127.0.0.1" in up.stdout
     assert 'eval "$(tracker-stream target env)"' in up.stdout
     again = target("up")
-    assert again.stdout == up.stdout
+    assert (again.stdout, again.stderr) == (up.stdout, "")
+    assert "other options" in target("up", "--credential-lifetime", "7").stderr
 
     environment = exports(target("env").stdout)
     assert environment == json.loads(target("env", "--json").stdout)
@@ -66,6 +81,28 @@ def test_up_env_status_down(target: Command, tmp_path: Path) -> None:
     assert target("down").stdout == "The target was not up.\n"
     with pytest.raises(requests.ConnectionError):
         requests.get(environment["SENTINEL_API_URL"] + "/health", timeout=5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_foreground_stays_until_a_signal_and_ends_everything(
+    target: Command, foreground: subprocess.Popen[str], number: signal.Signals
+) -> None:
+    status = json.loads(target("status", "--json").stdout)
+    assert status["up"] is True
+    foreground.send_signal(number)
+    assert foreground.wait(20) == 0
+    assert target("status").returncode == 1
+    with pytest.raises(requests.ConnectionError):
+        requests.get(status["api_url"] + "/health", timeout=5)
+
+
+def test_foreground_says_so_when_the_target_is_ended_elsewhere(
+    target: Command, foreground: subprocess.Popen[str]
+) -> None:
+    assert target("down").returncode == 0
+    _, errors = foreground.communicate(timeout=20)
+    assert foreground.returncode == 1
+    assert "has ended" in errors
 
 
 def test_env_of_a_target_that_is_down_prints_nothing_to_evaluate(target: Command) -> None:
@@ -110,9 +147,6 @@ def test_another_s3_without_keys_is_one_clear_error(target: Command, monkeypatch
 def test_what_is_left_of_a_broken_target_is_ended_by_up(target: Command) -> None:
     assert target("up").returncode == 0
     first = json.loads(target("status", "--json").stdout)
-    import os
-    import signal
-
     os.kill(first["processes"]["api"]["pid"], signal.SIGKILL)
     assert target("status").returncode == 1
     assert target("up").returncode == 0
