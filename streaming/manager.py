@@ -136,11 +136,15 @@ class StreamingManager:
     def append(self, csv: bytes) -> None:
         """Append whole CSV lines, the header line first (and again, or another one, whenever it changes).
 
-        Durable when this returns. Raises BadArgument before `start`, or for an unfinished last line, and SpoolError if
-        the spool cannot take the lines now: then none of them is in it.
+        Durable when this returns. Raises BadArgument before `start`, with a `csv_path`, or for an unfinished last line,
+        and SpoolError if the spool cannot take the lines now: then none of them is in it.
         """
         if self._recorder is None or not self._recorder.is_ours:
             raise BadArgument("append was called before start, or in a forked copy", hint="call start() first")
+        if self._csv_path is not None:  # the newest batch tells how far the file was taken over
+            raise BadArgument(
+                f"the rows of this run come from {self._csv_path}", hint="write them there, or use no csv_path"
+            )
         if not csv.endswith(b"\n"):
             raise BadArgument("append takes whole lines", hint="end the last line with a newline")
         with self._append_lock:
