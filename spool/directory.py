@@ -12,7 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from spool import machine
-from spool.errors import DirectoryUnusable, LocksDoNotWork, NoSuchRun, Owned, SpoolRefused
+from spool.errors import (
+    DirectoryUnusable,
+    LocksDoNotWork,
+    NoSuchRun,
+    Owned,
+    SpoolError,
+    SpoolFull,
+    SpoolRefused,
+    SpoolUnavailable,
+)
 
 SUFFIX = ".spool"
 JOURNAL_SUFFIX = ".spool-journal"
@@ -179,12 +188,31 @@ def _lock_file(spool_path: Path) -> int:
     path = spool_path.with_suffix(LOCK_SUFFIX)
     flags = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
     for _ in range(_LOCK_TRIES):
-        descriptor = os.open(path, flags, machine.FILE_MODE)
-        if machine.lock_exclusively(descriptor) and _is_same_file(descriptor, path):
-            return descriptor
+        try:
+            descriptor = os.open(path, flags, machine.FILE_MODE)
+        except OSError as error:
+            raise _translated_lock_error(error, path) from error
+        try:
+            if machine.lock_exclusively(descriptor) and _is_same_file(descriptor, path):
+                return descriptor
+        except OSError as error:
+            os.close(descriptor)
+            raise LocksDoNotWork(
+                f"the file system of {path.parent} has no working file locks ({error.strerror})",
+                path=path,
+                hint=_REMEDY,
+            ) from error
         os.close(descriptor)
         time.sleep(_LOCK_PAUSE_S)
     raise Owned(f"another process delivers {spool_path.stem}", path=spool_path)
+
+
+def _translated_lock_error(error: OSError, path: Path) -> SpoolError:
+    if path.is_symlink():
+        return SpoolRefused(f"{path} is a symbolic link", path=path, hint="remove the link, keep the spool")
+    if machine.is_no_room(error):
+        return SpoolFull(f"no room left for {path} ({error.strerror})", path=path, hint="free space")
+    return SpoolUnavailable(f"the lock {path} cannot be used now ({error.strerror})", path=path)
 
 
 def _is_same_file(descriptor: int, path: Path) -> bool:

@@ -154,6 +154,14 @@ def _lock_on_windows(descriptor: int) -> bool:
     return True
 
 
+def forbid_core_dumps() -> None:
+    """Let no crash of this process write its memory to disk."""
+    with suppress(ImportError, ValueError, OSError):  # Windows has none
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 def identify(pid: int) -> Tracker:
     """Who `pid` is: with its start time, boot and pid namespace, so that a reused pid is not mistaken for it."""
     return Tracker(

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from spool import creation, findings, replacement, room, schema, sealing
 from spool.connection import Connection
+from spool.errors import SpoolDamaged
 from spool.findings import Findings, FoundSegment
 from spool.model import Batch, NewRun, SegmentState, Tracker
 
@@ -57,13 +58,15 @@ class Salvaged:
 def salvage(path: Path, identity: tuple[int, int]) -> Salvaged | None:
     """Replace the damaged file `identity` at `path` by what is readable of it. None if somebody else has done so.
 
-    The caller has it open nowhere. Killed at any line: the old file, or the whole new one, is there. Raises SpoolFull
-    and SpoolUnavailable; then nothing has changed.
+    The caller has it open nowhere. Killed at any line: the old file, or the whole new one, is there. Raises SpoolDamaged
+    if there is nothing readable, SpoolFull and SpoolUnavailable; then nothing has changed.
     """
     with replacement.exclusively(path, identity) as descriptor, replacement.new_file(path) as new:
         if descriptor is None:
             return None
         found = findings.search(descriptor, _journal(path))
+        if found.run is None and next(found.batches(), None) is None:
+            raise SpoolDamaged(f"nothing of a run can be read in {path}", path=path, hint="it is left as it is")
         with closing(Connection(new)) as db:
             report = _write(db, found)
         kept_aside = replacement.keep_aside(path, descriptor)

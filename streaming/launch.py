@@ -206,6 +206,7 @@ def enter(entry: str) -> None:
 
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the starting thread may have blocked what we listen to
+    machine.forbid_core_dumps()  # our memory holds the token and the keys
     order = json.loads(_read_line(0))
     code = 1
     try:

@@ -47,9 +47,10 @@ def main(order: dict[str, Any]) -> int:
 
 
 def start_logging(level: int) -> None:
-    """Our own lines to stderr, which is the run's log file."""
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("urllib3").setLevel(logging.WARNING)
+    """Our own lines to stderr, which is the run's log file. Others' from warnings on: at DEBUG botocore tells its keys."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    for package in ("streaming", "spool"):
+        logging.getLogger(package).setLevel(level)
 
 
 def _deliver_own_run(spool: Spool, order: dict[str, Any]) -> int:

@@ -1,0 +1,251 @@
+"""A spool file from somebody else, handed to drain: it gets no token, no other file, no memory, and clear words."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from spool import Batch, Spool, SpoolError
+from spool.errors import SpoolRefused
+from streaming.clients import Clients
+from streaming.drain import drain_run
+from streaming.errors import BadArgument, StreamError
+from tests.support import oracle, plays, spools
+from tests.support.far_end import FarEnd
+from tests.support.processes import Home, clean_environment
+from tests.support.spools import HEADER
+
+SECRET = "root:x:0:0:a line of a private file,1,2\n"
+
+
+class NoWait:
+    def wait(self, seconds: float) -> None:
+        raise AssertionError("nothing should be waited for")
+
+    def has_time(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clients(far_end: FarEnd) -> Iterator[Clients]:
+    made = Clients.connect(far_end.token, api_url=far_end.api_url, s3_endpoint_url=far_end.s3_endpoint_url)
+    yield made
+    made.reset()
+
+
+def hostile(tmp_path: Path, *changes: str, rows: bytes = b"1,a\n") -> Path:
+    """A spool that was changed by hand."""
+    path = spools.filled(tmp_path / "spools", [rows])
+    with spools.raw(path) as connection:
+        connection.execute("UPDATE run SET tracker = json_set(tracker, '$.pid', 4194305)")  # nobody's: it is gone
+        for change in changes:
+            connection.execute(change)
+    return path
+
+
+def sent_bytes(far_end: FarEnd) -> bytes:
+    """Everything that the far end was told of rows, in objects and inline."""
+    objects = [row for run in far_end.runs for _, row in oracle.delivered(far_end.evidence(run.run_id))]
+    return b"".join(objects) + repr(far_end.journal.requests()).encode()
+
+
+def drain(path: Path, far_end: FarEnd, clients: Clients) -> None:
+    drain_run(path, clients, NoWait(), api_url=far_end.api_url, has_ended=True)
+
+
+@pytest.mark.parametrize("has_rows", [True, False])
+def test_csv_path_of_a_foreign_spool_is_not_read(
+    tmp_path: Path, far_end: FarEnd, clients: Clients, has_rows: bool
+) -> None:
+    private = tmp_path / "private"
+    private.write_text(SECRET)
+    elsewhere = plays.new_run(token="somebody else's token", csv_path=private)
+    with closing(Spool.create(tmp_path / "spools", elsewhere)) as spool:
+        if has_rows:
+            spool.append([Batch(SECRET.encode(), b"1,a\n")])
+        path = spool.path
+    with spools.raw(path) as connection:
+        connection.execute("UPDATE run SET tracker = json_set(tracker, '$.host', 'elsewhere')")
+    private.write_text(SECRET + "hunter2\n")
+    drain(path, far_end, clients)
+    assert b"hunter2" not in sent_bytes(far_end)
+    assert far_end.run().finish is not None
+
+
+def test_csv_of_a_run_recorded_with_our_token_is_taken_over(tmp_path: Path, far_end: FarEnd, clients: Clients) -> None:
+    csv_path = tmp_path / "rows.csv"
+    csv_path.write_bytes(HEADER + b"1,a\n")
+    run = plays.new_run(token=far_end.token, csv_path=csv_path)
+    with closing(Spool.create(tmp_path / "spools", run)) as spool:
+        path = spool.path
+    with spools.raw(path) as connection:
+        connection.execute("UPDATE run SET tracker = json_set(tracker, '$.host', 'another container')")
+    drain(path, far_end, clients)
+    assert oracle.delivered(far_end.evidence()) == [(HEADER, b"1,a\n")]
+
+
+@pytest.mark.parametrize("content", ["a device", "a pipe", "another user's file", "a directory"])
+def test_csv_path_that_is_no_file_of_ours_is_not_read(
+    tmp_path: Path, far_end: FarEnd, clients: Clients, content: str
+) -> None:
+    import os
+
+    strange = tmp_path / "strange"
+    if content == "a device":
+        strange = Path("/dev/zero")
+    elif content == "a pipe":
+        os.mkfifo(strange)
+    elif content == "a directory":
+        strange.mkdir()
+    else:
+        strange.write_bytes(HEADER + b"9,theirs\n")
+        if os.geteuid() != 0:
+            pytest.skip("only root can give a file to another user")
+        os.chown(strange, 65534, 65534)
+    with closing(Spool.create(tmp_path / "spools", plays.new_run(token=far_end.token, csv_path=strange))) as spool:
+        path = spool.path
+    with spools.raw(path) as connection:
+        connection.execute("UPDATE run SET tracker = json_set(tracker, '$.pid', 4194305)")
+    drain(path, far_end, clients)
+    assert b"theirs" not in sent_bytes(far_end)
+    assert far_end.run().finish is not None
+
+
+def test_token_does_not_go_where_a_foreign_spool_says(tmp_path: Path, far_end: FarEnd, clients: Clients) -> None:
+    with FarEnd() as evil:
+        path = hostile(
+            tmp_path, f"UPDATE run SET api_url = '{evil.api_url}', s3_endpoint_url = '{evil.s3_endpoint_url}'"
+        )
+        with pytest.raises(BadArgument, match="was recorded for"):
+            drain(path, far_end, clients)
+        assert evil.journal.count() == 0
+    assert far_end.journal.count() == 0
+
+
+def test_s3_endpoint_of_a_foreign_spool_is_not_used(tmp_path: Path, far_end: FarEnd, clients: Clients) -> None:
+    with FarEnd() as evil:
+        path = hostile(tmp_path, f"UPDATE run SET s3_endpoint_url = '{evil.s3_endpoint_url}'", rows=b"1,a\n" * 400_000)
+        drain(path, far_end, clients)
+        assert evil.journal.count() == 0
+    assert far_end.run().finish is not None
+
+
+SCHEMAS = {
+    "trigger": "CREATE TRIGGER planted AFTER UPDATE ON run BEGIN DELETE FROM batch; END",
+    "view": "CREATE VIEW planted AS SELECT * FROM run",
+    "table": "CREATE TABLE planted (x)",
+    "index": "CREATE INDEX planted ON batch (appended_at)",
+    "column": "ALTER TABLE run ADD COLUMN planted TEXT",
+    "missing": "DROP TABLE segment",
+}
+
+
+@pytest.mark.parametrize("planted", SCHEMAS)
+def test_other_tables_than_ours_are_refused(tmp_path: Path, planted: str) -> None:
+    path = hostile(tmp_path, SCHEMAS[planted])
+    with pytest.raises(SpoolRefused, match="has other tables than a spool has"):
+        Spool(path)
+
+
+VALUES = {
+    "metadata is no JSON": "UPDATE run SET metadata = 'not JSON'",
+    "metadata is a list": "UPDATE run SET metadata = '[1]'",
+    "tracker is no tracker": "UPDATE run SET tracker = '{}'",
+    "tracker's pid is a text": "UPDATE run SET tracker = json_set(tracker, '$.pid', 'x')",
+    "state is unknown": "UPDATE run SET state = 'levitating'",
+    "start is a text": "UPDATE run SET started_at = 'yesterday'",
+    "start is infinite": "UPDATE run SET started_at = 9e999",
+    "start is beyond the calendar": "UPDATE run SET started_at = 1e300",
+    "end is infinite": "UPDATE run SET state = 'ended', run_status = 'failed', ended_at = -9e999",
+    "spool id is a blob": "UPDATE run SET spool_id = x'00'",
+    "exit code is a text": "UPDATE run SET exit_code = 'zero'",
+    "segment with negative counts": (
+        "INSERT INTO segment VALUES (1, 1, 1, 1, -5, 9, 'x', 'sealed', 0, NULL, NULL, NULL, 0, NULL)"
+    ),
+    "segment in an unknown state": (
+        "INSERT INTO segment VALUES (1, 1, 1, 1, 5, 9, 'x', 'lost', 0, NULL, NULL, NULL, 0, NULL)"
+    ),
+    "segment of another universe": (
+        "INSERT INTO segment VALUES (1, 'a', 'b', 'c', 'd', 'e', 'x', 'sealed', 'f', NULL, NULL, NULL, 0, NULL)"
+    ),
+    "batch with a text": "UPDATE batch SET csv = '1,a' || char(10)",
+    "batch with negative rows": "UPDATE batch SET row_count = -7",
+    "batch under no header": "UPDATE batch SET header_id = 99",
+    "header that is a number": "UPDATE header SET csv = 7",
+    "no run": "DELETE FROM run",
+}
+
+
+@pytest.mark.parametrize("nonsense", VALUES)
+def test_values_that_make_no_sense_are_refused_or_set_aside_in_words(
+    tmp_path: Path, far_end: FarEnd, clients: Clients, nonsense: str
+) -> None:
+    path = hostile(tmp_path, VALUES[nonsense])
+    try:
+        drain(path, far_end, clients)
+    except (SpoolError, StreamError) as error:
+        said = str(error)
+    else:
+        said = ""
+        is_set_aside = b"1,a" not in sent_bytes(far_end)
+        assert is_set_aside or nonsense == "no run", "its rows are salvaged, as a new run's"
+    assert "Traceback" not in said
+    assert len(said) < 600
+
+
+def test_command_says_in_one_line_what_is_wrong_with_a_hostile_spool(
+    tmp_path: Path, far_end: FarEnd, home: Home, marker: str
+) -> None:
+    environment = clean_environment(home, marker, **far_end.environment())
+    for number, change in enumerate([VALUES["metadata is no JSON"], SCHEMAS["trigger"], VALUES["start is infinite"]]):
+        path = hostile(tmp_path / str(number), change)
+        words = [sys.executable, "-m", "streaming", "drain", str(path), "--timeout", "20"]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1, done.stderr
+        assert "Traceback" not in done.stderr
+        assert path.stem in done.stderr + done.stdout
+
+
+def test_giant_values_take_no_memory(tmp_path: Path, far_end: FarEnd, home: Home, marker: str) -> None:
+    giant = 400 << 20
+    path = hostile(tmp_path, f"UPDATE batch SET csv = zeroblob({giant})")
+    environment = clean_environment(home, marker, **far_end.environment())
+    script = (
+        "import json, resource, sys\n"
+        "from spool import Spool, SpoolError\n"
+        "try:\n    list(Spool(__import__('pathlib').Path(sys.argv[1])).seal_pending()); said = 'sealed'\n"
+        "except SpoolError as error: said = str(error)\n"
+        "print(json.dumps([said, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))\n"
+    )
+    words = [sys.executable, "-c", script, str(path)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    said, peak_kib = json.loads(done.stdout)
+    if sys.version_info >= (3, 11):  # sqlite3 has no setlimit before
+        assert "too big" in said
+        assert peak_kib < 200 << 10
+    path.unlink()
+
+
+def test_hostile_functions_of_the_schema_are_not_trusted(tmp_path: Path) -> None:
+    path = spools.filled(tmp_path / "spools", [b"1,a\n"])
+    with closing(Spool(path)) as spool:
+        assert spool.connection.query("PRAGMA trusted_schema") == [(0,)]
+        assert spool.connection.query("PRAGMA cell_size_check") == [(1,)]
+
+
+@pytest.mark.parametrize("content", [b"", b"SQLite format 3\0", b"\0" * 8192, b"not a database at all" * 500])
+def test_file_that_is_no_spool_is_refused_and_kept(
+    tmp_path: Path, far_end: FarEnd, clients: Clients, content: bytes
+) -> None:
+    place = tmp_path / "spools"
+    place.mkdir(mode=0o700)
+    path = place / "strange.spool"
+    path.write_bytes(content)
+    with pytest.raises(SpoolError):
+        drain(path, far_end, clients)
+    assert path.read_bytes() == content
+    assert far_end.journal.count() == 0
