@@ -68,8 +68,7 @@ class Spool:
         self.step = step
         self._clock = clock
         self._db = _open(path)
-        self._header_ids: dict[bytes, int] = {}
-        self._generation = 0  # of the file that `_header_ids` were read from
+        self._known_header: tuple[dict[bytes, int], int] = ({}, 0)  # the newest one's id, and in which generation
         self._attempted_batch_id = 0
         self._doubt: Doubt | None = None
         self.marked_count = 0  # segments marked sent through this handle: progress, for whoever retries
@@ -83,7 +82,7 @@ class Spool:
         path = directory.new_spool_path(in_directory, new.started_at)
         try:
             creation.create_file(path, new)
-        except SpoolError:
+        except BaseException:
             directory.remove(path)
             raise
         step("created")
@@ -117,7 +116,6 @@ class Spool:
         try:
             self._insert(batches, csv_offset)
         except SpoolError as error:
-            self._header_ids.clear()
             if not isinstance(error, (SpoolUnavailable, SpoolFull)) or self._attempted_batch_id == 0:
                 raise
             self._doubt = Doubt(tuple(batches), self._attempted_batch_id)
@@ -146,11 +144,13 @@ class Spool:
             if state != RunState.OPEN.value:
                 raise RunEnded(f"run {self.path.stem} has ended and takes no more rows", path=self.path)
             now = self._clock()
-            if self._generation != self._db.generation:
-                self._generation = self._db.generation
-                self._header_ids.clear()
+            known, generation = self._known_header
+            if generation != self._db.generation:
+                known = {}
             for batch in batches:
-                header_id = self._header_ids.get(batch.header) or self._insert_header(db, batch.header)
+                if batch.header not in known:
+                    known = {batch.header: self._insert_header(db, batch.header)}
+                header_id = known[batch.header]
                 cursor = db.execute(
                     "INSERT INTO batch (header_id, row_count, csv_offset, appended_at, sha256, csv)"
                     " VALUES (?, ?, ?, ?, ?, ?)",
@@ -158,12 +158,11 @@ class Spool:
                 )
                 self._attempted_batch_id = int(cursor.lastrowid or 0)
             self.step("append:inserted")
+        self._known_header = (known, self._db.generation)  # not before: the header may have been rolled back
 
     def _insert_header(self, db: Any, header: bytes) -> int:
         db.execute("INSERT OR IGNORE INTO header (csv) VALUES (?)", (header,))
         (header_id,) = db.execute("SELECT header_id FROM header WHERE csv = ?", (header,)).fetchone()
-        # Remembered although the transaction may still fail: `append` forgets it then.
-        self._header_ids = {header: header_id}
         return int(header_id)
 
     def _last_batch_id(self) -> int:
