@@ -8,7 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 COLUMNS = ("#", "what", "ours", "peer or limit, same run", "ratio", "to reach", "met")
-BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+BEGIN, END = "<!-- performance -->", "<!-- /performance -->"
+HEADING = """## What it costs
+
+`scripts/bench` measures it on your machine (`--quick`: under two minutes). Every figure is a median of interleaved runs,
+every ratio is of two things measured in the same run."""
 _WIDTHS = (4, 44, 22, 40, 9, 20, 4)
 
 
@@ -63,7 +67,7 @@ def _text_line(cells: Sequence[str]) -> str:
 
 def as_markdown(head: str, measured: Iterable[Measured]) -> str:
     """For the README, between markers."""
-    lines = [BEGIN, head, "", _markdown_line(COLUMNS), _markdown_line(["---"] * len(COLUMNS))]
+    lines = [BEGIN, HEADING, "", head, "", _markdown_line(COLUMNS), _markdown_line(["---"] * len(COLUMNS))]
     notes: list[str] = []
     for part in measured:
         lines += [_markdown_line(figure.cells()) for figure in part.figures]
