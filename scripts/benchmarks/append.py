@@ -28,7 +28,7 @@ GUARANTEES = {
 
 def measure_append(world: World) -> Measured:
     """Blocks of appends in turn, all on the same disk; the median of single appends, ratios block by block."""
-    order = {"folder": str(world.folder("append")), "rounds": world.pick(40, 10), "block": world.pick(25, 15)}
+    order = {"folder": str(world.folder("append")), "rounds": world.pick(40, 8), "block": world.pick(25, 12)}
     one = child.call(one_row, world.environment(), **order)
     many = child.call(thousand_rows, world.environment(), folder=order["folder"], rounds=world.pick(60, 20))
     return Measured(_one_row_figures(one) + _thousand_figures(many), _notes(one))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -32,9 +33,11 @@ class Child:
         self._process.stdin.write(json.dumps(word).encode() + b"\n")
         self._process.stdin.flush()
 
-    def hear(self) -> Any:
-        """Its next answer. Raises RuntimeError if it ended without one; what it said of it is on stderr."""
+    def hear(self, timeout_s: float | None = None) -> Any:
+        """Its next answer; None after `timeout_s` seconds. Raises RuntimeError if it ended without one (see its stderr)."""
         assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], timeout_s)[0]:
+            return None
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"the measured child ended with {self._process.wait()}")

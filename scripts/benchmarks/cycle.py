@@ -23,8 +23,8 @@ FLAT, CHEAPER, GROWTH_BYTES = 1.2, 300, 5e6
 
 def measure_cycle(world: World) -> Measured:
     """Ours: runs of all lengths go on side by side. The peer: one process whose run grows, a few cycles at each length."""
-    lengths = world.pick([1_000, 100_000, AT_LENGTH], [1_000, 20_000, 100_000])
-    cycles = world.pick(12, 5)
+    lengths = world.pick([1_000, 100_000, AT_LENGTH], [1_000, 10_000, 50_000])
+    cycles = world.pick(12, 3)
     with world.far_end() as far_end, ExitStack() as stack:
         callers = [
             stack.enter_context(

@@ -52,8 +52,10 @@ def recorded(
                 Batch(HEADER, rows.block(at, min(batch_rows, last - at))) for at in range(first, last, batch_rows)
             ]
             spool.append(batches, csv_offset=_extend(csv_path, batches))
-            if sent_rows:
-                _mark_sent(spool, sent_rows)
+            if sent_rows and first == 0:
+                _send_first(spool, batches[:sent_rows])
+        if sent_rows:
+            _send_others(spool, row_count, sent_rows)
         spool.close()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / spool.path.name
@@ -73,7 +75,21 @@ def _extend(csv_path: Path | None, batches: list[Batch]) -> int | None:
         return file.tell()
 
 
-def _mark_sent(spool: Spool, sent_rows: int) -> None:
-    """In segments of about so many one-row batches."""
-    for segment in spool.seal_pending(max_bytes=sent_rows * 185):
-        spool.mark_sent(segment, uri=f"s3://bench/team/run/{segment.seq:08d}-0123456789ab.csv.gz", etag="0" * 32)
+def _send_first(spool: Spool, batches: list[Batch]) -> None:
+    """Seal exactly these batches as a segment, and mark it sent."""
+    segment = next(iter(spool.seal_pending(max_bytes=sum(len(batch.rows) for batch in batches))))
+    spool.mark_sent(segment, uri="s3://bench/team/run/00000001-0123456789ab.csv.gz", etag="0" * 32)
+
+
+def _send_others(spool: Spool, row_count: int, sent_rows: int) -> None:
+    """All further one-row batches, in segments after the pattern of the first: nobody reads a sent segment's rows again."""
+    with spool.connection.transaction() as db:
+        cursor = db.execute("SELECT * FROM segment")
+        names = [column[0] for column in cursor.description]
+        pattern = dict(zip(names, cursor.fetchone(), strict=True))
+        segments = (
+            {**pattern, "seq": seq, "first_batch_id": first, "last_batch_id": min(first + sent_rows - 1, row_count)}
+            for seq, first in enumerate(range(sent_rows + 1, row_count + 1, sent_rows), start=2)
+        )
+        values = ", ".join(f":{name}" for name in names)
+        db.executemany(f"INSERT INTO segment ({', '.join(names)}) VALUES ({values})", segments)  # noqa: S608

@@ -20,6 +20,7 @@ from tests.support.listener import BlackHole
 
 LIMIT_S = 0.06
 GIGABYTES, THREADS = 4, 50
+QUICK_PATIENCE_S = 5.0
 CONDITIONS = {
     "plain": "start(): plain",
     "black hole": "start(): every address a black hole",
@@ -29,7 +30,7 @@ CONDITIONS = {
 
 def measure_start(world: World) -> Measured:
     """Fresh processes in turn, ours and the peer's; the peer in the black hole only once, for it takes its full time-out."""
-    rounds, heavy_rounds = world.pick(15, 7), world.pick(5, 3)
+    rounds, heavy_rounds = world.pick(15, 5), world.pick(5, 2)
     with ExitStack() as stack:
         far_end = stack.enter_context(world.far_end()).address()
         hole = stack.enter_context(BlackHole())
@@ -61,10 +62,12 @@ def _in_turn(
 
 
 def _peer_in_black_hole(world: World, nowhere: dict[str, str]) -> float:
-    taken: float = child.call(
-        peer_started, world.environment(SENTINEL_API_URL=nowhere["api_url"]), token=nowhere["token"], is_heavy=False
-    )
-    return taken
+    """Seconds until it returns, by its own time-out of 30 s; a quick run does not wait for that."""
+    patience_s = world.pick(60.0, QUICK_PATIENCE_S)
+    environment = world.environment(SENTINEL_API_URL=nowhere["api_url"])
+    with child.Child(peer_started, environment, token=nowhere["token"], is_heavy=False) as lost:
+        taken: float | None = lost.hear(patience_s)
+    return patience_s if taken is None else taken
 
 
 def _figure(name: str, taken: dict[str, list[float]], number: int) -> Figure:
@@ -73,7 +76,7 @@ def _figure(name: str, taken: dict[str, list[float]], number: int) -> Figure:
         "" if number else "5",
         CONDITIONS[name],
         f"{ours * 1e3:.0f} ms",
-        f"resource-tracker's start(): {peer * 1e3:,.0f} ms" + (", and then gives up" if peer > 5 else ""),
+        f"resource-tracker's start(): {_peer_text(peer)}",
         f"{ours / peer:.3f}",
         "under 60 ms",
         ours < LIMIT_S,
@@ -81,11 +84,17 @@ def _figure(name: str, taken: dict[str, list[float]], number: int) -> Figure:
     )
 
 
+def _peer_text(seconds: float) -> str:
+    if seconds < QUICK_PATIENCE_S:
+        return f"{seconds * 1e3:,.0f} ms"
+    return "over 5 s" if seconds == QUICK_PATIENCE_S else f"{seconds:.0f} s, and then it gives up"
+
+
 def _note(world: World) -> str:
     return (
         "Row 5: constructor and first start() together, in a fresh process, so what is imported at first use is counted"
         " (the class itself was imported before: row 6)."
-        f" Medians of {world.pick(15, 7)} ({world.pick(5, 3)} with {GIGABYTES} GB). The black hole is a loopback address that"
+        f" Medians of {world.pick(15, 5)} ({world.pick(5, 2)} with {GIGABYTES} GB). The black hole is a loopback address that"
         " never answers. The threads wait. The peer is ResourceTracker(sentinel_token=..., discover_cloud=False).start(): it"
         " starts its two trackers and registers, in the black hole until its time-out (measured once)."
     )

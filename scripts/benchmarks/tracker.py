@@ -18,7 +18,7 @@ WARM_S = 2.0
 
 def measure_tracker(world: World) -> Measured:
     """Both at once, so that whatever else the machine does meets both alike."""
-    seconds = world.pick(20.0, 8.0)
+    seconds = world.pick(20.0, 5.0)
     with (
         Child(tracked, world.environment(), seconds=seconds) as program,
         Child(ours, world.environment(), folder=str(world.folder("tracker")), pid=program.pid, seconds=seconds) as mine,

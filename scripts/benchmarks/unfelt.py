@@ -16,13 +16,12 @@ from benchmarks.table import Figure, Measured
 from benchmarks.world import World
 
 INTERVALS_S = (1.0, 0.1)
-JOB_S = 1.0
 LIMIT = 1.005
 
 
 def measure_unfelt(world: World) -> Measured:
-    """Each job in a process of its own, in blocks of a second, the order turning."""
-    rounds = world.pick(41, 7)
+    """Each job in a process of its own, in blocks, the order turning."""
+    rounds, job_s = world.pick((41, 1.0), (7, 0.3))
     figures: list[Figure] = []
     with world.far_end() as far_end:
         for name, job in {"CPU-bound": "cpu", "allocation-heavy": "allocation"}.items():
@@ -30,13 +29,14 @@ def measure_unfelt(world: World) -> Measured:
                 program,
                 world.environment(),
                 job=job,
+                job_s=job_s,
                 rounds=rounds,
                 folder=str(world.folder("unfelt")),
                 address=far_end.address(),
             )
             figures += _figures(name, taken)
     first, *others = figures
-    return Measured([first.numbered("9"), *others], [_note(rounds)])
+    return Measured([first.numbered("9"), *others], [_note(rounds, job_s)])
 
 
 def _figures(name: str, taken: dict[str, list[list[float]]]) -> list[Figure]:
@@ -65,9 +65,9 @@ def _figure(what: str, ratios: list[float], interval_s: float) -> Figure:
     )
 
 
-def _note(rounds: int) -> str:
+def _note(rounds: int, job_s: float) -> str:
     return (
-        f"Row 9: {rounds} rounds of {JOB_S:g} s blocks, untracked and tracked in turn, in one process that two trackers (and"
+        f"Row 9: {rounds} rounds of {job_s:g} s blocks, untracked and tracked in turn, in one process that two trackers (and"
         " their uploaders) watch: both stopped by SIGSTOP for an untracked block, one let go on for a tracked one. Median of"
         " the ratios of a round, and where it lies with 95 % confidence (order statistics). Met means: all of that range."
     )
@@ -76,9 +76,9 @@ def _note(rounds: int) -> str:
 # -- in the child ------------------------------------------------------------------------------------------------------
 
 
-def program(job: str, rounds: int, folder: str, address: dict[str, str]) -> dict[str, list[list[float]]]:
+def program(job: str, job_s: float, rounds: int, folder: str, address: dict[str, str]) -> dict[str, list[list[float]]]:
     """Wall and CPU seconds of each block."""
-    work = _calibrated({"cpu": _compute, "allocation": _allocate}[job])
+    work = _calibrated({"cpu": _compute, "allocation": _allocate}[job], job_s)
     trackers = {interval_s: _watched(Path(folder), interval_s, address) for interval_s in INTERVALS_S}
     taken: dict[str, list[list[float]]] = {name: [] for name in ("untracked", *map(str, INTERVALS_S))}
     names = list(taken)
@@ -129,11 +129,11 @@ def _timed(work: Callable[[], Any]) -> list[float]:
     return [time.perf_counter() - wall_s, time.process_time() - cpu_s]
 
 
-def _calibrated(job: Callable[[int], Any]) -> Callable[[], Any]:
-    """The job, so often that it takes about `JOB_S`."""
+def _calibrated(job: Callable[[int], Any], job_s: float) -> Callable[[], Any]:
+    """The job, so often that it takes about `job_s`."""
     job(1)
     once_s = min(_timed(lambda: job(1))[0] for _ in range(3))
-    count = max(1, round(JOB_S / once_s))
+    count = max(1, round(job_s / once_s))
     return lambda: job(count)
 
 

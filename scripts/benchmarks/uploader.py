@@ -20,7 +20,7 @@ ROWS_PER_CYCLE = 60
 
 def measure_uploader(world: World) -> Measured:
     """All alive at once: the bare process, and callers with uploaders that go through 100 cycles at a faster pace."""
-    cycles, uploaders = world.pick(100, 30), world.pick(3, 1)
+    cycles, uploaders = world.pick(100, 20), world.pick(3, 1)
     with world.far_end() as far_end, Child(bare, world.environment()) as bare_child:
         bare_child.hear()
         callers = [
