@@ -79,9 +79,9 @@ class ObjectStore:
                     raise
             time.sleep(0.1)
 
-    def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Every object below the prefix, sorted by key."""
-        token: dict[str, str] = {}
+    def list(self, prefix: str, *, after: str | None = None) -> Iterator[StoredObject]:
+        """Every object below the prefix, sorted by key (as text); only those behind the key `after`, where one is given."""
+        token: dict[str, str] = {"StartAfter": after} if after else {}
         while True:
             with translated(f"Listing {prefix}"):
                 page = self._client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, **token)

@@ -30,6 +30,7 @@ _THREADS = 4
 _BATCH = 64
 MEMORY_LIMIT_ROWS = 2_000_000  # about 250 bytes each
 FRESH_S = 2.0
+FULL_LIST_EVERY_S = 60.0
 
 
 @dataclass
@@ -39,6 +40,7 @@ class _Entry:
     frames: dict[str, Frame] | None = None
     rows: RunRows = field(default_factory=lambda: RunRows(()))
     synced_at: float = 0.0
+    listed_at: float | None = None
     is_complete: bool = False
     as_finished: bool = False
 
@@ -123,7 +125,7 @@ class RunReader:
         file = FrameFile(self._cache / f"{run.run_id}.frames")
         known = file.load() if entry.frames is None else entry.frames
         try:
-            complete = self._fetch_new(run, known, file, deadline)
+            complete = self._fetch_new(run, known, file, deadline, after=self._list_after(entry, run, known))
         except StoreUnavailable:
             if not known and not run.is_finished:
                 raise
@@ -134,12 +136,24 @@ class RunReader:
         entry.frames, entry.is_complete, entry.as_finished = known, complete, run.is_finished
         entry.synced_at = self._monotonic()
 
-    def _fetch_new(self, run: Run, known: dict[str, Frame], file: FrameFile, deadline: float | None) -> bool:
+    def _list_after(self, entry: _Entry, run: Run, known: dict[str, Frame]) -> str | None:
+        """None: list everything. A live run's later objects nearly always sort behind what is known, so in between only
+        those are listed; what comes otherwise (`10000` after `9999`, other content under an old key) is seen a bit later.
+        """
+        now = self._monotonic()
+        if known and not run.is_finished and entry.listed_at is not None and now - entry.listed_at < FULL_LIST_EVERY_S:
+            return max(known)
+        entry.listed_at = now
+        return None
+
+    def _fetch_new(
+        self, run: Run, known: dict[str, Frame], file: FrameFile, deadline: float | None, *, after: str | None
+    ) -> bool:
         """Add what is new to `known` and to the file; whether all of it could be read in time."""
         if run.data_source == "inline":
             self._add(known, file, self._inline_frames(run, known))
             return True
-        listed = {entry.key: entry for entry in self._objects.list(f"{run.prefix}/")}
+        listed = {entry.key: entry for entry in self._objects.list(f"{run.prefix}/", after=after)}
         new = [entry for entry in listed.values() if _is_new(entry, known.get(entry.key))]
         for batch in _batches(sorted(new, key=lambda entry: order_of(entry.key))):
             if deadline is not None and self._monotonic() > deadline:
