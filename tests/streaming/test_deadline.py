@@ -75,6 +75,15 @@ def test_alarm_in_the_last_moment_leaves_nothing_behind() -> None:
         assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+def test_alarm_that_strikes_as_the_block_ends_raises_nothing() -> None:
+    with deadline(30):
+        strike = signal.getsignal(signal.SIGALRM)
+        assert callable(strike)
+        with pytest.raises(DeadlinePassed):
+            strike(signal.SIGALRM, None)
+    strike(signal.SIGALRM, None)
+
+
 def test_zero_seconds_are_not_for_ever() -> None:
     with pytest.raises(DeadlinePassed), deadline(0.0):
         time.sleep(5)
