@@ -41,14 +41,14 @@ from streaming.errors import (
     StreamError,
     Unreachable,
 )
-from streaming.prefix import require_region, split
+from streaming.prefix import require_prefix, require_region, split
 from streaming.wire import cause_of, is_caused_by, read_capped, retry_after_s, served_at
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0
 DEADLINE_S = 60.0
 DEADLINE_BYTES_PER_S = 64 << 10  # a slow link may take this much longer: 8 MiB over two minutes
-PATIENCE_MAX = 16  # times the deadline, doubled whenever it passes: a slower link must get a segment through some day
+PATIENCE_MAX = 8  # times the deadline, doubled whenever it passes: a slower link must get a segment through some day
 ANSWER_MAX_BYTES = 1 << 20
 _FOREIGN_ERRORS = (BotoCoreError, urllib3_errors.HTTPError, DeadlinePassed, OSError, ValueError)
 _REDIRECTS = range(300, 400)
@@ -137,7 +137,7 @@ class ObjectStore:
 
     def _attempt(self, uri: str, body: bytes, credentials: Credentials, **condition: str) -> Receipt:
         """One PUT within its deadline, and the proof."""
-        bucket, key = split(uri)
+        bucket, key = split(require_prefix(uri))  # a spool from elsewhere may say anything
         region = credentials.region or self._region(bucket)
         client = self._client(region)
         md5 = hashlib.md5(body, usedforsecurity=False)
@@ -190,6 +190,7 @@ class _Client:
 
     def __init__(self, region: str, endpoint_url: str | None, read_timeout_s: float) -> None:
         self._credentials = BotoCredentials("none", "none", "none")
+        self._is_custom = endpoint_url is not None
         core = botocore.session.Session(
             session_vars={
                 **{name: (None, None, default, cast) for name, (_, _, default, cast) in AMBIENT_SETTINGS.items()},
@@ -220,8 +221,6 @@ class _Client:
         self._new_session = partial(_session, endpoint_url, read_timeout_s)
         self._session = self._new_session()
         self._client.meta.events.register("before-send.s3", self._send_capped)
-        if endpoint_url:
-            self._client.meta.events.register("before-call.s3", _keep_to_endpoint)
 
     def reset(self) -> None:
         """Drop all connections. The client itself stays: to make one costs a third of a second of CPU."""
@@ -244,12 +243,9 @@ class _Client:
         except BaseException:
             response.raw.close()  # a half-read connection serves no other request
             raise
+        if response.status_code in _REDIRECTS and self._is_custom:  # botocore would try its luck in another region
+            raise NotTheService(f"S3 answered {response.status_code}, not S3's way to answer", cause="captive portal")
         return response
-
-
-def _keep_to_endpoint(context: dict[str, Any], **_: Any) -> None:
-    """Tell botocore that it has followed its one redirect to another region: only AWS has regions to be redirected to."""
-    context.setdefault("s3_redirect", {})["redirected"] = True
 
 
 def check_reachable(endpoint_url: str | None, *, deadline_s: float) -> None:

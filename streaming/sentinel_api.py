@@ -44,7 +44,8 @@ GZIP_FROM_BYTES = 64 << 10
 _ACCEPT = {"Accept": "application/json", "Accept-Encoding": "identity"}  # compressed, a small answer could be a bomb
 _SHOWN_CHARACTERS = 300
 _KEPT_BYTES = 64 << 10
-_UNDERSTOOD = {400, 413, 415, 422}  # refusals that count whatever their body; others must be the service's own JSON
+_ABOUT_THE_BODY = {400, 413, 415, 422}  # refusals of what was sent: the same would be refused again
+_ABOUT_THE_RUN = {404, 409, 410}  # these too, if they are the service's own JSON. Any other 4xx may pass
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,8 @@ class SentinelApi:
                 hint="check SENTINEL_API_URL",
             ) from error
         except Refused as refusal:
+            if refusal.status == 409:  # the first request with this key is still being worked on
+                raise Busy(refusal.message, cause="HTTP 409") from refusal
             forbidden = _forbidden_keys(refusal) & payload.keys()
             if not forbidden:
                 raise
@@ -226,8 +229,10 @@ def _understand(response: requests.Response, text: bytes, served: datetime) -> d
         raise Busy(message, cause=cause, retry_after_s=asked_s)
     if status < 400:
         raise NotTheService(f"{message}, a redirect that is not followed", cause="captive portal")
-    if status not in _UNDERSTOOD:
+    if status in _ABOUT_THE_RUN:
         _json_object(text)  # a proxy's or portal's own page must not park a run or count as its finish
+    elif status not in _ABOUT_THE_BODY:
+        raise Busy(message, cause=f"HTTP {status}")
     kind = RunUnknown if status in (404, 410) else Refused
     raise kind(f"{message}: {printable(body, _SHOWN_CHARACTERS)}", status=status, answer=body)
 

@@ -305,6 +305,25 @@ def test_region_of_the_credentials_is_signed(door: Door, far_end: FarEnd) -> Non
     assert "/eu-central-2/s3/" in far_end.journal.requests("put")[0].headers["authorization"]
 
 
+def test_store_that_names_its_region_is_asked_again_in_it(door: Door, far_end: FarEnd) -> None:
+    """Garage and MinIO may be of a region that nobody told us."""
+    malformed = faults.error_xml(400, "AuthorizationHeaderMalformed", "expecting 'garage'", Region="garage")
+    far_end.always(
+        "put",
+        Fault("wrong region", stores=False, answer=malformed),
+        matching=lambda head: "/garage/s3/" not in head.headers["authorization"],
+    )
+    door.put()
+    assert far_end.objects == {door.uri: BODY}
+
+
+@pytest.mark.parametrize("uri", ["s3://Evil_Bucket/x/y", "s3://bucket/../x", "http://evil.example/x", "s3://b#@c/x/y"])
+def test_odd_address_from_a_spool_is_never_used(door: Door, far_end: FarEnd, uri: str) -> None:
+    with pytest.raises(NotTheService, match="unusable"):
+        door.put(uri=uri)
+    assert far_end.journal.count("put") == 0
+
+
 def test_runs_do_not_share_credentials(far_end: FarEnd) -> None:
     clients = connect(far_end)
     used = []

@@ -241,7 +241,9 @@ def test_answer_in_the_limit_is_read_whole(api: SentinelApi, far_end: FarEnd) ->
         (faults.captive_portal(), NotTheService, "captive portal"),
         (faults.captive_portal(511), Busy, "captive portal"),
         (faults.answer(404, b"<html>nginx</html>"), NotTheService, "captive portal"),
-        (faults.answer(407, b"<html>proxy</html>"), NotTheService, "captive portal"),
+        (faults.answer(407, b"<html>proxy</html>"), Busy, "HTTP 407"),
+        (faults.answer(423), Busy, "HTTP 423"),
+        (faults.answer(425), Busy, "HTTP 425"),
         (faults.closed(), Unreachable, "connection lost"),
         (faults.closed(reset=True), Unreachable, "connection lost"),
         (faults.truncated(30), NotTheService, "captive portal"),  # http.client takes it for a whole, bare answer
@@ -276,6 +278,11 @@ def test_unknown_address_of_register_is_an_outage_that_names_the_setting(api: Se
     met = refusal_of(api, far_end, "register", faults.answer(404))
     assert type(met) is NotTheService
     assert "SENTINEL_API_URL" in met.hint
+
+
+def test_registration_under_way_is_waited_for(api: SentinelApi, far_end: FarEnd) -> None:
+    """409: the first request with this idempotency key, whose reply was lost, is not done yet."""
+    assert isinstance(refusal_of(api, far_end, "register", faults.answer(409)), Busy)
 
 
 @pytest.mark.parametrize("status", [400, 409, 422])
