@@ -18,7 +18,7 @@ BUSY_TIMEOUT_S = 10.0
 BLOB_MAX_BYTES = 256 << 20  # no honest batch is larger; a hostile file must not take all memory
 
 # Rollback journal, never WAL (delivery.md). PERSIST keeps the journal file and commits by syncing a zeroed journal
-# header: the same three syncs as DELETE without creating and unlinking a file for every append (0.63 ms instead of
+# header: the same safety as DELETE without creating and unlinking a file for every append (0.63 ms instead of
 # 0.83 ms on the machine this was written on), and on a full disk the space for the next journal is already there.
 PRAGMAS = {
     "page_size": PAGE_BYTES,

@@ -1,0 +1,144 @@
+"""Where spools live, who owns one, and what is refused in words."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from spool import directory, machine
+from spool.errors import DirectoryUnusable, NoSuchRun, Owned, SpoolRefused, SpoolUnavailable
+from tests.support import spools
+from tests.support.spools import rows
+
+
+def test_default_directory_is_the_environments_or_the_users_state(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TRACKER_STREAM_DIR", "relative")
+    assert directory.default_directory() == Path.cwd() / "relative"
+    monkeypatch.delenv("TRACKER_STREAM_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert directory.default_directory() == tmp_path / "state" / "tracker-stream" / "spools"
+
+
+def test_directory_is_made_private_with_its_parents(tmp_path: Path) -> None:
+    place = tmp_path / "a" / "b"
+    directory.prepare(place)
+    assert place.stat().st_mode & 0o777 == 0o700
+    assert list(place.iterdir()) == [], "the probe leaves nothing"
+
+
+def test_open_directory_with_nothing_but_spools_is_closed(tmp_path: Path) -> None:
+    spools.filled(tmp_path / "spools", [rows(0)])
+    (tmp_path / "spools").chmod(0o755)
+    directory.prepare(tmp_path / "spools")
+    assert (tmp_path / "spools").stat().st_mode & 0o777 == 0o700
+
+
+def test_file_in_place_of_the_directory_is_told(tmp_path: Path) -> None:
+    (tmp_path / "spools").write_text("")
+    with pytest.raises(DirectoryUnusable, match="is a file") as told:
+        directory.prepare(tmp_path / "spools")
+    assert "TRACKER_STREAM_DIR" in told.value.hint
+
+
+def test_file_above_the_directory_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DirectoryUnusable, match="cannot be used"):
+        directory.prepare(tmp_path / "file" / "spools")
+
+
+def test_new_paths_sort_by_time_and_are_unique(tmp_path: Path) -> None:
+    earlier, later, again = (directory.new_spool_path(tmp_path, at) for at in (1e9, 1e9 + 1, 1e9 + 1))
+    assert earlier < later
+    assert later != again
+    assert later.suffix == directory.SUFFIX
+
+
+def test_spool_is_found_by_any_part_of_its_name_and_by_path(tmp_path: Path) -> None:
+    first, second = (tmp_path / f"2026-{name}.spool" for name in ("alpha", "beta"))
+    for path in (first, second):
+        path.write_bytes(b"")
+    assert directory.spool_paths(tmp_path) == [first, second]
+    assert directory.find_spool(tmp_path, "alpha") == first
+    assert directory.find_spool(Path("/nowhere"), str(second)) == second
+    with pytest.raises(NoSuchRun, match="ambiguous: 2026-alpha, 2026-beta"):
+        directory.find_spool(tmp_path, "2026")
+    with pytest.raises(NoSuchRun, match="no run 'gamma'"):
+        directory.find_spool(tmp_path, "gamma")
+
+
+def test_name_that_begins_another_is_found_exactly(tmp_path: Path) -> None:
+    for name in ("run", "run-2"):
+        (tmp_path / f"{name}.spool").write_bytes(b"")
+    assert directory.find_spool(tmp_path, "run").stem == "run"
+
+
+def test_absent_directory_has_no_spools(tmp_path: Path) -> None:
+    assert directory.spool_paths(tmp_path / "absent") == []
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["directory", "pipe"])
+def test_what_is_no_plain_file_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "strange.spool")
+    with pytest.raises(SpoolRefused, match="is not a plain file"):
+        directory.require_trustworthy(tmp_path / "strange.spool")
+
+
+def test_missing_spool_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(NoSuchRun, match="there is no spool"):
+        directory.require_trustworthy(tmp_path / "absent.spool")
+
+
+def test_one_owner_at_a_time_and_the_file_says_who(tmp_path: Path) -> None:
+    path = tmp_path / "a.spool"
+    assert not directory.is_owned(path)
+    with directory.ownership(path):
+        assert directory.is_owned(path)
+        holder = json.loads(path.with_suffix(".lock").read_text())
+        assert holder["pid"] == os.getpid()
+        with pytest.raises(Owned, match="another process delivers a"), directory.ownership(path):
+            pass
+    assert not directory.is_owned(path)
+    with directory.ownership(path):
+        pass
+
+
+def test_lock_in_a_vanished_directory_is_told(tmp_path: Path) -> None:
+    with (
+        pytest.raises(SpoolUnavailable, match="cannot be used now"),
+        directory.ownership(tmp_path / "gone" / "a.spool"),
+    ):
+        pass
+
+
+def test_lock_of_a_removed_run_protects_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.spool"
+    with directory.ownership(path):
+        path.with_suffix(".lock").unlink()
+        with directory.ownership(path):
+            assert directory.is_owned(path)
+
+
+def test_remove_takes_all_files_of_the_run_and_no_others(tmp_path: Path) -> None:
+    path = spools.filled(tmp_path, [rows(0)])
+    other = spools.filled(tmp_path, [rows(1)])
+    path.with_suffix(".log").write_text("log")
+    kept = path.with_name(f"{path.name}.damaged-20260101T000000Z")
+    kept.write_bytes(b"")
+    with directory.ownership(path):
+        directory.remove(path)
+    assert sorted(tmp_path.iterdir()) == sorted([other, spools.journal_of(other), kept])
+    directory.remove(path)
+
+
+def test_file_of_another_user_is_refused(tmp_path: Path) -> None:
+    if machine.current_user() != 0:
+        pytest.skip("only root can give a file to another user")
+    path = spools.filled(tmp_path, [rows(0)])
+    os.chown(spools.journal_of(path), 65534, 65534)
+    with pytest.raises(SpoolRefused, match="belongs to user 65534"):
+        directory.require_trustworthy(path)
