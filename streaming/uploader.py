@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -26,7 +27,7 @@ from streaming.retry import persistently
 from streaming.watch import Watch
 
 SAY_AGAIN_S = 600.0  # the same problem is logged this often
-SUSPENDED_S = 60.0  # a wait that took this much longer than asked: the machine slept
+SUSPENDED_S = 60.0  # asleep for longer: connections are dead
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +89,9 @@ class Loop:
         *,
         linger_s: float,
         clock: Callable[[], float] = machine.seconds_since_boot,
+        awake_clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock` counts seconds, those asleep too, and never jumps back."""
+        """`clock` counts seconds, those asleep too, and never jumps back; `awake_clock` leaves out those asleep."""
         self._spool = spool
         self._clients = clients
         self._watch = watch
@@ -99,6 +101,8 @@ class Loop:
         self._say_again_at = 0.0
         self._woken_count = 0
         self._clock = clock
+        self._awake_clock = awake_clock
+        self._asleep_s = clock() - awake_clock()
 
     def run(self, *, upload_interval_s: float) -> None:
         """Until the run is delivered. Raises GaveUp when the time is over, Parked if the run needs a person."""
@@ -114,9 +118,9 @@ class Loop:
 
     def wait(self, seconds: float) -> None:
         """The pause of the retry policy: afterwards, look at the tracker and drop what a suspension broke."""
-        began_at = self._clock()
         self._watch.wait(seconds)
-        slept_s = self._clock() - began_at - seconds
+        asleep_s = self._clock() - self._awake_clock()
+        slept_s, self._asleep_s = asleep_s - self._asleep_s, asleep_s
         if slept_s > SUSPENDED_S:
             log.warning("machine.slept: for about %.0f s; connections are dropped", slept_s)
             self._clients.reset()

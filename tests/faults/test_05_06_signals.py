@@ -8,12 +8,10 @@ import pytest
 
 from spool import SegmentState, Spool, directory
 from tests.support import faults, oracle, processes, programs
+from tests.support.ctrl_c import TerminalProgram
 from tests.support.far_end import FarEnd
 from tests.support.processes import Home, eventually, kill, kill_marked, marked, start_program, wait_gone
 from tests.support.programs import read_until, surroundings, told
-from tests.support.terminal import TerminalProgram
-
-CTRL_C = 128 + signal.SIGINT
 
 INTERRUPTED = (
     programs.PREAMBLE

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -172,7 +173,9 @@ if __name__ == "__main__":
 def test_fault_34_multiprocessing_children_leave_their_parents_run_alone(
     home: Home, marker: str, far_end: FarEnd, method: str
 ) -> None:
-    result = run(programs.PREAMBLE + MULTIPROCESSING.format(method=method), surroundings(home, marker, far_end))
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="fault-34-") as short:  # the path of a socket has a limit
+        environment = surroundings(home, marker, far_end) | {"TMPDIR": short}
+        result = run(programs.PREAMBLE + MULTIPROCESSING.format(method=method), environment)
     finished_as(far_end, marker, result.check_unfelt(), run_status="finished", exit_code=0)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -302,5 +303,5 @@ def set_aside(spool: Spool) -> list[Line]:
     return lines
 
 
-TestRun = RunMachine.TestCase
+TestRun = pytest.mark.timeout(900)(RunMachine.TestCase)
 TestRun.settings = PROFILE
