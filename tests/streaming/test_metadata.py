@@ -1,0 +1,56 @@
+"""What is told about a run when it is registered."""
+
+import json
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spool import Spool
+from streaming import metadata
+from tests.support import plays
+from tests.support.processes import Home
+
+
+def payload(tmp_path: Path, **known: Any) -> dict[str, Any]:
+    with closing(Spool.create(tmp_path / "spools", replace(plays.new_run(), **known))) as spool:
+        return metadata.payload(spool.run())
+
+
+def test_metadata_host_and_cloud_are_one_flat_object_without_nothings(tmp_path: Path, home: Home) -> None:
+    told = payload(
+        tmp_path,
+        metadata={"job_name": "train", "team": None, "tags": {"fold": "3"}},
+        host_info={"host_vcpus": 2},
+        cloud_info={"cloud_vendor_id": "aws"},
+    )
+    assert told == {"job_name": "train", "tags": {"fold": "3"}, "host_vcpus": 2, "cloud_vendor_id": "aws"}
+
+
+def test_what_identifies_the_host_is_told_only_on_request(
+    tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = {"host_id": "i-1", "host_name": "n", "host_ip": "10.0.0.1", "host_vcpus": 2}
+    assert payload(tmp_path, host_info=host) == {"host_vcpus": 2}
+    monkeypatch.setenv("TRACKER_SEND_HOST_IDENTITY", "1")
+    assert payload(tmp_path, host_info=host) == host
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["python", "train.py"], ["python", "train.py"]),
+        ("python train.py --name 'a b'", ["python", "train.py", "--name", "a b"]),
+        ("echo 'unbalanced", ["echo 'unbalanced"]),
+        ([], []),
+    ],
+)
+def test_command_is_a_text_that_holds_a_json_array(given: str | list[str], words: list[str]) -> None:
+    assert json.loads(metadata.command_text(given)) == words
+
+
+def test_what_json_cannot_hold_becomes_its_text() -> None:
+    assert metadata.jsonable({"path": Path("/a"), "count": 1}) == {"path": "/a", "count": 1}
+    assert metadata.jsonable(None) is None
