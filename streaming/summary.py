@@ -134,8 +134,14 @@ def summarize(path: Path, *, clock: Callable[[], float] = time.time) -> Summary:
 
 
 def summaries(in_directory: Path) -> list[Summary]:
-    """All runs of a directory, oldest first."""
-    return [summarize(path) for path in directory.spool_paths(in_directory)]
+    """All runs of a directory, oldest first; without those that are only just being created (still empty)."""
+    return [summarize(path) for path in directory.spool_paths(in_directory) if not _is_empty(path)]
+
+
+def _is_empty(path: Path) -> bool:
+    with suppress(OSError):
+        return path.lstat().st_size == 0
+    return False
 
 
 def _read(spool: Spool, clock: Callable[[], float]) -> Summary:

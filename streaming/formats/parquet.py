@@ -17,7 +17,7 @@ try:
 except ImportError as missing:
     raise BadArgument("Parquet needs pyarrow", hint="pip install 'tracker-stream[parquet]'") from missing
 
-ROW_GROUP_ROWS = 20_000
+ROW_GROUP_ROWS = 10_000
 
 
 def write(rows: RunRows, out: BinaryIO) -> None:

@@ -1,0 +1,145 @@
+"""`export`: every row of a run, in every format, also where the header changed."""
+
+import json
+import tracemalloc
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from pyarrow import parquet
+
+from spool import Batch, Registration, Spool
+from streaming.formats.json_lines import value
+from tests.streaming.cli.conftest import AsProgram, InProcess
+from tests.support.processes import Home
+from tests.support.runs import HEADER, ended_run, live_run, rows
+
+OTHER_HEADER = b'"timestamp","process_memory_mib","gpu"\n'
+
+
+def changed_run(spool_dir: Path) -> Path:
+    """Two rows under the usual header, one under another."""
+    path = live_run(spool_dir, row_count=2)
+    with closing(Spool(path)) as spool:
+        spool.append([Batch(OTHER_HEADER, b'1700000009,55,"A, B"\n')])
+    return path
+
+
+def test_csv_is_the_very_bytes_that_were_recorded(home: Home, program: AsProgram) -> None:
+    path = ended_run(home.spool_dir, row_count=3000)
+    result = program("export", path.stem)
+    assert (result.exit_code, result.stdout) == (0, HEADER + rows(3000))
+
+
+def test_delivered_run_can_still_be_exported(home: Home, cli: InProcess) -> None:
+    path = ended_run(home.spool_dir, row_count=3)
+    with closing(Spool(path)) as spool:
+        spool.register(Registration("r", "s3://bucket/r"))
+        for segment in spool.seal_pending():
+            spool.mark_sent(segment, uri="s3://bucket/r/1", etag="e")
+        spool.finish({})
+    assert cli("export", path.stem).stdout_bytes == HEADER + rows(3)
+
+
+def test_changed_header_becomes_the_union_of_columns(home: Home, cli: InProcess) -> None:
+    text = cli("export", changed_run(home.spool_dir).stem).stdout
+    assert text.splitlines() == [
+        "timestamp,process_cpu_usage,process_memory_mib,gpu",
+        "1700000000,0.5,100,",
+        "1700000001,1.5,101,",
+        '1700000009,,55,"A, B"',
+    ]
+
+
+def test_json_lines_have_numbers_and_the_columns_of_their_own_header(home: Home, cli: InProcess) -> None:
+    lines = cli("export", changed_run(home.spool_dir).stem, "--format", "jsonl").stdout.splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"timestamp": 1700000000, "process_cpu_usage": 0.5, "process_memory_mib": 100},
+        {"timestamp": 1700000001, "process_cpu_usage": 1.5, "process_memory_mib": 101},
+        {"timestamp": 1700000009, "process_memory_mib": 55, "gpu": "A, B"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", None), ("7", 7), ("-0.5", -0.5), ("1e3", 1000.0), ("007", "007"), ("nan", "nan"), ("1_0", "1_0"), ("x", "x")],
+)
+def test_fields_as_json(text: str, expected: object) -> None:
+    assert value(text) == expected
+    assert type(value(text)) is type(expected)
+
+
+def test_parquet_has_types_and_every_row(home: Home, cli: InProcess, tmp_path: Path) -> None:
+    file = tmp_path / "run.parquet"
+    result = cli("export", changed_run(home.spool_dir).stem, "-o", str(file))  # the format is that of the name
+    assert result.exit_code == 0
+    table = parquet.read_table(file)
+    assert [str(kind) for kind in table.schema.types] == ["int64", "double", "int64", "string"]
+    assert table.to_pylist()[2] == {
+        "timestamp": 1700000009,
+        "process_cpu_usage": None,
+        "process_memory_mib": 55,
+        "gpu": "A, B",
+    }
+    assert list(tmp_path.glob(".*")) == []
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_memory_does_not_grow_with_the_run(home: Home, cli: InProcess, tmp_path: Path, form: str) -> None:
+    def peak(row_count: int) -> int:
+        path = ended_run(home.spool_dir, row_count=row_count, batch_rows=100)
+        tracemalloc.start()
+        cli("export", path.stem, "-f", form, "-o", str(tmp_path / "out"))
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(100)  # imports
+    small, large = peak(25_000), peak(75_000)
+    assert large < small * 1.5 + (1 << 20)
+
+
+def test_rows_that_are_in_s3_only_are_told(home: Home, cli: InProcess) -> None:
+    path = ended_run(home.spool_dir, row_count=3)
+    with closing(Spool(path)) as spool:
+        for segment in spool.seal_pending():
+            spool.mark_sent(segment, uri="s3://bucket/r/1", etag="e")
+        spool.release_sent()
+    result = cli("export", path.stem)
+    assert result.exit_code == 1
+    assert "3 rows are in S3 only" in result.stderr
+
+
+def test_damaged_rows_are_left_out_and_told(home: Home, cli: InProcess) -> None:
+    path = ended_run(home.spool_dir, row_count=6, batch_rows=2)
+    with closing(Spool(path)) as spool, spool.connection.transaction() as db:
+        db.execute("UPDATE batch SET csv = replace(csv, '17', '18') WHERE batch_id = 2")
+    result = cli("export", path.stem)
+    assert result.exit_code == 1
+    assert result.stdout_bytes == HEADER + rows(2) + rows(2, first=4)
+    assert "2 rows are damaged" in result.stderr
+
+
+def test_run_without_rows_is_an_empty_file(home: Home, cli: InProcess, tmp_path: Path) -> None:
+    path = ended_run(home.spool_dir, row_count=0)
+    for form in ("csv", "jsonl", "parquet"):
+        assert cli("export", path.stem, "-f", form, "-o", str(tmp_path / form)).exit_code == 0
+    assert (tmp_path / "csv").read_bytes() == b""
+    assert parquet.read_table(tmp_path / "parquet").num_rows == 0
+
+
+def test_what_is_no_run_is_a_usage_error(home: Home, cli: InProcess, tmp_path: Path) -> None:
+    assert cli("export", "nosuchrun").exit_code == 2
+    text = tmp_path / "notes.spool"
+    text.write_text("just a text")
+    text.chmod(0o600)
+    result = cli("export", str(text))
+    assert result.exit_code in (1, 2)
+    assert str(text) in result.stderr
+
+
+def test_file_that_cannot_be_written_is_told_and_leaves_nothing(home: Home, cli: InProcess, tmp_path: Path) -> None:
+    path = ended_run(home.spool_dir)
+    result = cli("export", path.stem, "-o", str(tmp_path / "no" / "such" / "directory.csv"))
+    assert result.exit_code == 1
+    assert "cannot be written" in result.stderr
