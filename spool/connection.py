@@ -30,7 +30,7 @@ PRAGMAS = {
     "cell_size_check": "on",
     "secure_delete": "off",  # Debian's SQLite has it on: freeing rows would then need as much room in the journal
     "mmap_size": 0,
-    "cache_size": -2048,
+    "cache_size": -1024,  # KiB; the uploader and its caller each have one
 }
 
 # sqlite3.Error carries the code from Python 3.11 on; before, only SQLite's fixed text tells which it was.

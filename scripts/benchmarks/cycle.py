@@ -31,9 +31,7 @@ def measure_cycle(world: World) -> Measured:
                 Child(
                     caller,
                     world.environment(),
-                    folder=str(world.folder("cycle")),
-                    address=far_end.address(),
-                    recorded=length,
+                    **_filled(world, far_end.address(), length),
                     cycles=cycles,
                 )
             )
@@ -54,6 +52,13 @@ def measure_cycle(world: World) -> Measured:
             plan=list(zip(lengths, world.pick([5, 3, 2], [3, 2, 1]), strict=True)),
         )
     return _figures(lengths, ours, peer, cycles)
+
+
+def _filled(world: World, address: dict[str, str], length: int) -> dict[str, Any]:
+    """The caller's order. Another process has filled the spool, so that the caller's memory is its own."""
+    folder = str(world.folder("cycle"))
+    path = child.call(fill, world.environment(), folder=folder, address=address, recorded=length)
+    return {"path": path, "folder": folder, "address": address, "recorded": length}
 
 
 def _figures(lengths: list[int], ours: list[dict[str, Any]], peer: list[dict[str, Any]], cycles: int) -> Measured:
@@ -112,25 +117,31 @@ def _figures(lengths: list[int], ours: list[dict[str, Any]], peer: list[dict[str
 # -- in the child ------------------------------------------------------------------------------------------------------
 
 
-def caller(folder: str, address: dict[str, str], recorded: int, cycles: int) -> dict[str, Any]:
-    """Go on with a run of which so many rows are recorded and sent, as StreamingManager does. CPU of each cycle."""
+def fill(folder: str, address: dict[str, str], recorded: int) -> str:
+    """A spool, and the CSV it comes from, in which so many rows are recorded and sent. Returns its path."""
     from benchmarks import spools
+
+    path = spools.recorded(
+        Path(folder) / "spools",
+        spools.new_run(**address),
+        Rows(),
+        row_count=recorded,
+        batch_rows=1,
+        sent_rows=ROWS_PER_CYCLE,
+        csv_path=Path(folder) / "rows.csv",
+    )
+    return str(path)
+
+
+def caller(path: str, folder: str, address: dict[str, str], recorded: int, cycles: int) -> dict[str, Any]:
+    """Go on with a run of which so many rows are recorded and sent, as StreamingManager does. CPU of each cycle."""
     from spool import Spool, machine
     from streaming.feeder import CsvFeeder
     from streaming.recorder import Delivery, Recorder
 
     rows = Rows()
     csv_path = Path(folder) / "rows.csv"
-    path = spools.recorded(
-        Path(folder) / "spools",
-        spools.new_run(**address),
-        rows,
-        row_count=recorded,
-        batch_rows=1,
-        sent_rows=ROWS_PER_CYCLE,
-        csv_path=csv_path,
-    )
-    spool = Spool(path)
+    spool = Spool(Path(path))
     spool.take_over(machine.identify(os.getpid()))
     child.say("ready")
     child.listen()

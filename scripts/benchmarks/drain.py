@@ -24,12 +24,12 @@ AT_ONCE = {1000: 1.3, 1: 2.0}  # rows per append, and the ratio to reach
 
 def measure_drain(world: World) -> Measured:
     """Fresh processes in turn: the bare one, and a drain of either backlog. A smaller backlog for the memory."""
-    row_count = world.pick(600_000, 80_000)
+    row_count = world.pick(600_000, 120_000)
     folder = world.folder("drain")
     with _target(world) as target:
         address = {"token": target.token, "api_url": target.api_url, "s3_endpoint_url": target.s3_endpoint_url}
         filled = {at_once: _fill(world, folder / str(at_once), row_count, at_once) for at_once in AT_ONCE}
-        fewer = world.pick(100_000, 50_000)  # more than one segment, or the comparison would be of segments
+        fewer = world.pick(100_000, 80_000)  # more than one segment, or the comparison would be of segments
         small = {at_once: _fill(world, folder / f"small-{at_once}", fewer, at_once) for at_once in AT_ONCE}
         peaks: dict[Any, list[int]] = {}
         contestants: dict[str, Callable[[], float]] = {
