@@ -66,7 +66,7 @@ def get_run(request: Request, viewer: Viewer, run_id: str) -> dict[str, Any]:
     """Everything about a run but its rows and objects."""
     run = find_run(request, viewer, run_id)
     reading = _read(request, run)
-    keys = [frame.key for frame in reading.frames]
+    keys = {frame.key for frame in reading.frames}
     missing = [key for key in keys_of(run) if key not in keys]
     return {
         **view_of(run, request.app.state.reader, now=datetime.now(timezone.utc)),

@@ -94,6 +94,17 @@ def test_a_restart_reads_nothing_again(fixture: Fixture) -> None:
     assert fixture.store.reads == ["0001.csv.gz"]
 
 
+def test_after_a_restart_a_settled_run_needs_no_look_into_the_bucket(fixture: Fixture) -> None:
+    fixture.finish(fixture.put(1, 1, 2))
+    fixture.read()
+    fixture.service.app.state.runs.set_statistics(fixture.run["run_id"], {"complete": True})
+    fixture.store.is_cut_off = True
+    again = fixture.another_reader()
+    reading = fixture.read(again)
+    assert (reading.rows.row_count, reading.is_complete) == (2, True)
+    again.close()
+
+
 def test_other_content_under_the_same_key_replaces_what_was_read(fixture: Fixture) -> None:
     fixture.put(1, 1, 2)
     fixture.read()
