@@ -54,7 +54,7 @@ def test_pictures_can_be_taken(
 
 
 def _take_readme_picture(tab: Tab, picture: Path) -> None:
-    tab.page.set_viewport_size({"width": 1200, "height": 1180})
+    tab.page.set_viewport_size({"width": 1200, "height": 1040})
     tab.page.evaluate("scrollTo(0, 0)")
     tab.page.screenshot(path=picture)
     assert picture.stat().st_size < MOST_PICTURE_BYTES
