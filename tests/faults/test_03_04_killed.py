@@ -161,6 +161,45 @@ def test_fault_04_drain_while_the_program_lives_uploads_and_does_not_finish(
     oracle.judge(far_end.evidence(), told(12), run_status="finished", exit_code=0)
 
 
+TRACKED = """
+import time
+import streaming
+with streaming.track(job_name="killed", interval=0.1, upload_interval=1, host_info={}, cloud_info={}):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_fault_04_killed_program_with_a_tracked_block_is_finished_as_failed(
+    home: Home, marker: str, far_end: FarEnd
+) -> None:
+    with waiting_program(TRACKED, surroundings(home, marker, far_end)) as program:
+        far_end.journal.wait_for_count("put", 1, 60)
+        program.kill()
+    far_end.wait_finished(deadline_s=60)
+    wait_gone(marker)
+    (path,) = directory.spool_paths(home.spool_dir)
+    oracle.judge(far_end.evidence(), programs.recorded(path), run_status="failed", exit_code=None)
+
+
+def test_fault_04_killed_tracker_of_a_command_ends_the_run_and_leaves_the_command_alone(
+    home: Home, marker: str, far_end: FarEnd
+) -> None:
+    done = home.path / "done"
+    work = f"import sys, pathlib; sys.stdin.readline(); pathlib.Path({str(done)!r}).write_text('whole')"
+    command = [sys.executable, "-m", "streaming", "run", "-i", "0.1", "--upload-interval", "1", "--"]
+    environment = surroundings(home, marker, far_end)
+    with start_program([*command, sys.executable, "-c", work], environment, stdin=True) as program:
+        far_end.journal.wait_for_count("put", 1, 60)
+        program.popen.kill()
+        far_end.wait_finished(deadline_s=60)
+        program.say("go on")
+        eventually(done.exists, 30, "the command did not live on")
+    wait_gone(marker)
+    (path,) = directory.spool_paths(home.spool_dir)
+    oracle.judge(far_end.evidence(), programs.recorded(path), run_status="failed", exit_code=None)
+
+
 def state_of(path: Path) -> RunState:
     spool = Spool(path)
     try:

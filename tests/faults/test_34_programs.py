@@ -146,6 +146,45 @@ def test_fault_34_helper_that_outlives_the_program_does_not_keep_its_run_open(
     oracle.judge(far_end.evidence(), told(5), run_status="failed" if "kill" in ending else "finished")
 
 
+FORKED_AMID_APPENDS = (
+    programs.PREAMBLE
+    + """
+import threading
+say("begun")
+manager = new_manager()
+manager.start()
+done = threading.Event()
+
+def work():
+    number = 0
+    while not done.is_set():
+        manager.append(b"timestamp,x\\n" + row(number))
+        os.write(1, b"appended %d\\n" % number)
+        number += 1
+
+thread = threading.Thread(target=work)
+thread.start()
+for _ in range(40):
+    pid = os.fork()
+    if pid == 0:
+        sys.exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+done.set()
+thread.join()
+manager.stop()
+"""
+)
+
+
+def test_fault_34_helpers_forked_in_the_middle_of_appends_end_without_touching_the_spool(
+    home: Home, marker: str, far_end: FarEnd
+) -> None:
+    """A copied connection that is closed amid its parent's transaction would roll that back, on disk."""
+    result = run(FORKED_AMID_APPENDS, surroundings(home, marker, far_end)).check_unfelt()
+    assert result.stdout.count(b"appended") > 40
+    finished_as(far_end, marker, result, run_status="finished", exit_code=0)
+
+
 MULTIPROCESSING = """
 import multiprocessing
 

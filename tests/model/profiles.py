@@ -9,6 +9,6 @@ _CI = settings(_ALL, max_examples=120, stateful_step_count=30, derandomize=True,
 PROFILES = {
     "ci": _CI,
     "quick": settings(_CI, phases=[Phase.generate]),  # says that something fails, not what is the least that fails
-    "deep": settings(_ALL, max_examples=3000, stateful_step_count=60),
+    "deep": settings(_ALL, max_examples=2000, stateful_step_count=60),
 }
 PROFILE = PROFILES[os.environ.get("HYPOTHESIS_PROFILE", "ci")]

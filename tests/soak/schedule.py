@@ -26,6 +26,8 @@ ANSWERS: dict[str, Callable[[], Fault]] = {
     "not JSON": faults.not_json,
     "truncated": lambda: faults.truncated(40),
     "delayed": lambda: faults.delayed(1.5),
+    "half-closed": lambda: faults.half_closed(20),
+    "silent": faults.silent,
 }
 ONLY_PUT: dict[str, Callable[[], Fault]] = {
     "cut upload": lambda: faults.cut_upload(10),

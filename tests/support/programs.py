@@ -1,9 +1,11 @@
 """Small user programs for the process faults. Each says on stdout how far it got, so that a test can act just then."""
 
+from contextlib import closing
 from pathlib import Path
 
+from spool import Spool, reading
 from tests.support.far_end import FarEnd
-from tests.support.oracle import Told
+from tests.support.oracle import Told, split_rows
 from tests.support.processes import Home, Process, Program, clean_environment, marked
 
 HEADER = b"timestamp,x\n"
@@ -66,6 +68,13 @@ def rows(first: int, last: int) -> list[bytes]:
 def told(count: int, maybe: int = 0) -> Told:
     """So many rows were acknowledged, and perhaps so many more."""
     return Told(HEADER, rows(0, count), rows(count, count + maybe))
+
+
+def recorded(path: Path) -> Told:
+    """What a spool holds, for runs whose rows are samples that nobody knows beforehand."""
+    with closing(Spool(path)) as spool:
+        lines = [(header, row) for header, rows in reading.exported(spool.connection) for row in split_rows(rows)]
+    return Told(lines[0][0] if lines else b"", lines)
 
 
 def surroundings(home: Home, marker: str, far_end: FarEnd, **more: str) -> dict[str, str]:
