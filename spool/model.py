@@ -45,7 +45,7 @@ class NewRun:
 
     tracker: Tracker
     started_at: float
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     metadata: dict[str, Any] = field(default_factory=dict)
     host_info: dict[str, Any] | None = None
     cloud_info: dict[str, Any] | None = None

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 class Delivery:
     """How the uploader is to deliver this run. The token is held in memory only."""
 
-    token: str | None
+    token: str | None = field(repr=False)
     api_url: str
     s3_endpoint_url: str | None
     upload_interval_s: float

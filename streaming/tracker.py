@@ -24,6 +24,8 @@ from streaming.recorder import Delivery, Recorder
 from streaming.sampler import Sampler
 
 FIRST_SAMPLE_S = 0.1  # so that a short run has a row too
+LAST_ROWS_S = 5.0
+LAST_ROWS_POLL_S = 0.2
 BUFFER_MAX_ROWS = 100_000  # rows held in memory while the spool cannot take them: a day at a second, some 20 MB
 
 log = logging.getLogger(__name__)
@@ -90,10 +92,10 @@ class Tracking:
         self.next_at += (missed + 1) * self._interval_s
         return row is not None
 
-    def _append_buffer(self) -> None:
-        """Rows that could not be appended wait in memory, in order, for the next tick."""
+    def _append_buffer(self) -> bool:
+        """Rows that could not be appended wait in memory, in order, for the next tick. Whether there are such."""
         if not self._buffer:
-            return
+            return False
         try:
             self.recorder.append([Batch(self._sampler.header, b"".join(self._buffer))])
             self._buffer.clear()
@@ -102,14 +104,23 @@ class Tracking:
             if self._problem != error.message:
                 self._problem = error.message
                 log.warning("spool.unavailable: %s; rows wait in memory", error)
+        return bool(self._buffer)
 
     def end(self, *, exit_code: int | None, run_status: str) -> None:
         """Append what waits, and record the end. If the spool cannot take even that, one warning says so."""
-        self._append_buffer()
+        self._append_last_rows()
         try:
             self.recorder.end(exit_code=exit_code, run_status=run_status, ended_at=time.time())
         except SpoolError as error:
             log.warning("spool.unavailable: the end of the run could not be recorded (%s)", error)
+
+    def _append_last_rows(self) -> None:
+        """A full disk gets a little time to have room again: afterwards the rows are nowhere but in this process."""
+        give_up_at = time.monotonic() + LAST_ROWS_S
+        while self._append_buffer() and time.monotonic() < give_up_at:
+            time.sleep(LAST_ROWS_POLL_S)
+        if self._buffer:
+            log.error("rows.lost: the last %d row(s) of the run could not be kept anywhere", len(self._buffer))
 
 
 def main(order: dict[str, Any]) -> int:
