@@ -174,3 +174,27 @@ def merge_tags(flags: tuple[str, ...], environment: str, file: Mapping[str, str]
             raise BadArgument(f"{TAGS.flag} {flag!r} is not KEY=VALUE", hint="e.g. --tag fold=3")
         given[key] = value
     return {**file, **parse_tags(environment, TAGS.variable), **given}
+
+
+def table() -> str:
+    """All settings as a Markdown table: the README's."""
+    rows = ["| flag | environment | key in the file | default | what it is |", "|---|---|---|---|---|"]
+    for setting in ALL:
+        default = (
+            ""
+            if setting.default in (None, False)
+            else f"{setting.default:g}"
+            if _is_number(setting)
+            else str(setting.default)
+        )
+        unit = " s" if setting.kind is Kind.SECONDS else ""
+        flag = " `, ` ".join(reversed(setting.flags)).replace(" ", "") if setting.flags else setting.flag
+        name = f"{setting.flag} K=V" if setting.kind is Kind.TAGS else flag.replace("`,`", "`, `")
+        text = f"{setting.help[:-1]} ({setting.kind.value})" if setting.kind is Kind.TAGS else setting.help
+        variable = f"{setting.variable}=K=V,K=V" if setting.kind is Kind.TAGS else setting.variable
+        rows.append(f"| `{name}` | `{variable}` | `{setting.name}` | {default + unit if default else ''} | {text} |")
+    return "\n".join(rows) + "\n"
+
+
+def _is_number(setting: Setting) -> bool:
+    return setting.kind is Kind.SECONDS
