@@ -269,7 +269,9 @@ def _say_where(status: Status) -> None:
     if status.s3:
         endpoint = status.environment["SENTINEL_S3_ENDPOINT_URL"]
         click.echo(f"S3 is SeaweedFS: {endpoint} (loopback only, process {status.s3.command.pid})")
-    click.echo(f"Its page: {status.api_url}/ (log in with the token in {status.environment['SENTINEL_API_TOKEN_FILE']})")
+    click.echo(
+        f"Its page: {status.api_url}/ (log in with the token in {status.environment['SENTINEL_API_TOKEN_FILE']})"
+    )
     click.echo('Next: eval "$(tracker-stream target env)"')
 
 
