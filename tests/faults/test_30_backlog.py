@@ -68,7 +68,7 @@ def put_numbers(far_end: FarEnd) -> list[int]:
 
 def test_fault_30_memory_of_a_drain_does_not_grow_with_the_backlog(home: Home, tmp_path: Path) -> None:
     peaks_kib = []
-    for megabytes in (17, 42):
+    for megabytes in (17, 34):
         with FarEnd() as far_end:
             recorded = backlog(tmp_path / f"spools-{megabytes}", far_end, large_batches(megabytes))
             peaks_kib.append(drain_apart(home, far_end, recorded))
@@ -94,7 +94,7 @@ def test_fault_30_first_segment_costs_the_same_whatever_waits_behind_it(
 ) -> None:
     """Counted in SQLite's own steps, not seconds: opening, and sealing the first segment."""
     costs = []
-    for megabytes in (18, 54):
+    for megabytes in (10, 30):
         with FarEnd() as far_end:
             made = large_batches(megabytes)
             recorded = backlog(tmp_path / f"spools-{megabytes}", far_end, made, has_ended=has_ended)

@@ -136,3 +136,20 @@ def test_signal_to_hurry_interrupts_a_long_upload_between_segments(home: Home, f
         assert watch._hurried_until <= time.monotonic() + HURRY_S
         watch._hurried_until = 0.0
         assert not watch.may_go_on()
+
+
+def change_counter(path: Path) -> int:
+    """SQLite counts in the file's header how often it was changed."""
+    return int.from_bytes(path.read_bytes()[24:28], "big")
+
+
+def test_same_problem_is_written_down_once_not_at_every_attempt(home: Home, far_end: FarEnd) -> None:
+    recorded = record(home.spool_dir, far_end, segments=2)
+    far_end.always("register", faults.answer(503))
+    seen: list[int] = []
+    outcome = drain_with(
+        recorded, far_end, Waits(at_most=20, then=lambda _: seen.append(change_counter(recorded.path)))
+    )
+    assert outcome is Outcome.WAITING
+    assert len(seen) == 20
+    assert len(set(seen)) == 1
