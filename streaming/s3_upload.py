@@ -87,6 +87,7 @@ class ObjectStore:
         self._clients: dict[str, _Client] = {}
         self._regions: dict[str, str] = {}
         self._knows_conditions = True
+        self._unproven: set[str] = set()  # what was sent and not proved: lost replies, mostly
 
     def keep(self, run_id: str, credentials: Credentials) -> None:
         """Use these credentials for the run, until they are due."""
@@ -121,13 +122,24 @@ class ObjectStore:
         A 412 alone proves nothing: it says that an object is there, not which one, and we may not look. After a lost
         reply it is ours and is written again, byte for byte; otherwise it is foreign, and only ours may stay.
         """
+        try:
+            receipt = self._put_unless_there(uri, body, credentials, is_repeated=uri in self._unproven)
+        except (Unreachable, NotTheService):
+            self._unproven.add(uri)
+            raise
+        self._unproven.discard(uri)
+        return receipt
+
+    def _put_unless_there(self, uri: str, body: bytes, credentials: Credentials, *, is_repeated: bool) -> Receipt:
         if not self._knows_conditions:
             return self._attempt(uri, body, credentials)
         try:
             return self._attempt(uri, body, credentials, IfNoneMatch="*")
         except _AlreadyThere:
-            log.warning(
-                "upload.already_there: %s held an object already; it is written again with this run's rows", uri
+            log.log(
+                logging.INFO if is_repeated else logging.WARNING,
+                "upload.already_there: %s held an object already; it is written again with this run's rows",
+                uri,
             )
             return self._attempt(uri, body, credentials)
         except _ConditionUnknown:

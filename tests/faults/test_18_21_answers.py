@@ -87,6 +87,7 @@ def test_fault_19_lost_reply_is_one_object_marked_sent(home: Home, far_end: FarE
         assert list(far_end.objects) == [uri]
         assert len(set(far_end.store.history[uri])) == 1
         answered = [(entry.stored, entry.status) for entry in far_end.journal.requests("put")]
+        assert "upload.already_there" not in streamed.log()  # it was ours, and no cause for alarm
         assert answered == [(True, None), (False, None), (False, 412), (True, 200)]  # only a proof is believed
         streamed.append()
         streamed.stop()

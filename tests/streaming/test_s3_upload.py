@@ -129,12 +129,15 @@ def test_no_redirect_is_followed(door: Door, far_end: FarEnd, status: int) -> No
 # -- what is there already, and stores that know no conditions ---------------------------------------------------------
 
 
-def test_lost_reply_is_repaired_by_the_same_bytes(door: Door, far_end: FarEnd) -> None:
+def test_lost_reply_is_repaired_by_the_same_bytes_without_alarm(
+    door: Door, far_end: FarEnd, caplog: pytest.LogCaptureFixture
+) -> None:
     far_end.fail_next("put", faults.reply_lost())
     with pytest.raises(Unreachable):
         door.put()
     door.put()
     assert far_end.store.history[door.uri] == [hashlib.sha256(BODY).hexdigest()] * 2
+    assert caplog.text == ""
 
 
 def test_occupied_key_is_written_again_and_told(door: Door, far_end: FarEnd, caplog: pytest.LogCaptureFixture) -> None:
