@@ -114,6 +114,11 @@ def new_spool_path(directory: Path, started_at: float) -> Path:
     return directory / f"{day}-{machine.random_name()}{SUFFIX}"
 
 
+def short_name(spool_path: Path) -> str:
+    """The beginning of the random part of a run's name: enough to name the run in a command."""
+    return spool_path.stem.rpartition("-")[2][:8]
+
+
 def spool_paths(directory: Path) -> list[Path]:
     """All spools of a directory, oldest first. An absent directory has none."""
     try:

@@ -6,7 +6,6 @@ listed: the flags, the file's check and the README's table are made from it.
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -131,6 +130,8 @@ def _checked(path: Path, name: str, value: Any) -> Any:
         )
     setting = BY_NAME.get(name)
     if setting is None:
+        import difflib
+
         close = difflib.get_close_matches(name, BY_NAME, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known are: {', '.join(BY_NAME)}"
         raise BadArgument(f"{path}: {name!r} is not a setting", hint=hint)

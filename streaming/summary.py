@@ -54,7 +54,7 @@ class Summary:
     @property
     def short_name(self) -> str:
         """The beginning of the name's random part, which is enough to name the run in a command."""
-        return short_name(self.path)
+        return directory.short_name(self.path)
 
     @property
     def job_name(self) -> str | None:
@@ -111,11 +111,6 @@ class Summary:
             "is_being_delivered": self.is_owned,
             "problem": self.problem and {"cause": self.cause, "text": self.problem, "at": _iso(self.problem_at)},
         }
-
-
-def short_name(path: Path) -> str:
-    """The beginning of the random part of a run's name."""
-    return path.stem.rpartition("-")[2][:8]
 
 
 def _iso(at: float | None) -> str | None:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from spool import directory
 from streaming.cli import notice
 from streaming.cli.display import Screen
 from streaming.cli.quantity import count, duration, rows, size
 from streaming.cli.table import Line, clean, cropped
 from streaming.drain_pool import Result
-from streaming.summary import Summary, short_name
+from streaming.summary import Summary
 
 PLAIN_S = 30.0
 DRAW_S = 0.25
@@ -76,7 +77,7 @@ class DrainReport:
         else:
             self._running[result.path] = result
         if event["event"] == "warning":
-            log.warning("%s: %s", short_name(result.path), event["text"])
+            log.warning("%s: %s", directory.short_name(result.path), event["text"])
         if event["event"] == "problem" and (not self._screen.can_redraw or not self._plan):
             log.warning("%s", event["text"])
 
@@ -100,7 +101,7 @@ class DrainReport:
             share = min(1.0, result.sent_rows / total) if total else 0.0
             job = self._plan[path].job_name if path in self._plan else None
             line: Line = [
-                (f"  {short_name(path)}  ", ""),
+                (f"  {directory.short_name(path)}  ", ""),
                 (f"{cropped(clean(job or '-'), 12, self._screen.ellipsis):<12}  ", ""),
                 (self._bar(share), "green"),
                 (f" {share:4.0%}  ", ""),

@@ -103,6 +103,6 @@ def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) 
     """For the shell's completion: the runs that begin like that."""
     from spool import directory
 
-    stems = [path.stem for path in directory.spool_paths(directory.default_directory())]
-    short = [stem.rpartition("-")[2][:8] for stem in stems]
-    return [name for name in (*short, *stems) if name.startswith(incomplete)]
+    paths = directory.spool_paths(directory.default_directory())
+    names = [*map(directory.short_name, paths), *(path.stem for path in paths)]
+    return [name for name in names if name.startswith(incomplete)]

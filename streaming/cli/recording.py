@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from spool import SpoolError, reading
+from spool import SpoolError, directory, reading
 from streaming import config, settings
 from streaming.cli import notice, options
 from streaming.cli.display import Screen
@@ -21,7 +21,6 @@ from streaming.hpc import Placement, placement
 from streaming.recorder import Delivery, Recorder
 from streaming.redaction import redact
 from streaming.settings import Mode
-from streaming.summary import short_name
 from streaming.tracker import Plan
 
 PROBLEM_LOOK_S = 15.0
@@ -154,7 +153,7 @@ class Witness:
 
     @property
     def _name(self) -> str:
-        return short_name(self.recorder.spool.path)
+        return directory.short_name(self.recorder.spool.path)
 
     def _say(self, text: str) -> None:
         if not self.wish.quiet:
