@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import recovery
+from tests.support import recovery, secrecy
+from tests.support.far_end import FarEnd
 from tests.support.nursery import Nursery
 from tests.support.processes import Home, clean_environment, new_marker
 
@@ -34,6 +35,13 @@ def a_copy(tmp_path: Path) -> Callable[[str], Path]:
         return place / template.name
 
     return copy
+
+
+@pytest.fixture
+def no_secret_on_disk(far_end: FarEnd, tmp_path: Path) -> Iterator[None]:
+    """After the test, no token and no key of the far end is in any byte below its directory, deleted pages included."""
+    yield
+    secrecy.secret(far_end.secrets(), directories=[tmp_path])
 
 
 @pytest.fixture

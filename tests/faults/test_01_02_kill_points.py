@@ -15,7 +15,10 @@ from tests.support.nursery import End, Nursery, occurrences, order
 from tests.support.oracle import Told
 from tests.support.recovery import deliver_all, judge, only_spool, told
 
-pytestmark = pytest.mark.timeout(600)  # a sweep of processes, on a machine that may be busy
+pytestmark = [
+    pytest.mark.usefixtures("no_secret_on_disk"),
+    pytest.mark.timeout(600),  # a sweep of processes, on a machine that may be busy
+]
 BATCHES = 5  # 0-2 under one header, 3-4 under another: two segments
 
 

@@ -22,6 +22,8 @@ from tests.support.processes import (
 )
 from tests.support.programs import read_until, surroundings, told
 
+pytestmark = pytest.mark.usefixtures("no_secret_on_disk")
+
 
 def drain(environment: dict[str, str], *options: str) -> ProgramResult:
     with start_program([sys.executable, "-m", "streaming", "drain", *options], environment) as program:

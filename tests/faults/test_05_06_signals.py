@@ -13,6 +13,8 @@ from tests.support.far_end import FarEnd
 from tests.support.processes import Home, eventually, kill, kill_marked, marked, start_program, wait_gone
 from tests.support.programs import read_until, surroundings, told
 
+pytestmark = pytest.mark.usefixtures("no_secret_on_disk")
+
 INTERRUPTED = (
     programs.PREAMBLE
     + """

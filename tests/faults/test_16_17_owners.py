@@ -19,6 +19,8 @@ from tests.support.oracle import Told
 from tests.support.processes import Home, Program, clean_environment, start_program, wait_gone
 from tests.support.shim import preload
 
+pytestmark = pytest.mark.usefixtures("no_secret_on_disk")
+
 BATCHES = 24  # a header change at every third: eight segments
 UPLOADER = "import json, sys; from streaming.uploader import main; sys.exit(main(json.loads(sys.argv[1])))"
 

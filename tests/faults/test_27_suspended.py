@@ -16,6 +16,8 @@ from tests.support.processes import Home, eventually, kill_marked, start_script,
 from tests.support.programs import read_until, surroundings, told
 from tests.support.shim import preload
 
+pytestmark = pytest.mark.usefixtures("no_secret_on_disk")
+
 EIGHT_HOURS_S = 8 * 3600
 
 

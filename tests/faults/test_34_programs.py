@@ -12,6 +12,8 @@ from tests.support.far_end import FarEnd
 from tests.support.processes import Home, ProgramResult, start_program, start_script, wait_gone
 from tests.support.programs import surroundings, told
 
+pytestmark = pytest.mark.usefixtures("no_secret_on_disk")
+
 START = (
     programs.PREAMBLE
     + """
