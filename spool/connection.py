@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from spool import machine
 from spool.errors import ForkedSpool, SpoolDamaged, SpoolError, SpoolFull, SpoolRefused, SpoolUnavailable
 from spool.schema import PAGE_BYTES
 
@@ -56,7 +57,7 @@ _ERROR_BY_TEXT: dict[str, type[SpoolError]] = {
 _NO_FILE = (0, 0)
 
 # Connections of the parent that a forked child inherited. They are never closed there: closing one in the middle of
-# the parent's transaction would roll back the parent's journal.
+# the parent's transaction would roll back the parent's journal. Nor are those whose descriptor the program has closed.
 _inherited: list[object] = []
 
 
@@ -75,6 +76,7 @@ class Connection:
         self._identity = file_identity(path)
         with translated(path):
             self._db = _connect(path)
+        self._descriptors = machine.descriptors_on(self._identity)
         _open_connections.add(self)
 
     @contextmanager
@@ -134,12 +136,25 @@ class Connection:
                 raise
 
     def _follow_replacement(self) -> bool:
-        """Open the file anew if another one is at the path (somebody salvaged it). Raises SpoolUnavailable if none is."""
-        if file_identity(self.path) == self._identity:
+        """Open the file anew if another one is at the path (somebody salvaged it), or if the program has closed its
+        descriptor: under its number may be any file by now. Raises SpoolUnavailable if no file is at the path."""
+        is_same = file_identity(self.path) == self._identity
+        if is_same and not self._is_severed():
             return False
         self.reopen()
-        self.generation += 1
+        self.generation += not is_same
         return True
+
+    def _is_severed(self) -> bool:
+        """Whether SQLite's descriptor was closed behind its back. It must then never use it again, not even to close it."""
+        return bool(self._descriptors) and not machine.is_open_on(self._descriptors, self._identity)
+
+    def _release(self) -> None:
+        if self._is_severed():
+            _make_immortal(self._db)
+        else:
+            with suppress(sqlite3.Error):
+                self._db.close()
 
     def reopen(self) -> None:
         """Drop everything the connection believes about the file, after an I/O error."""
@@ -150,21 +165,23 @@ class Connection:
     def released(self) -> Iterator[None]:
         """Hold no handle of the file inside the block: afterwards it may be another one."""
         with self._lock, translated(self.path):
-            with suppress(sqlite3.Error):
-                self._db.close()
-            self._identity = _NO_FILE  # if it cannot be opened again now, the next use tries
+            self._release()
+            self._identity, self._descriptors = (
+                _NO_FILE,
+                frozenset(),
+            )  # if it cannot be opened again now, the next use tries
             try:
                 yield
             finally:
                 identity = file_identity(self.path)
                 self._db = _connect(self.path)
-                self._identity = identity
+                self._identity, self._descriptors = identity, machine.descriptors_on(identity)
 
     def close(self) -> None:
         """Release the file. Harmless twice, and in a forked copy does nothing."""
         if self._pid == os.getpid():
-            with self._lock, suppress(sqlite3.Error):
-                self._db.close()
+            with self._lock:
+                self._release()
             _open_connections.discard(self)
 
     def _refuse_if_forked(self) -> None:
@@ -210,13 +227,16 @@ _open_connections: set[Connection] = set()
 def _keep_inherited_open() -> None:
     """In a forked child: make the parent's connections immortal, so that not even interpreter exit closes them."""
     for connection in _open_connections:
-        database = connection._db
-        _inherited.append(database)
-        with suppress(ImportError, AttributeError):
-            import ctypes
-
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(database))
+        _make_immortal(connection._db)
     _open_connections.clear()
+
+
+def _make_immortal(database: sqlite3.Connection) -> None:
+    _inherited.append(database)
+    with suppress(ImportError, AttributeError):
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(database))
 
 
 if hasattr(os, "register_at_fork"):

@@ -37,14 +37,20 @@ def default_directory() -> Path:
     """`TRACKER_STREAM_DIR`, else `spools` in the platform's user state directory (never a cache or temp directory)."""
     chosen = os.environ.get(ENVIRONMENT_VARIABLE)
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        path = Path(os.path.expanduser(chosen))
+        return path if path.parts[:1] == ("~",) else path.absolute()
     import platformdirs
 
-    return platformdirs.user_state_path("tracker-stream") / "spools"
+    try:
+        return platformdirs.user_state_path("tracker-stream") / "spools"
+    except RuntimeError:  # no home directory is known; `prepare` says so, as it does where platformdirs does not notice
+        return Path("~", "tracker-stream", "spools")
 
 
 def prepare(directory: Path) -> None:
     """Make `directory` exist, private (0700), writable, with working locks. Raises DirectoryUnusable, LocksDoNotWork."""
+    if directory.parts[:1] == ("~",):  # of a user whom the system does not know, without HOME
+        raise DirectoryUnusable("no home directory is known to keep spools in", path=directory, hint=_REMEDY)
     try:
         directory.mkdir(mode=machine.DIRECTORY_MODE, parents=True, exist_ok=True)
         _require_private(directory)

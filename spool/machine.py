@@ -10,6 +10,7 @@ import os
 import select
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -160,6 +161,25 @@ def forbid_core_dumps() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def descriptors_on(identity: tuple[int, int]) -> frozenset[int]:
+    """Our open descriptors of the file with this device and number; none where the system cannot list them."""
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with suppress(OSError, ValueError):
+            numbers = [int(name) for name in os.listdir(folder)]
+            return frozenset(number for number in numbers if is_open_on([number], identity))
+    return frozenset()
+
+
+def is_open_on(descriptors: Iterable[int], identity: tuple[int, int]) -> bool:
+    """Whether one of the descriptors is open on the file with this device and number."""
+    for descriptor in descriptors:
+        with suppress(OSError):
+            status = os.fstat(descriptor)
+            if (status.st_dev, status.st_ino) == identity:
+                return True
+    return False
 
 
 def identify(pid: int) -> Tracker:

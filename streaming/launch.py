@@ -33,7 +33,7 @@ _ENTRIES = {"uploader": "streaming.uploader", "tracker": "streaming.tracker", "d
 # Runs before `site` (-S), so that the caller waits some ten milliseconds only, and in no directory of the caller's.
 # Descriptors that the caller's libraries left inheritable are closed: a socket of the program must not outlive it in us.
 # What `site` runs (sitecustomize, .pth files) may print: not into our answer. A user's own `queue.py` or `requests.py`,
-# found by PYTHONPATH, must not stand in for what we import: first the standard library, then where our dependencies are.
+# found by PYTHONPATH, must not stand in for what we import: the standard library is first, then our dependencies and we.
 _BOOT = """
 import os, sys
 if os.name == "posix" and os.fork():
@@ -44,14 +44,15 @@ if os.name == "posix":
     os.umask(0o077)
 answer = os.dup(1)
 os.dup2(2, 1)
-given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+given = [] if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "").split(os.pathsep)
 sys.path[:] = [entry for entry in sys.path if entry and entry not in given]
 library = len(sys.path)
 import site
 site.main()
-others = [entry for entry in given + sys.path[library:] + sys.argv[2:] if os.path.isabs(entry)]
-ours = [entry for entry in others if os.path.isfile(os.path.join(entry, "botocore", "__init__.py"))]
-sys.path[library:] = dict.fromkeys(ours[:1] + others)
+own, *callers = sys.argv[2:]
+others = [entry for entry in given + sys.path[library:] + callers if os.path.isabs(entry)]
+dependencies = [entry for entry in others if os.path.isfile(os.path.join(entry, "botocore", "__init__.py"))]
+sys.path[library:] = dict.fromkeys([*dependencies[:1], own, *others])
 os.dup2(answer, 1)
 os.close(answer)
 from streaming.launch import enter

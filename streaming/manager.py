@@ -9,12 +9,14 @@ import atexit
 import logging
 import math
 import numbers
+import operator
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from streaming.errors import BadArgument
 from streaming.feeder import CsvFeeder, UpdateSchedule
 from streaming.lines import LineSplitter
 from streaming.recorder import Delivery, Recorder
+
+FEEDER_END_S = 1.0  # how long `stop` waits for a feeder that has nothing left to do
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +94,8 @@ class StreamingManager:
         )
         self._csv_path = None if csv_path is None else Path(csv_path).absolute()
         self._metadata = run_metadata.jsonable(metadata) or {}
-        self._host_info = run_metadata.jsonable(host_info)
-        self._cloud_info = run_metadata.jsonable(cloud_info)
+        self._host_info = run_metadata.jsonable(host_info, "host_info")
+        self._cloud_info = run_metadata.jsonable(cloud_info, "cloud_info")
         self._updates = UpdateSchedule(csv_update_fn, upload_interval_s=self._delivery.upload_interval_s)
         self._spool_dir = Path(spool_dir).expanduser().absolute() if spool_dir is not None else None
         self._spool_interval_s = max(0.05, _require_number(spool_interval, "spool_interval"))
@@ -105,6 +109,7 @@ class StreamingManager:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._answer: dict[str, Any] | None = None
+        self._ending: _Ending | None = None
 
     def start(self) -> None:
         """Create the run's spool and start the uploader. Never touches the network; a second call does nothing.
@@ -161,14 +166,16 @@ class StreamingManager:
         """Feed the last rows, record the run's end, let the uploader deliver, return the service's answer to finish.
 
         Returns {} with one warning if that takes longer than `stop_timeout`: the rows are safe, and delivered later.
-        Before `start` it does nothing and returns {}; a second call returns the first one's answer.
+        Before `start` it does nothing and returns {}; a second call returns the first one's answer. An end that the
+        spool could not record (a full disk; a signal handler that interrupts an append) is recorded by the next call,
+        or when the program ends.
         """
-        return self._stop(exit_code, _status_text(run_status), self._stop_timeout_s)
+        return self._stop(_exit_code(exit_code), _status_text(run_status), self._stop_timeout_s)
 
     @property
     def is_alive(self) -> bool:
         """Whether the uploader process runs."""
-        return self._recorder is not None and self._recorder.is_uploader_alive
+        return bool(self._ask(lambda recorder: recorder.is_uploader_alive))
 
     @property
     def run_id(self) -> str | None:
@@ -196,7 +203,7 @@ class StreamingManager:
     def _ask_spool(self, question: Callable[[Spool], Any]) -> Any:
         """An answer from the spool; None if there is none, also because it cannot be read: that is told by the feeder."""
         with suppress(SpoolError):
-            return self._ask(lambda recorder: question(recorder.spool))
+            return self._ask(lambda recorder: recorder.ask(question))
         return None
 
     def _feed_until_stopped(self) -> None:
@@ -231,22 +238,34 @@ class StreamingManager:
         if self._answer is not None:
             return self._answer
         self._answer = {}
-        ended_at, give_up_at = time.time(), time.monotonic() + timeout_s  # the clock may jump; the wait must not
+        self._ending = self._ending or _Ending(exit_code, run_status, time.time())
+        give_up_at = time.monotonic() + timeout_s  # the clock may jump; the wait must not
+        if not self._end(recorder, self._ending, timeout_s):
+            self._answer = None
+            return {}
         atexit.unregister(self._stop_at_exit)
+        self._answer = recorder.wait_finished(give_up_at - time.monotonic()) or {}
+        if not self._answer:
+            log.warning("run.waiting: not delivered within %g s: %s", timeout_s, recorder.waiting_text())
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(FEEDER_END_S)
+        recorder.close()
+        return self._answer
+
+    def _end(self, recorder: Recorder, ending: _Ending, timeout_s: float) -> bool:
+        """Feed the last rows, and record the end. False, and told, if the spool cannot take them now."""
         if not self._feed_last(timeout_s):
             log.warning(
                 "run.not_ended: rows of %s are not in the spool; its uploader or a later start takes them",
                 self._csv_path,
             )
-            return self._answer
+            return False
         try:
-            recorder.end(exit_code=exit_code, run_status=run_status, ended_at=ended_at)
-            self._answer = recorder.wait_finished(give_up_at - time.monotonic()) or {}
-            if not self._answer:
-                log.warning("run.waiting: not delivered within %g s: %s", timeout_s, recorder.waiting_text())
+            recorder.end(exit_code=ending.exit_code, run_status=ending.run_status, ended_at=ending.ended_at)
         except SpoolError as error:
             log.warning("spool.unavailable: the end of the run could not be recorded (%s)", error)
-        return self._answer
+            return False
+        return True
 
     def _feed_last(self, timeout_s: float) -> bool:
         """Take over the last rows, unless the feeder hangs in the caller's `csv_update_fn`.
@@ -271,6 +290,24 @@ class StreamingManager:
         """The program ends without `stop`: by return, sys.exit (exit code unknown), or an exception (failed)."""
         has_failed = getattr(sys, "last_value", None) is not None and not hasattr(sys, "ps1")
         self._stop(1 if has_failed else None, "failed" if has_failed else "finished", config.EXIT_TIMEOUT_S)
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """How the run ended, as the first `stop` was told."""
+
+    exit_code: int | None
+    run_status: str
+    ended_at: float
+
+
+def _exit_code(given: object) -> int | None:
+    """An integer, also another library's; None (unknown) for what is none."""
+    try:
+        return None if given is None else operator.index(given)  # type: ignore[arg-type]
+    except TypeError:
+        log.warning("exit_code.unknown: %r is no integer and is left out", given)
+        return None
 
 
 def _require_token(token: object) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spool import Run
+from streaming.errors import BadArgument
 
 IDENTIFYING = ("host_id", "host_name", "host_ip")
 
@@ -25,9 +26,10 @@ def payload(run: Run) -> dict[str, Any]:
     return known
 
 
-def command_text(command: str | list[str]) -> str:
-    """A command as the wire wants it: a string that holds a JSON array."""
-    return json.dumps(_words(command) if isinstance(command, str) else list(command))
+def command_text(command: object) -> str:
+    """A command as the wire wants it: a string that holds a JSON array of words."""
+    words = [str(word) for word in command] if isinstance(command, (list, tuple)) else _words(str(command))
+    return json.dumps(words)
 
 
 def _words(command: str) -> list[str]:
@@ -37,6 +39,14 @@ def _words(command: str) -> list[str]:
         return [command]
 
 
-def jsonable(mapping: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A copy that JSON can hold: what it cannot hold becomes its text."""
-    return None if mapping is None else json.loads(json.dumps(dict(mapping), default=str))
+def jsonable(mapping: Mapping[str, Any] | None, what: str = "metadata") -> dict[str, Any] | None:
+    """A copy that JSON can hold: what it cannot hold (also NaN, which no service takes) becomes its text.
+
+    Raises BadArgument for what has no text form either: a mapping that holds itself, keys that are no texts.
+    """
+    try:
+        return None if mapping is None else json.loads(json.dumps(dict(mapping), default=str), parse_constant=str)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadArgument(
+            f"{what} cannot be sent as JSON ({error})", hint="give texts, numbers, lists and dicts"
+        ) from error

@@ -9,13 +9,13 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from spool import Batch, NewRun, Run, RunState, Spool, SpoolError, directory, reading
-from spool.errors import SpoolDamaged
+from spool.errors import RunEnded, SpoolDamaged
 from streaming import discovery, launch
 from streaming.child import Child
 from streaming.errors import LaunchFailed
@@ -61,6 +61,7 @@ class Recorder:
         self._delivery = delivery
         self._uploader = uploader
         self._pid = os.getpid()
+        self._is_closed = False
         self._restart_pause_s = RESTART_FIRST_S
         self._restart_at = time.monotonic() + RESTART_FIRST_S
 
@@ -97,10 +98,22 @@ class Recorder:
 
     @property
     def is_uploader_alive(self) -> bool:
+        """Also after `close`: the uploader goes on by itself."""
+        if self._is_closed:
+            return directory.is_owned(self.spool.path)
         return self.is_ours and self._uploader is not None and self._uploader.is_alive()
 
+    def ask(self, question: Callable[[Spool], Result]) -> Result:
+        """An answer from the spool, which is opened for it after `close`. Raises SpoolError."""
+        if not self._is_closed:
+            return question(self.spool)
+        with closing(Spool(self.spool.path)) as spool:
+            return question(spool)
+
     def append(self, batches: list[Batch]) -> None:
-        """Durable when this returns. Raises SpoolError."""
+        """Durable when this returns. Raises SpoolError; RunEnded after `close`."""
+        if self._is_closed:
+            raise RunEnded(f"run {self.spool.path.stem} has ended and takes no more rows", path=self.spool.path)
         self.surviving_damage(lambda: self.spool.append(batches))
 
     def surviving_damage(self, action: Callable[[], Result]) -> Result:
@@ -187,6 +200,7 @@ class Recorder:
         """Release the spool and the pipes; the uploader goes on by itself."""
         if not self.is_ours:
             return
+        self._is_closed = True
         if self._uploader is not None:
             self._uploader.close()
         self.spool.close()
