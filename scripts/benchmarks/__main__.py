@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks import machine, table
 from benchmarks.append import measure_append
@@ -36,6 +37,16 @@ MEASUREMENTS: dict[str, Callable[[World], table.Measured]] = {
 
 def main() -> None:
     options = _options()
+    told, measured = table.from_json(json.loads(options.read.read_text())) if options.read else _measured(options)
+    if options.json:
+        print(json.dumps(table.as_json(told, measured), indent=1))
+    elif options.markdown:
+        print(table.as_markdown(machine.sentence(told), measured))
+    else:
+        print(table.as_text(machine.sentence(told), measured))
+
+
+def _measured(options: argparse.Namespace) -> tuple[dict[str, Any], list[table.Measured]]:
     began_at = time.monotonic()
     measured = []
     with world(is_quick=options.quick, below=options.dir) as place:
@@ -43,13 +54,7 @@ def main() -> None:
             print(f"measuring row {rows} ...", file=sys.stderr, flush=True)
             measured.append(MEASUREMENTS[rows](place))
     took_s = time.monotonic() - began_at
-    told = machine.describe(is_quick=options.quick, took_s=took_s, below=options.dir)
-    if options.json:
-        print(json.dumps(table.as_json(told, measured), indent=1))
-    elif options.markdown:
-        print(table.as_markdown(machine.sentence(told), measured))
-    else:
-        print(table.as_text(machine.sentence(told), measured))
+    return machine.describe(is_quick=options.quick, took_s=took_s, below=options.dir), measured
 
 
 def chosen(only: str | None) -> list[str]:
@@ -64,6 +69,7 @@ def _options() -> argparse.Namespace:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON document, for machines")
     form.add_argument("--markdown", action="store_true", help="the README's section, between its markers")
+    parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing, show what --json once printed")
     parser.add_argument("--only", metavar="ROWS", help="rows of the table, e.g. 2,4")
     parser.add_argument("--dir", type=Path, help="where to measure (default: below this checkout, on its disk)")
     return parser.parse_args()

@@ -88,3 +88,10 @@ def as_json(head: dict[str, Any], measured: Iterable[Measured]) -> dict[str, Any
         "figures": [asdict(figure) for part in parts for figure in part.figures],
         "notes": [note for part in parts for note in part.notes],
     }
+
+
+def from_json(told: dict[str, Any]) -> tuple[dict[str, Any], list[Measured]]:
+    """What `as_json` made: the head, and the figures with their notes."""
+    figures = [Figure(**figure) for figure in told["figures"]]
+    head = {name: content for name, content in told.items() if name not in ("schema", "figures", "notes")}
+    return head, [Measured(figures, told["notes"])]
