@@ -53,6 +53,7 @@ def _measured(options: argparse.Namespace) -> tuple[dict[str, Any], list[table.M
         for rows in chosen(options.only):
             print(f"measuring row {rows} ...", file=sys.stderr, flush=True)
             measured.append(MEASUREMENTS[rows](place))
+            print(table.lines_of(measured[-1]), file=sys.stderr, flush=True)
     took_s = time.monotonic() - began_at
     return machine.describe(is_quick=options.quick, took_s=took_s, below=options.dir), measured
 

@@ -56,6 +56,11 @@ def as_text(head: str, measured: Iterable[Measured]) -> str:
     return "\n".join([*lines, "", *(textwrap.fill(note, 120, subsequent_indent="  ") for note in notes)])
 
 
+def lines_of(measured: Measured) -> str:
+    """The lines of one row, while the others are still to come."""
+    return "\n".join(_text_line(figure.cells()) for figure in measured.figures)
+
+
 def _text_line(cells: Sequence[str]) -> str:
     wrapped = [textwrap.wrap(cell, width) or [""] for cell, width in zip(cells, _WIDTHS, strict=True)]
     height = max(map(len, wrapped))

@@ -55,7 +55,7 @@ def _figures(mine: dict[str, Any], theirs: dict[str, Any]) -> Measured:
         [
             f"Row 8: {mine['samples']} and {theirs['samples']} samples at {INTERVAL_S} s of the same program, at the same"
             " time. Our tracker is a fresh interpreter, the peer's are forks of their parent and share its"
-            " memory (PSS counts shares) What bounds"
+            " memory (PSS counts shares). What bounds"
             " ours: a third is the durable append, with SQLite's five syncs (the peer writes a line that it does not sync), a"
             " fifth is the kernel's sum over the tracked program's memory (smaps_rollup), which both pay."
         ],
