@@ -174,12 +174,19 @@ class Spool:
 
     def end(self, *, exit_code: int | None, run_status: str, ended_at: float) -> None:
         """Record the run's end: exit code (None: unknown), "finished" or "failed", and when. The first call counts."""
+        try:
+            self._end(exit_code, run_status, ended_at)
+        except SpoolUnavailable:  # a sync that fails once must not cost the exit code: nobody comes back to tell it
+            self._db.reopen()
+            self._end(exit_code, run_status, ended_at)
+        self.step("ended")
+
+    def _end(self, exit_code: int | None, run_status: str, ended_at: float) -> None:
         self._update(
             "UPDATE run SET state = ?, exit_code = ?, run_status = ?, ended_at = ? WHERE state = ?",
             (RunState.ENDED.value, exit_code, run_status, ended_at, RunState.OPEN.value),
             step="end:updated",
         )
-        self.step("ended")
 
     # -- the uploader's side
 

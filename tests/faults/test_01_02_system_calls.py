@@ -97,6 +97,7 @@ def delivering(spool: Path, far_end: FarEnd) -> dict[str, object]:
 
 
 SYNCS = "fsync,fdatasync"
+SYNCS_OF_ONE_COMMIT = 4  # at least: the journal (twice), the database, the journal's zeroed header
 UNDER_ONE_HEADER = (3, 6)
 
 
@@ -122,6 +123,19 @@ def test_fault_11_syncs_that_fail_for_a_while_neither_lose_nor_double_a_row(
         options = tracing.inject_error(SYNCS, "EIO", f"{nth}..{nth + 7}")
         tracing.run_traced(nursery, persisting(spool), tmp_path / "fail", options=options).require_success()
         assert_each_row_once(spool)
+
+
+def test_fault_11_sync_that_fails_while_the_end_is_recorded_does_not_cost_the_exit_code(
+    nursery: Nursery, a_copy: Callable[[str], Path], tmp_path: Path
+) -> None:
+    for nth in range(1, SYNCS_OF_ONE_COMMIT + 1):
+        spool = a_copy(f"ended-{nth}")
+        options = tracing.inject_error(SYNCS, "EIO", nth)
+        tracing.run_traced(nursery, order("end", spool), tmp_path / "fail", options=options).require_success()
+        assert "INJECTED" in (tmp_path / "fail").read_text()
+        far_end = deliver_from_memory(spool)
+        everything = Told(plays.HEADERS[0], lines(range(BEFORE)))
+        oracle.judge(far_end.evidence(), everything, run_status="failed", exit_code=7)
 
 
 def sync_count(nursery: Nursery, a_copy: Callable[[str], Path], tmp_path: Path) -> int:

@@ -142,6 +142,11 @@ def _remove(order: dict[str, Any], step: Step) -> None:
     directory.remove(Path(order["spool"]), step=step)
 
 
+def _end(order: dict[str, Any], step: Step) -> None:
+    with closing(Spool(Path(order["spool"]), step=step)) as spool:
+        spool.end(exit_code=7, run_status="failed", ended_at=time.time())
+
+
 def _live(order: dict[str, Any], step: Step) -> None:
     """A whole life in one process, against a far end in memory whose state goes to the file `far_end`."""
     connection.PRAGMAS["journal_mode"] = order.get("journal_mode", connection.PRAGMAS["journal_mode"])
@@ -160,6 +165,7 @@ PLAYS: dict[str, Callable[[dict[str, Any], Step], None]] = {
     "record": _record,
     "append": _append,
     "append_persistently": _append_persistently,
+    "end": _end,
     "feed": _feed,
     "deliver": _deliver,
     "live": _live,
