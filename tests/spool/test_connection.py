@@ -16,7 +16,7 @@ from spool.connection import Connection, translated
 from spool.errors import ForkedSpool, SpoolDamaged, SpoolError, SpoolFull, SpoolRefused, SpoolUnavailable
 from tests.support import plays, spools, tracing
 from tests.support.nursery import Nursery, order
-from tests.support.processes import Home, clean_environment, new_marker
+from tests.support.processes import Home, clean_environment, new_marker, start_script
 from tests.support.spools import HEADER, rows
 
 
@@ -252,3 +252,33 @@ def test_no_statement_walks_over_all_batches(tmp_path: Path) -> None:
         plans = {each: [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {each}")] for each in statements}
     walking = {each: plan for each, plan in plans.items() if any(re.match(r"SCAN (batch|b)\b", step) for step in plan)}
     assert walking == {}
+
+
+REPLACING = """
+import sys
+from pathlib import Path
+from spool import machine, replacement
+from spool.connection import file_identity
+path = Path(sys.argv[1])
+with replacement.exclusively(path, file_identity(path)) as descriptor, replacement.new_file(path) as new:
+    machine.copy_file(descriptor, new)
+    print("locked", flush=True)
+    sys.stdin.readline()
+    replacement.put_in_place(new, path)
+"""
+
+
+def test_append_that_waits_while_the_file_is_replaced_goes_into_the_new_one(
+    spool: Spool, home: Home, marker: str
+) -> None:
+    with start_script(REPLACING, clean_environment(home, marker), str(spool.path), stdin=True) as replacer:
+        assert replacer.read_line() == "locked"
+        appending = threading.Thread(target=spool.append, args=([Batch(HEADER, rows(1))],))
+        appending.start()
+        appending.join(0.3)  # long enough to be waiting for the lock; if it is not yet, it follows all the more
+        replacer.say("go on")
+        assert replacer.wait(30).exit_code == 0
+        appending.join(30)
+    with closing(Spool(spool.path)) as new:
+        assert spools.exported(new) == rows(1)
+    assert spool.generation == 1
