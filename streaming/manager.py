@@ -93,7 +93,7 @@ class StreamingManager:
             start_method=start_method,
         )
         self._csv_path = None if csv_path is None else Path(csv_path).absolute()
-        self._metadata = run_metadata.jsonable(metadata) or {}
+        self._metadata = run_metadata.recorded(metadata)
         self._host_info = run_metadata.jsonable(host_info, "host_info")
         self._cloud_info = run_metadata.jsonable(cloud_info, "cloud_info")
         self._updates = UpdateSchedule(csv_update_fn, upload_interval_s=self._delivery.upload_interval_s)

@@ -39,6 +39,17 @@ def _words(command: str) -> list[str]:
         return [command]
 
 
+def recorded(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A run's metadata as it goes to disk: JSON can hold it, and passwords and tokens in the command are hidden."""
+    found = jsonable(metadata) or {}
+    command = found.get("command")
+    if command:
+        from streaming.redaction import redact, redact_text
+
+        found["command"] = redact_text(command) if isinstance(command, str) else redact([str(word) for word in command])
+    return found
+
+
 def jsonable(mapping: Mapping[str, Any] | None, what: str = "metadata") -> dict[str, Any] | None:
     """A copy that JSON can hold: what it cannot hold (also NaN, which no service takes) becomes its text.
 

@@ -66,7 +66,7 @@ class track(ContextDecorator):
                 linger_s=config.linger_s(),
             ),
             interval_s=interval,
-            metadata=run_metadata.jsonable(metadata) or {},
+            metadata=run_metadata.recorded(metadata),
             host_info=host_info,
             cloud_info=cloud_info,
         )

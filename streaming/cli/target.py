@@ -44,7 +44,11 @@ def _directory_option(command: Any) -> Any:
 
 @click.group()
 def target() -> None:
-    """A service to deliver to, on this machine: a Sentinel-compatible API and a real S3."""
+    """A service to deliver to, on this machine: a Sentinel-compatible API and a real S3.
+
+    \b
+    Example: tracker-stream target up
+    """
 
 
 @target.command()
@@ -67,7 +71,11 @@ def target() -> None:
 @click.option("--s3-role-arn", default=_ANY_ROLE_ARN, show_default=True, help="Role to assume for upload credentials.")
 @click.option("--foreground", is_flag=True, help="Stay until Ctrl-C or SIGTERM, then end everything.")
 def up(foreground: bool, directory: Path, **options: Any) -> None:
-    """Start the target, in the background unless told otherwise, and return when it takes requests."""
+    """Start the target, in the background unless told otherwise, and return when it takes requests.
+
+    \b
+    Example: tracker-stream target up --port 0
+    """
     from streaming.target.directory import TargetDirectory
 
     with _errors_for_people():
@@ -87,7 +95,11 @@ def up(foreground: bool, directory: Path, **options: Any) -> None:
 @target.command()
 @_directory_option
 def down(directory: Path) -> None:
-    """End the processes that `up` started, and nothing else. Runs and objects are kept."""
+    """End the processes that `up` started, and nothing else. Runs and objects are kept.
+
+    \b
+    Example: tracker-stream target down
+    """
     from streaming.target.control import bring_down
     from streaming.target.directory import TargetDirectory
 
@@ -104,7 +116,11 @@ def down(directory: Path) -> None:
 @_directory_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(directory: Path, as_json: bool) -> None:
-    """Say what runs. Exit code 0 if the target takes requests, 1 if not."""
+    """Say what runs. Exit code 0 if the target takes requests, 1 if not.
+
+    \b
+    Example: tracker-stream target status
+    """
     from streaming.target.control import read_status
     from streaming.target.directory import TargetDirectory
 
@@ -119,7 +135,11 @@ def status(directory: Path, as_json: bool) -> None:
 @_directory_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def env(directory: Path, as_json: bool) -> None:
-    """Print the exports that a shell needs: eval "$(tracker-stream target env)"."""
+    """Print the exports that a shell needs: eval "$(tracker-stream target env)".
+
+    \b
+    Example: eval "$(tracker-stream target env)"
+    """
     from streaming.target.control import running
     from streaming.target.directory import TargetDirectory
 
@@ -134,14 +154,22 @@ def env(directory: Path, as_json: bool) -> None:
 
 @target.group()
 def token() -> None:
-    """Named bearer tokens. Each sees its own runs only."""
+    """Named bearer tokens. Each sees its own runs only.
+
+    \b
+    Example: tracker-stream target token add ada
+    """
 
 
 @token.command("add")
 @_directory_option
 @click.argument("name")
 def token_add(directory: Path, name: str) -> None:
-    """Make a token and print it, this once: only its hash is kept."""
+    """Make a token and print it, this once: only its hash is kept.
+
+    \b
+    Example: tracker-stream target token add ada
+    """
     with _errors_for_people():
         click.echo(_tokens(directory).add(name))
 
@@ -149,7 +177,11 @@ def token_add(directory: Path, name: str) -> None:
 @token.command("list")
 @_directory_option
 def token_list(directory: Path) -> None:
-    """List the tokens' names."""
+    """List the tokens' names.
+
+    \b
+    Example: tracker-stream target token list
+    """
     with _errors_for_people():
         for entry in _tokens(directory).list():
             state = f"revoked {entry.revoked_at}" if entry.revoked_at else "valid"
@@ -160,7 +192,11 @@ def token_list(directory: Path) -> None:
 @_directory_option
 @click.argument("name")
 def token_revoke(directory: Path, name: str) -> None:
-    """Refuse the token from now on. Its runs are kept."""
+    """Refuse the token from now on. Its runs are kept.
+
+    \b
+    Example: tracker-stream target token revoke ada
+    """
     with _errors_for_people():
         _tokens(directory).revoke(name)
         click.echo(f"The token {name!r} is refused from now on.")

@@ -54,3 +54,13 @@ def test_command_is_a_text_that_holds_a_json_array(given: str | list[str], words
 def test_what_json_cannot_hold_becomes_its_text() -> None:
     assert metadata.jsonable({"path": Path("/a"), "count": 1}) == {"path": "/a", "count": 1}
     assert metadata.jsonable(None) is None
+
+
+def test_command_is_recorded_without_its_secrets() -> None:
+    words = ["train", "--token", "canary-secret", "--epochs", 3]
+    assert metadata.recorded({"command": words, "team": "a"}) == {
+        "command": ["train", "--token", "***", "--epochs", "3"],
+        "team": "a",
+    }
+    assert metadata.recorded({"command": "train --token=canary-secret"}) == {"command": "train --token=***"}
+    assert metadata.recorded(None) == {}
