@@ -1,4 +1,7 @@
-"""The real target, started once for all end-to-end tests of a process, and what each test makes of it."""
+"""The real target, started once for all end-to-end tests of a worker, and what each test makes of it.
+
+The tests are in two groups (`xdist_group`), so that two workers at most start a target.
+"""
 
 from collections.abc import Iterator
 

@@ -8,7 +8,7 @@ import pytest
 from tests.e2e.far_side import FarSide
 from tests.e2e.program import PRELUDE, User, told
 
-pytestmark = pytest.mark.weed
+pytestmark = [pytest.mark.weed, pytest.mark.xdist_group("weed-2")]
 
 SHORT_RUN = """
 manager = StreamingManager(TOKEN, csv_path=CSV, host_info={}, cloud_info={})

@@ -10,7 +10,7 @@ from tests.e2e.far_side import FarSide
 from tests.e2e.program import User, told
 from tests.support.processes import Home
 
-pytestmark = pytest.mark.weed
+pytestmark = [pytest.mark.weed, pytest.mark.xdist_group("weed-1")]
 
 LIFETIME_S = 3
 

@@ -6,7 +6,7 @@ from tests.e2e.far_side import FarSide
 from tests.e2e.program import User, told
 from tests.support.processes import eventually, kill_marked
 
-pytestmark = pytest.mark.weed
+pytestmark = [pytest.mark.weed, pytest.mark.xdist_group("weed-1")]
 
 RUN = """
 manager = StreamingManager(TOKEN, csv_path=CSV, upload_interval=1, host_info={}, cloud_info={}, spool_interval=0.1)

@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.far_side import FarSide
 from tests.e2e.program import User, told
 
-pytestmark = pytest.mark.weed
+pytestmark = [pytest.mark.weed, pytest.mark.xdist_group("weed-2")]
 
 
 def test_short_run_finishes_inline(far_side: FarSide, user: User) -> None:

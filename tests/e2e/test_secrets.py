@@ -11,7 +11,7 @@ from tests.support.gate import Gate
 from tests.support.processes import eventually, kill, marked
 from tests.support.secrecy import secret
 
-pytestmark = pytest.mark.weed
+pytestmark = [pytest.mark.weed, pytest.mark.xdist_group("weed-1")]
 
 KEY = re.compile(rb'"(access_key|secret_key|session_token)":\s*"([^"]+)"')
 

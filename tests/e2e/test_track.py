@@ -5,7 +5,7 @@ import pytest
 from tests.e2e.far_side import FarSide
 from tests.e2e.program import User
 
-pytestmark = pytest.mark.weed
+pytestmark = [pytest.mark.weed, pytest.mark.xdist_group("weed-2")]
 
 
 def test_tracked_block_arrives(far_side: FarSide, user: User) -> None:

@@ -9,7 +9,7 @@ from streaming.target.embedded import EmbeddedTarget
 from tests.e2e.far_side import FarSide, restart
 from tests.e2e.program import User, told
 
-pytestmark = pytest.mark.weed
+pytestmark = [pytest.mark.weed, pytest.mark.xdist_group("weed-1")]
 
 
 def test_run_that_starts_offline_is_delivered_when_the_far_side_is_back(far_side: FarSide, user: User) -> None:
