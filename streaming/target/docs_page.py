@@ -16,7 +16,9 @@ def docs_page(api: dict[str, Any]) -> str:
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(api['info']['title'])}: the API</title></head><body><main>",
+            '<link rel="icon" href="/pages/icon.svg" type="image/svg+xml">',
+            '<link rel="stylesheet" href="/pages/base.css">',
+            f'<title>{escape(api["info"]["title"])}: the API</title></head><body><main class="docs">',
             f"<h1>{escape(api['info']['title'])}: the API</h1>",
             '<p>For programs: <a href="openapi.json">openapi.json</a>. Calls need <code>Authorization: Bearer ',
             "&lt;token&gt;</code>; those that only read also take a browser's session.</p><h2>Calls</h2>",

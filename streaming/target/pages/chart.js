@@ -148,7 +148,8 @@ export class Chart {
       edge, edge,
     ]);
     const bands = picture.lines.map(({ tone }, n) => ({ series: [2 + 3 * n, 3 + 3 * n], fill: () => translucent(tone) }));
-    const font = `${Math.max(11, Math.round(parseFloat(getComputedStyle(document.documentElement).fontSize) * 0.8))}px ${getComputedStyle(document.body).fontFamily}`;
+    const px = Math.max(11, Math.round(parseFloat(getComputedStyle(document.documentElement).fontSize) * 0.8));
+    const font = `${px}px ${getComputedStyle(document.body).fontFamily}`;
     const axis = { font, stroke: () => colour("muted"), grid: { stroke: () => colour("grid"), width: 1 }, ticks: { show: false } };
     return new uPlot({
       ...this.#size(),
@@ -162,9 +163,9 @@ export class Chart {
       },
       scales: { x: { time: true, range: (u, min, max) => [min, max] }, y: { range: (u) => this.#yRange(u) } },
       axes: [
-        { ...axis, values: X_AXIS_FORMATS, space: 70, size: 40, gap: 6 },
+        { ...axis, values: X_AXIS_FORMATS, space: 6 * px, size: 3.4 * px, gap: 6 },
         {
-          ...axis, size: 76, gap: 8, space: 34,
+          ...axis, size: 6.4 * px, gap: 8, space: 3 * px,
           values: (u, splits) => splits.map((value) => (value === 0 ? "0" : (picture.axisFormat ?? picture.format)(value))),
           ...(picture.binary ? { incrs: POWERS_OF_TWO } : {}),
         },

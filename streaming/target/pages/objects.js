@@ -68,7 +68,7 @@ function gapRow({ from, to }) {
 function objectRow({ seq, name, size, rows, checksum, isVerified, problem }) {
   return element("tr", {}, [
     element("td", { class: "right" }, [seq === null ? NONE : String(seq)]),
-    element("td", { class: "mono" }, [name, problem ? element("div", {}, [element("span", { class: "state failed" }, [problem])]) : null]),
+    element("td", { class: "mono key" }, [name, problem ? element("div", {}, [element("span", { class: "state failed" }, [problem])]) : null]),
     element("td", { class: "right" }, [bytes(size)]),
     element("td", { class: "right" }, [count(rows)]),
     element("td", { class: "mono digest", title: checksum }, [

@@ -1,5 +1,6 @@
 // A run's page as the target serves it.
 import { api, showAccount } from "./api.js";
+import { byId, setText } from "./dom.js";
 import { RunPage, showProblem } from "./run.js";
 
 const id = decodeURIComponent(location.pathname.split("/").at(-1));
@@ -11,5 +12,20 @@ const source = {
   objects: (offset) => api.objects(id, offset),
 };
 
+const RETRY_MS = 3000;
+const page = new RunPage(source);
+
+/** Until the target answers; a refusal is final. */
+async function begin() {
+  try {
+    await page.start();
+    byId("problem").hidden = true;
+  } catch (error) {
+    showProblem(error);
+    if (error.isFinal) setText(byId("job"), "No run to show");
+    else setTimeout(begin, RETRY_MS);
+  }
+}
+
 showAccount();
-new RunPage(source).start().catch(showProblem);
+begin();

@@ -189,6 +189,18 @@ def test_a_store_that_does_not_answer_is_told_and_passes(tab: Tab, runs: Runs, s
     tab.errors.clear()  # the browser notes each 404
 
 
+def test_a_page_opened_during_an_outage_fills_itself_later(tab: Tab, runs: Runs) -> None:
+    run_id = runs.live(120)
+    tab.page.route("**/series?*", lambda route: route.abort())
+    tab.page.goto(f"{tab.url}/run/{run_id}")
+    tab.wait_text("#problem", "The target does not answer. Trying again.")
+    tab.page.unroute("**/series?*")
+    tab.page.wait_for_selector("body[data-ready]")
+    assert tab.page.locator("#charts canvas").count() == 6
+    assert tab.page.evaluate("document.getElementById('problem').hidden")
+    tab.errors.clear()  # the browser notes what was aborted
+
+
 def test_a_week_of_seconds_costs_few_requests_and_little_transfer(tab: Tab, runs: Runs) -> None:
     count = 600_000
     start = time.time() - count
