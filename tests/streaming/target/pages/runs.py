@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from streaming.target.objects import ObjectStore
@@ -25,13 +26,14 @@ class Runs:
         exit_code: int = 0,
         started_at: float | None = None,
         drop: str = "-",
+        only: Sequence[str] = (),
         **metadata: Any,
     ) -> str:
-        """A run that delivered `count` rows as objects, but for objects at the `missing` places, and columns with `drop` in
-        their names."""
+        """A run that delivered `count` rows as objects, but for objects at the `missing` places; without columns that have
+        `drop` in their names, with these `only`."""
         run = self._service.register(**{**METADATA, **metadata})
         table = rows(start=started_at or time.time() - count, count=count)
-        table = table.select([name for name in table.column_names if drop not in name])
+        table = table.select([name for name in only or table.column_names if drop not in name])
         objects = objects_of(table, rows_per_object=rows_per_object)
         uris = self.put(run, [found for place, found in enumerate(objects) if place not in missing])
         body = {
