@@ -49,6 +49,32 @@ def test_ctrl_c_in_run_reaches_the_command_once_and_its_code_is_kept(home: Home,
         assert "Traceback" not in terminal.written
 
 
+COUNTING = """
+import select, signal, sys, time
+count = 0
+def note(*_):
+    global count
+    count += 1
+    print("interrupted", flush=True)
+signal.signal(signal.SIGINT, note)
+print("ready", flush=True)
+while not count:
+    time.sleep(0.01)
+until = time.monotonic() + 0.5
+while time.monotonic() < until:
+    time.sleep(0.01)
+sys.exit(count)
+"""
+
+
+def test_ctrl_c_in_run_reaches_the_command_once_and_not_twice(program: AsProgram) -> None:
+    """The terminal has sent it to the whole group; we must not forward it as well."""
+    with start(program, "run", "-q", "--", sys.executable, "-c", COUNTING) as terminal:
+        terminal.wait_for("ready")
+        terminal.press(CTRL_C)
+        assert terminal.wait() == 1
+
+
 def test_ctrl_c_in_run_ends_a_command_that_does_not_care(program: AsProgram) -> None:
     with start(program, "run", "--", *BUSY) as terminal:
         terminal.wait_for("ready")
@@ -101,7 +127,7 @@ def test_drain_shows_progress_rate_and_eta_in_place(home: Home, program: AsProgr
     first, second = ended_run(home.spool_dir, row_count=500, job_name="first"), dead_run(home.spool_dir, row_count=9000)
     held = faults.held()
     far_end.fail_next("register", held)
-    with start(program, "drain", "-j", "2", **far_end.environment()) as terminal:
+    with start(program, "drain", "-j", "2", NO_COLOR="1", **far_end.environment()) as terminal:
         terminal.wait_for("rows/s, ETA")  # the other one got through
         assert "%" in terminal.written
         assert held.gate is not None
