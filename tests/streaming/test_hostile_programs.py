@@ -244,8 +244,8 @@ def _site_packages() -> list[str]:
     return [entry for entry in sys.path if entry.endswith("site-packages")]
 
 
-def test_noise_of_site_is_not_taken_for_an_answer(hostile: Hostile, tmp_path: Path) -> None:
-    """A sitecustomize that prints, unbuffered as in containers; `track` reads its child's last words from a pipe."""
+def test_sitecustomize_of_the_program_is_not_run_in_ours(hostile: Hostile, tmp_path: Path) -> None:
+    """It prints, unbuffered as in containers, and `track` reads its child's last words from a pipe."""
     (tmp_path / "sitecustomize.py").write_text("print('noise', flush=True)\n")
     result = hostile.run(
         "import streaming, time\nwith streaming.track(interval=0.1, host_info={}, cloud_info={}):\n    time.sleep(0.5)\n",
