@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import sqlite3
@@ -73,6 +74,8 @@ def _make_new(path: Path) -> None:
     """Another run for the service: registered under the same id, it would find its own objects there already."""
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE run SET spool_id = ?", (secrets.token_hex(16),))
+    with path.open("rb") as file:  # a copy that has not reached the disk would be paid for by the drain's first sync
+        os.fsync(file.fileno())
 
 
 def _time_figures(taken: dict[str, list[float]], row_count: int) -> list[Figure]:
