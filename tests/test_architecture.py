@@ -19,7 +19,7 @@ DOORS = {
     "tenacity": ("streaming/retry.py",),
     "sqlite3": ("spool/", "streaming/target/"),
     "sqlite_utils": ("spool/schema.py", "streaming/cli/", "streaming/formats/", "streaming/target/"),
-    "resource_tracker": ("streaming/sampler.py", "streaming/discovery.py"),
+    "resource_tracker": ("streaming/sampler.py", "streaming/procfs.py", "streaming/discovery.py"),
     "click": ("streaming/cli/",),
     "fastapi": ("streaming/target/",),
     "fcntl": ("spool/machine.py", "streaming/target/directory.py"),
