@@ -46,7 +46,8 @@ def recorded(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     if command:
         from streaming.redaction import redact, redact_text
 
-        found["command"] = redact_text(command) if isinstance(command, str) else redact([str(word) for word in command])
+        words = [str(word) for word in command] if isinstance(command, list) else None
+        found["command"] = redact(words) if words is not None else redact_text(str(command))
     return found
 
 
