@@ -20,6 +20,7 @@ from tests.support.processes import Home, Program, clean_environment, kill, mark
 RUNS_AT_ONCE = 5
 CREDENTIALS_LIFETIME_S = 20.0
 POLL_S = 0.05
+CANARIES_MAX = 90
 RECOVERY_S = 300.0  # after the faults: how long the rest may take
 
 
@@ -133,13 +134,19 @@ class Soak:
             f"{run.name} ({run.sort}, {run.ending}, {run.struck}): {text}" for run in self.runs for text in run.findings
         ]
         problems += [f"left behind: {process}" for process in marked(self.marker)]
+        print(self._table(), flush=True)
         try:
-            secrecy.secret(self.far_end.secrets(), directories=[self.place])
+            secrecy.secret(self._canaries(), directories=[self.place])
         except Verdict as verdict:
             problems.append(str(verdict))
-        print(self._table())
         print("\n".join(problems) or "Nothing lost, nothing doubled, every run finished.")
         return 1 if problems else 0
+
+    def _canaries(self) -> list[str]:
+        """The token, and some of the thousands of keys: each is looked for in every byte of every file."""
+        secrets = self.far_end.secrets()
+        keys = [secret for secret in secrets if secret != self.far_end.token]
+        return [self.far_end.token, *self.chance.sample(keys, min(CANARIES_MAX, len(keys)))]
 
     def _table(self) -> str:
         lines = [f"\n{'kind':8}{'runs':>6}{'killed':>8}{'rows':>9}{'objects':>9}{'wrong':>7}"]
