@@ -120,8 +120,8 @@ def _note(row_count: int) -> str:
     return (
         f"Row 4: {size} MB of CSV to SeaweedFS on loopback, with the target's own short-lived credentials. The bare process"
         " has the CSV in memory and does, piece by piece of 8 MiB, zlib at the same level (6) and put_object with a default"
-        " boto3 client; the drain also reads and verifies every batch, seals and marks each segment in a durable transaction,"
-        " and finishes the run. Imports are not counted on either side."
+        " boto3 client; the drain also reads and verifies every batch, seals and marks each segment in a durable transaction."
+        " Not counted on either side: imports, and the finish (the target computes its statistics from all objects in it)."
     )
 
 
@@ -135,20 +135,23 @@ def fill(folder: str, row_count: int, at_once: int) -> str:
 
 
 def drain(path: str, address: dict[str, str]) -> dict[str, Any]:
-    """What `tracker-stream drain` does for this run."""
+    """What `tracker-stream drain` does for a run that still lives: deliver all that is there, without the finish."""
     import logging
 
+    from spool import Spool, machine
     from streaming.clients import Clients
     from streaming.drain import Outcome, drain_run
     from streaming.watch import Watch
 
     logging.disable()
+    with closing(Spool(Path(path))) as spool:
+        spool.take_over(machine.identify(os.getpid()))
     began_at = time.perf_counter()
     clients = Clients.connect(**address)
     with closing(Watch(orders=None, tracker=None)) as watch:
-        outcome = drain_run(Path(path), clients, watch, api_url=address["api_url"], has_ended=True)
+        outcome = drain_run(Path(path), clients, watch, api_url=address["api_url"])
     wall_s = time.perf_counter() - began_at
-    if outcome is not Outcome.DELIVERED:
+    if outcome is not Outcome.UPLOADED:
         sys.exit(f"the drain ended as {outcome}")
     return {"wall_s": wall_s, "peak_bytes": measure.peak_rss_bytes()}
 
