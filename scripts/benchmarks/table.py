@@ -81,7 +81,7 @@ def as_markdown(head: str, measured: Iterable[Measured]) -> str:
 
 
 def _markdown_line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("NO", "**no**") for cell in cells) + " |"
+    return "| " + " | ".join("**no**" if cell == "NO" else cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def as_json(head: dict[str, Any], measured: Iterable[Measured]) -> dict[str, Any]:

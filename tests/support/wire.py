@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+TLS_HANDSHAKE = b"\x16\x03"  # how a ClientHello begins; it may never hold a line end
 LINE_MAX_BYTES = 65_536
 PIECE_BYTES = 65_536
 BODILESS = {204, 304}
@@ -119,8 +120,8 @@ class Wire:
 
     def read_line(self) -> bytes:
         while (end := self._buffer.find(b"\n")) < 0:
-            if len(self._buffer) > LINE_MAX_BYTES:
-                raise PeerLeft("a line too long")
+            if len(self._buffer) > LINE_MAX_BYTES or self._buffer.startswith(TLS_HANDSHAKE):
+                raise PeerLeft("a line too long, or TLS spoken to a plain door")
             self._receive()
         line = bytes(self._buffer[: end + 1])
         del self._buffer[: end + 1]
