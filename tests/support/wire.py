@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-TLS_HANDSHAKE = b"\x16\x03"  # how a ClientHello begins; it may never hold a line end
+TLS_HANDSHAKE = b"\x16\x03"  # how a ClientHello begins; by chance it holds no line end, or what looks like three words
 LINE_MAX_BYTES = 65_536
 PIECE_BYTES = 65_536
 BODILESS = {204, 304}
@@ -106,7 +106,7 @@ class Wire:
         while not line:  # RFC 9112 2.2: tolerate an empty line before a request line
             line = self.read_line()
         words = line.decode("latin-1").split(" ")
-        if len(words) != 3:
+        if len(words) != 3 or line.startswith(TLS_HANDSHAKE):
             raise PeerLeft("not a request line: TLS, or no HTTP at all")
         method, target, _version = words
         return Head(method, target, self.read_headers())
