@@ -105,7 +105,9 @@ class Batch:
     @property
     def sha256(self) -> bytes:
         """32 bytes over header and rows: a row under the wrong header is damage too."""
-        return hashlib.sha256(self.header + self.rows).digest()
+        digest = hashlib.sha256(self.header)
+        digest.update(self.rows)
+        return digest.digest()
 
 
 @dataclass(frozen=True)
