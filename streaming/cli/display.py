@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -83,9 +84,9 @@ class Screen:
 
         width = self.width or _DEFAULT_COLUMNS
         height = shutil.get_terminal_size((_DEFAULT_COLUMNS, 24)).lines - 1
-        self._live.update(
-            Group(*(_rich_text(_cut(line, width, self.ellipsis)) for line in lines[:height])), refresh=True
-        )
+        picture = Group(*(_rich_text(_cut(line, width, self.ellipsis)) for line in lines[:height]))
+        with _whole():
+            self._live.update(picture, refresh=True)
 
     def _rich_console(self) -> Any:
         if self._console is None:
@@ -103,6 +104,19 @@ class Screen:
                 _environ=dict(self._environment),
             )
         return self._console
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """Ctrl-C waits until a picture is drawn: half of one would stay on the terminal beside the last."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _is_terminal(stream: TextIO) -> bool:
