@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spool import machine
-from spool.errors import ForkedSpool, SpoolDamaged, SpoolError, SpoolFull, SpoolRefused, SpoolUnavailable
+from spool.errors import ForkedSpool, InTheMiddle, SpoolDamaged, SpoolError, SpoolFull, SpoolRefused, SpoolUnavailable
 from spool.schema import PAGE_BYTES
 
 BUSY_TIMEOUT_S = 10.0
@@ -73,6 +73,7 @@ class Connection:
         self.generation = 0  # how often the file behind the path was replaced (salvaged) meanwhile
         self._pid = os.getpid()
         self._lock = threading.RLock()
+        self._is_writing = False
         self._identity = file_identity(path)
         with translated(path):
             self._db = _connect(path)
@@ -88,14 +89,23 @@ class Connection:
         """
         self._refuse_if_forked()
         with self._lock, translated(self.path):
-            self._begin()
+            if self._is_writing:
+                raise InTheMiddle("a signal handler may not write in the middle of a write", path=self.path)
             try:
+                self._is_writing = True
+                self._begin()
                 yield self._db
                 self._db.execute("COMMIT")
             except BaseException:
-                with suppress(sqlite3.Error):  # SQLite may have rolled back by itself (full, I/O error)
-                    self._db.execute("ROLLBACK")
+                self._roll_back()
                 raise
+            finally:
+                self._is_writing = False
+
+    def _roll_back(self) -> None:
+        """End the open transaction, if there is one: SQLite may have rolled back by itself (full, I/O error)."""
+        with suppress(sqlite3.Error):
+            self._db.execute("ROLLBACK")
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """All rows of a SELECT. The read transaction is over when this returns, so it never blocks a writer for long."""
@@ -126,14 +136,11 @@ class Connection:
         """
         while True:
             self._follow_replacement()
+            if self._db.in_transaction:  # a second signal interrupted the end of the last one
+                self._roll_back()
             self._db.execute("BEGIN IMMEDIATE")
-            try:
-                if not self._follow_replacement():
-                    return
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-                raise
+            if not self._follow_replacement():
+                return
 
     def _follow_replacement(self) -> bool:
         """Open the file anew if another one is at the path (somebody salvaged it), or if the program has closed its

@@ -9,6 +9,7 @@ SpoolError
 ├── SpoolDamaged          SQLite or a checksum says that the file is damaged
 ├── SpoolFull             no space, quota or file size limit reached: nothing was written
 ├── SpoolUnavailable      an I/O error or a lock that did not come free: nothing is known to be written
+├── InTheMiddle           a signal handler wants to write in the middle of a write of the same thread
 ├── RunEnded              the run has ended, it takes no more rows
 ├── ForkedSpool           used in a forked copy of the process that opened it
 └── Owned                 another process delivers this run
@@ -62,6 +63,10 @@ class SpoolFull(SpoolError):
 
 class SpoolUnavailable(SpoolError):
     """An I/O error, or the database stayed locked. The transaction was not acknowledged."""
+
+
+class InTheMiddle(SpoolError):
+    """The code that a signal handler interrupted is writing. It goes on when the handler returns."""
 
 
 class RunEnded(SpoolError):

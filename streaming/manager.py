@@ -93,7 +93,7 @@ class StreamingManager:
             start_method=start_method,
         )
         self._csv_path = None if csv_path is None else Path(csv_path).absolute()
-        self._metadata = run_metadata.recorded(metadata)
+        self._metadata = run_metadata.recorded(metadata, hidden=self._delivery.token)
         self._host_info = run_metadata.jsonable(host_info, "host_info")
         self._cloud_info = run_metadata.jsonable(cloud_info, "cloud_info")
         self._updates = UpdateSchedule(csv_update_fn, upload_interval_s=self._delivery.upload_interval_s)
@@ -103,13 +103,17 @@ class StreamingManager:
         self._recorder: Recorder | None = None
         self._feeder: CsvFeeder | None = None
         self._lines = LineSplitter()
-        self._append_lock = threading.Lock()
+        self._append_lock = threading.RLock()
+        self._is_appending = False
+        self._stop_lock = threading.RLock()
+        self._is_stopping = False
         self._feeding = threading.Lock()
         self._feed_problem = ""
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._answer: dict[str, Any] | None = None
         self._ending: _Ending | None = None
+        self._has_ended = False
 
     def start(self) -> None:
         """Create the run's spool and start the uploader. Never touches the network; a second call does nothing.
@@ -153,14 +157,22 @@ class StreamingManager:
         if not csv.endswith(b"\n"):
             raise BadArgument("append takes whole lines", hint="end the last line with a newline")
         with self._append_lock:
+            if self._is_appending:
+                raise BadArgument(
+                    "append was called by a signal handler that interrupted append",
+                    hint="set a flag in the handler, and append where the program looks at it",
+                )
             header = self._lines.header
-            batches, _ = self._lines.split(csv)
             try:
+                self._is_appending = True
+                batches, _ = self._lines.split(csv)
                 if batches:
                     self._recorder.append(batches)
             except BaseException:
                 self._lines.header = header
                 raise
+            finally:
+                self._is_appending = False
 
     def stop(self, exit_code: int = 0, run_status: RunStatus | str = RunStatus.finished) -> dict[str, Any]:
         """Feed the last rows, record the run's end, let the uploader deliver, return the service's answer to finish.
@@ -235,22 +247,38 @@ class StreamingManager:
         recorder = self._recorder
         if recorder is None or not recorder.is_ours:
             return {}
-        if self._answer is not None:
-            return self._answer
-        self._answer = {}
-        self._ending = self._ending or _Ending(exit_code, run_status, time.time())
         give_up_at = time.monotonic() + timeout_s  # the clock may jump; the wait must not
-        if not self._end(recorder, self._ending, timeout_s):
-            self._answer = None
+        if not self._stop_lock.acquire(timeout=timeout_s):  # another thread is at it, and takes longer
             return {}
-        atexit.unregister(self._stop_at_exit)
-        self._answer = recorder.wait_finished(give_up_at - time.monotonic()) or {}
-        if not self._answer:
-            log.warning("run.waiting: not delivered within %g s: %s", timeout_s, recorder.waiting_text())
+        try:
+            if self._answer is None and not self._is_stopping:  # else a signal handler interrupted stop
+                self._ending = self._ending or _Ending(exit_code, run_status, time.time())
+                self._answer = self._end_and_wait(recorder, self._ending, give_up_at)
+            return self._answer or {}
+        finally:
+            self._stop_lock.release()
+
+    def _end_and_wait(self, recorder: Recorder, ending: _Ending, give_up_at: float) -> dict[str, Any] | None:
+        """The service's answer, {} if it does not come in time, None if not even the end could be recorded.
+
+        Interrupted anywhere (Ctrl-C), it is done again from the top by the next `stop`, or when the program ends.
+        """
+        try:
+            self._is_stopping = True
+            if not self._has_ended:
+                self._has_ended = self._end(recorder, ending, give_up_at - time.monotonic())
+            if not self._has_ended:
+                return None
+            atexit.unregister(self._stop_at_exit)
+            answer = recorder.wait_finished(give_up_at - time.monotonic()) or {}
+        finally:
+            self._is_stopping = False
+        if not answer:
+            log.warning("run.waiting: not delivered in time: %s", recorder.waiting_text())
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(FEEDER_END_S)
         recorder.close()
-        return self._answer
+        return answer
 
     def _end(self, recorder: Recorder, ending: _Ending, timeout_s: float) -> bool:
         """Feed the last rows, and record the end. False, and told, if the spool cannot take them now."""
@@ -302,12 +330,15 @@ class _Ending:
 
 
 def _exit_code(given: object) -> int | None:
-    """An integer, also another library's; None (unknown) for what is none."""
-    try:
-        return None if given is None else operator.index(given)  # type: ignore[arg-type]
-    except TypeError:
-        log.warning("exit_code.unknown: %r is no integer and is left out", given)
+    """An integer of 32 bits, also another library's; None (unknown) for what is none."""
+    if given is None:
         return None
+    with suppress(TypeError):
+        number = operator.index(given)  # type: ignore[arg-type]
+        if -(1 << 31) <= number < 1 << 32:
+            return number
+    log.warning("exit_code.unknown: %.40r is no exit code and is left out", given)
+    return None
 
 
 def _require_token(token: object) -> str:

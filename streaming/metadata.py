@@ -39,9 +39,14 @@ def _words(command: str) -> list[str]:
         return [command]
 
 
-def recorded(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A run's metadata as it goes to disk: JSON can hold it, and passwords and tokens in the command are hidden."""
+def recorded(metadata: Mapping[str, Any] | None, *, hidden: str | None = None) -> dict[str, Any]:
+    """A run's metadata as it goes to disk: JSON can hold it, passwords and tokens in the command are hidden.
+
+    `hidden`: the run's own token, which is hidden wherever it stands.
+    """
     found = jsonable(metadata) or {}
+    if hidden:
+        found = json.loads(json.dumps(found).replace(json.dumps(hidden)[1:-1], "***"))
     command = found.get("command")
     if command:
         from streaming.redaction import redact, redact_text

@@ -56,17 +56,18 @@ class track(ContextDecorator):
         cloud_info: dict[str, Any] | None = None,
         **metadata: Any,
     ) -> None:
+        token = token or config.token_from_environment()
         self._plan = Plan(
             spool_dir=Path(spool_dir).expanduser().absolute() if spool_dir else directory.default_directory(),
             delivery=Delivery(
-                token=token or config.token_from_environment(),
+                token=token,
                 api_url=config.api_url(api_url),
                 s3_endpoint_url=config.s3_endpoint_url(s3_endpoint_url),
                 upload_interval_s=max(1.0, upload_interval),
                 linger_s=config.linger_s(),
             ),
             interval_s=interval,
-            metadata=run_metadata.recorded(metadata),
+            metadata=run_metadata.recorded(metadata, hidden=token),
             host_info=host_info,
             cloud_info=cloud_info,
         )
