@@ -409,6 +409,17 @@ def last_append_at(db: Connection) -> float | None:
     return rows[0][0] if rows else None
 
 
+def newest_rows(db: Connection) -> bytes:
+    """The rows of the newest batch; b"" if they made way, are damaged, or newer ones were lost."""
+    rows = db.query(
+        "SELECT header_id, sha256, csv, row_count FROM batch WHERE batch_id = (SELECT max(batch_id) FROM batch)"
+        " AND batch_id = (SELECT seq FROM sqlite_sequence WHERE name = 'batch')"
+    )
+    if not rows or _Verifier(db).damage(*rows[0]) is not None:
+        return b""
+    return bytes(rows[0][2])
+
+
 def exported(db: Connection) -> Iterator[tuple[bytes, bytes]]:
     """Every batch still in the spool, in order, as (header line, rows). Damaged batches are left out.
 

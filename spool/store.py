@@ -388,11 +388,6 @@ class Spool:
         """Whether anything was ever sealed."""
         return bool(self._db.query("SELECT EXISTS (SELECT 1 FROM segment)")[0][0])
 
-    def first_header(self) -> bytes | None:
-        """The header line that the run began with, None before the first rows."""
-        rows = self._db.query("SELECT csv FROM header ORDER BY header_id LIMIT 1")
-        return rows[0][0] if rows else None
-
     def last_header(self) -> bytes | None:
         """The header line of the newest batch, None without any."""
         rows = self._db.query(

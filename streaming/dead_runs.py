@@ -49,7 +49,12 @@ def end_dead_run(spool: Spool, *, token: str | None = None) -> None:
 
 
 def _take_csv_tail(spool: Spool, csv_path: str | None) -> None:
-    if csv_path is None or not _is_the_runs_csv(spool, Path(csv_path)):
+    if csv_path is None:
+        return
+    if not _is_the_runs_csv(spool, Path(csv_path)):
+        log.warning(
+            "csv.not_recognised: %s is not what run %s was reading; it is left alone", csv_path, spool.path.stem
+        )
         return
     with suppress(RunEnded):
         CsvFeeder(spool, Path(csv_path)).take()
@@ -57,19 +62,19 @@ def _take_csv_tail(spool: Spool, csv_path: str | None) -> None:
 
 def _is_the_runs_csv(spool: Spool, csv_path: Path) -> bool:
     """Whether a file is what the spool says it is: a spool from elsewhere must not make us read and send other files."""
-    header = spool.first_header()
+    known_headers = reading.headers(spool.connection)
     try:
         status = csv_path.stat()
         is_ours = stat.S_ISREG(status.st_mode) and machine.current_user() in (None, status.st_uid)
-        return is_ours and _begins_with(csv_path, header)
+        return is_ours and _begins_with_one_of(csv_path, known_headers)
     except OSError:
         return False
 
 
-def _begins_with(csv_path: Path, header: bytes | None) -> bool:
-    """Whether a file's first line is this header (None: it was not seen before)."""
+def _begins_with_one_of(csv_path: Path, headers: list[bytes]) -> bool:
+    """Whether a file's first line is one of these headers (none: the run saw no rows yet)."""
     with open(csv_path, "rb") as file:
-        return header is None or file.readline(HEADER_MAX_BYTES).removeprefix(BYTE_ORDER_MARK) == header
+        return not headers or file.readline(HEADER_MAX_BYTES).removeprefix(BYTE_ORDER_MARK) in headers
 
 
 def tell_salvaged(salvaged: Salvaged) -> None:

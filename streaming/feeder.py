@@ -7,13 +7,16 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
-from spool import Batch, Spool
+from spool import Batch, Spool, reading
 from spool.errors import SpoolFull
+from streaming.csv_mark import CsvMark, ends_with_rows, mark_of
 from streaming.lines import LineSplitter
 
 READ_BYTES = 1 << 20
 READ_LEAST_BYTES = 4 << 10
+HELD_LOOKS = 2  # at a file that is shorter than before, until it is taken for a new one
 UPDATE_SHARE = 0.05  # csv_update_fn may take this share of the time at most, between upload cycles
 
 log = logging.getLogger(__name__)
@@ -24,6 +27,14 @@ class CsvFeeder:
 
     The offset is in the spool, written with the rows it stands for: a feeder that dies and its successor neither lose
     nor repeat a line.
+
+    A file that is not the one read before is taken from its beginning: what is in front of the offset is not what was
+    taken (a new feeder compares with the newest rows in the spool, if they are still there), or the file is shorter.
+    One that is shorter and shows no other difference may be in the middle of being written anew with the same rows
+    (`open(path, "w")`, `to_csv`): it gets time until the look after HELD_LOOKS more. Limits: whoever takes longer, or
+    is met by a feeder that decides at once (the last look, and a dead tracker's successor), sends the rows again; a
+    file that differs from the former one only in front of its last MARK_BYTES, beyond its first, goes on as the same;
+    and lines that a file got after the last look at it are gone when it is replaced.
     """
 
     def __init__(self, spool: Spool, csv_path: Path) -> None:
@@ -31,6 +42,7 @@ class CsvFeeder:
         self._path = csv_path
         self._lines = LineSplitter()
         self._read_bytes = READ_BYTES
+        self._held_looks = 0  # at a file that is shorter than before
         self._find_place()
         self._is_warned = False
 
@@ -39,6 +51,7 @@ class CsvFeeder:
         self._generation = self._spool.generation
         self._offset = self._spool.csv_offset()
         self._header = self._spool.last_header() if self._offset else None  # in force at the offset
+        self._mark = None if self._offset else CsvMark()  # None: not seen by this feeder
 
     def take(self, *, is_final: bool = False) -> int:
         """Append all whole lines that are there. Returns the number of rows.
@@ -51,18 +64,18 @@ class CsvFeeder:
             self._find_place()
         try:
             with open(self._path, "rb") as file:
-                self._notice_replacement(os.fstat(file.fileno()).st_size)
-                while (batches_end := self._next(file.read, file.seek, is_final)) is not None:
-                    row_count += self._append_or_halve(*batches_end)
+                if self._may_go_on(file, is_final):
+                    while (piece := self._next(file, is_final)) is not None:
+                        row_count += self._append_or_halve(*piece)
             self._is_warned = False
         except OSError as error:
             self._warn_once(error)
         return row_count
 
-    def _append_or_halve(self, batches: list[Batch], end: int) -> int:
+    def _append_or_halve(self, batches: list[Batch], taken: bytes) -> int:
         """On a disk that is almost full smaller pieces may find room where a large one does not."""
         try:
-            row_count = self._append(batches, end)
+            row_count = self._append(batches, taken)
         except SpoolFull:
             if self._read_bytes <= READ_LEAST_BYTES or self._generation != self._spool.generation:
                 raise
@@ -71,33 +84,53 @@ class CsvFeeder:
         self._read_bytes = min(READ_BYTES, self._read_bytes * 2)
         return row_count
 
-    def _append(self, batches: list[Batch], end: int) -> int:
+    def _append(self, batches: list[Batch], taken: bytes) -> int:
+        """The offset in the spool is where the last row ends: a header line behind it is read again by a successor,
+        who could not know it from the spool."""
         self._spool.step("feed:read")
         if batches:
-            self._spool.append(batches, csv_offset=self._offset + end)
-        self._offset += end
+            self._spool.append(batches, csv_offset=self._offset + min(self._lines.rows_end, len(taken)))
+        self._offset += len(taken)
         self._header = self._lines.header
+        self._mark = (self._mark or CsvMark()).beyond(taken)
         return sum(batch.row_count for batch in batches)
 
-    def _next(
-        self, read: Callable[[int], bytes], seek: Callable[[int], int], is_final: bool
-    ) -> tuple[list[Batch], int] | None:
+    def _next(self, file: BinaryIO, is_final: bool) -> tuple[list[Batch], bytes] | None:
         """The next piece of whole lines, longer than asked for only if one line is. None at the end."""
         self._lines.header = self._header  # what a failed append may have read ahead does not count
-        seek(self._offset)
-        piece = read(self._read_bytes)
-        while piece and b"\n" not in piece and (more := read(self._read_bytes)):
+        file.seek(self._offset)
+        piece = file.read(self._read_bytes)
+        while piece and b"\n" not in piece and (more := file.read(self._read_bytes)):
             piece += more
-        ends_unfinished = is_final and piece and not read(1) and not piece.endswith(b"\n")
+        ends_unfinished = is_final and piece and not file.read(1) and not piece.endswith(b"\n")
         batches, end = self._lines.split(piece + b"\n" if ends_unfinished else piece)
-        return (batches, min(end, len(piece))) if end else None
+        return (batches, piece[:end]) if end else None
 
-    def _notice_replacement(self, size: int) -> None:
-        """A file shorter than what was taken from it is a new file: begin at its header."""
-        if size < self._offset:
-            log.warning("csv.replaced: %s is shorter than before; it is read from its beginning", self._path)
-            self._offset = 0
-            self._header = None
+    def _may_go_on(self, file: BinaryIO, is_final: bool) -> bool:
+        """Find out whether this is the file that was read before; False if that is better decided at the next look."""
+        if os.fstat(file.fileno()).st_size < self._offset:
+            may_grow_again = self._mark is not None and self._mark.begins(file)
+            if may_grow_again and not is_final and self._held_looks < HELD_LOOKS:
+                self._held_looks += 1
+                return False
+            self._begin_anew()
+        elif not self._is_same(file):
+            self._begin_anew()
+        elif self._mark is None:
+            self._mark = mark_of(file, self._offset)
+        self._held_looks = 0
+        return True
+
+    def _is_same(self, file: BinaryIO) -> bool:
+        if self._mark is not None:
+            return self._mark == mark_of(file, self._offset)
+        return ends_with_rows(file, self._offset, reading.newest_rows(self._spool.connection))
+
+    def _begin_anew(self) -> None:
+        log.warning("csv.replaced: %s is not what it was before; it is read from its beginning", self._path)
+        self._offset = 0
+        self._header = None
+        self._mark = CsvMark()
 
     def _warn_once(self, error: OSError) -> None:
         if not self._is_warned:

@@ -17,27 +17,30 @@ class LineSplitter:
 
     def __init__(self, header: bytes | None = None) -> None:
         self.header = header
+        self.rows_end = 0  # where in the last piece its last row ended; behind it are header lines only
 
     def split(self, csv: bytes) -> tuple[list[Batch], int]:
         """Batches of all whole lines in `csv`, and how many bytes those are. The header line itself is no row."""
         end = csv.rfind(b"\n") + 1
         whole = csv[:end]
         batches: list[Batch] = []
+        self.rows_end = 0
         if whole and self.header is None:
             first, newline, whole = whole.partition(b"\n")
             self.header = first.removeprefix(BYTE_ORDER_MARK) + newline
-        start = 0
+        begin, start = end - len(whole), 0
         for position in self._header_positions(whole):
-            self._collect(batches, whole[start:position])
+            self._collect(batches, whole[start:position], begin + position)
             line_end = whole.index(b"\n", position) + 1
             self.header = whole[position:line_end]
             start = line_end
-        self._collect(batches, whole[start:])
+        self._collect(batches, whole[start:], end)
         return batches, end
 
-    def _collect(self, batches: list[Batch], rows: bytes) -> None:
+    def _collect(self, batches: list[Batch], rows: bytes, rows_end: int) -> None:
         if rows and self.header is not None:
             batches.append(Batch(self.header, rows))
+            self.rows_end = rows_end
 
     def _header_positions(self, whole: bytes) -> list[int]:
         """Where lines begin that are headers: found by searching for the first column's name, not line by line."""

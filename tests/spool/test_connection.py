@@ -227,9 +227,16 @@ def executed_statements(tmp_path: Path) -> set[str]:
         for state in SegmentState:
             spool.segments(state)
         spool.append([Batch(HEADER, rows(9))])
-        for ask in (reading.backlog, reading.counts, reading.last_append_at, reading.only_in_s3, reading.pending_csv):
+        for ask in (
+            reading.backlog,
+            reading.counts,
+            reading.last_append_at,
+            reading.only_in_s3,
+            reading.pending_csv,
+            reading.newest_rows,
+        ):
             ask(spool.connection)
-        for question in ("sent_uris", "last_sent", "has_segments", "first_header", "last_header", "csv_offset", "run"):
+        for question in ("sent_uris", "last_sent", "has_segments", "last_header", "csv_offset", "run"):
             getattr(spool, question)()
         list(reading.exported(spool.connection))
         spool.is_meant_for("t")

@@ -14,6 +14,7 @@ from spool import RunState, Spool, Tracker, directory, machine
 from spool.directory import LOCK_SUFFIX, SUFFIX
 from streaming.clients import Clients
 from streaming.dead_runs import ADOPTION_TRIES, FOREIGN_SILENCE_S, Adoption, end_dead_run, tracker_is_gone
+from streaming.feeder import CsvFeeder
 from tests.support import faults, oracle
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Told
@@ -85,8 +86,21 @@ def test_tail_of_the_csv_is_taken_over(home: Home) -> None:
         assert spool.csv(segment) == HEADER + rows(5)
 
 
+def test_tail_of_a_csv_that_was_replaced_under_another_header_is_taken_over(home: Home) -> None:
+    csv_path = home.path / "metrics.csv"
+    csv_path.write_bytes(HEADER + rows(2))
+    with closing(csv_run(home, csv_path)) as spool:
+        feeder = CsvFeeder(spool, csv_path)
+        csv_path.write_bytes(b"time,c\n7,x\n")
+        feeder.take()
+        csv_path.write_bytes(b"time,c\n7,x\n8,tail\n")
+        end_dead_run(spool)
+        segments = list(spool.seal_pending())
+        assert [spool.csv(segment) for segment in segments] == [HEADER + rows(2), b"time,c\n7,x\n8,tail\n"]
+
+
 @pytest.mark.parametrize("what", ["another file", "gone", "a directory"])
-def test_file_that_is_not_the_runs_csv_is_not_read(home: Home, what: str) -> None:
+def test_file_that_is_not_the_runs_csv_is_not_read(home: Home, what: str, caplog: pytest.LogCaptureFixture) -> None:
     csv_path = home.path / "metrics.csv"
     if what == "another file":
         csv_path.write_bytes(b"root:x:0:0:root:/root:/bin/bash\n" * 100)
@@ -96,6 +110,7 @@ def test_file_that_is_not_the_runs_csv_is_not_read(home: Home, what: str) -> Non
         end_dead_run(spool)
         (segment,) = spool.seal_pending()
         assert spool.csv(segment) == HEADER + rows(2)
+    assert "csv.not_recognised" in caplog.text
 
 
 # -- who is gone -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 from spool import Spool, reading
 from spool.errors import SpoolFull
-from streaming.feeder import READ_BYTES, CsvFeeder, UpdateSchedule
+from streaming.feeder import HELD_LOOKS, READ_BYTES, CsvFeeder, UpdateSchedule
 from tests.support import plays, spools
 from tests.support.spools import HEADER, rows
 
@@ -101,6 +101,127 @@ def test_shorter_file_is_a_new_one(spool: Spool, csv_path: Path, caplog: pytest.
     assert feeder.take() == 1
     assert "csv.replaced" in caplog.text
     assert spools.exported(spool) == rows(0, 10) + b"99,new\n"
+
+
+def test_file_moved_into_place_is_a_new_one_though_it_is_longer(
+    spool: Spool, csv_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    append(csv_path, HEADER + b"1,one\n")
+    feeder = CsvFeeder(spool, csv_path)
+    feeder.take()
+    replace(csv_path, HEADER + b"101,alpha\n102,beta\n")
+    assert feeder.take() == 2
+    assert "csv.replaced" in caplog.text
+    assert spools.exported(spool) == b"1,one\n101,alpha\n102,beta\n"
+
+
+def test_file_written_anew_with_other_rows_is_a_new_one_though_it_is_longer(spool: Spool, csv_path: Path) -> None:
+    append(csv_path, HEADER + rows(0, 100, width=10))
+    feeder = CsvFeeder(spool, csv_path)
+    feeder.take()
+    csv_path.write_bytes(HEADER + rows(500, 200, width=10))
+    assert feeder.take() == 200
+    assert spools.exported(spool) == rows(0, 100, width=10) + rows(500, 200, width=10)
+
+
+def test_another_feeder_finds_that_the_file_was_replaced(spool: Spool, csv_path: Path) -> None:
+    append(csv_path, HEADER + b"1,one\n")
+    CsvFeeder(spool, csv_path).take()
+    replace(csv_path, HEADER + b"101,alpha\n102,beta\n")
+    assert CsvFeeder(spool, csv_path).take() == 2
+    assert spools.exported(spool) == b"1,one\n101,alpha\n102,beta\n"
+
+
+def test_file_moved_into_place_with_the_same_rows_and_more_goes_on(spool: Spool, csv_path: Path) -> None:
+    feeder = CsvFeeder(spool, csv_path)
+    for count in (3, 100, 103):
+        replace(csv_path, HEADER + rows(0, count, width=10))
+        feeder.take()
+    replace(csv_path, HEADER + rows(0, 105, width=10))
+    CsvFeeder(spool, csv_path).take()
+    assert spools.exported(spool) == rows(0, 105, width=10)
+
+
+def replace(csv_path: Path, content: bytes) -> None:
+    new = csv_path.with_suffix(".new")
+    new.write_bytes(content)
+    new.replace(csv_path)
+
+
+@pytest.mark.parametrize("look_at_bytes", [0, 20, 400])
+def test_rows_are_taken_once_though_the_file_is_seen_while_it_is_written_anew(
+    spool: Spool, csv_path: Path, caplog: pytest.LogCaptureFixture, look_at_bytes: int
+) -> None:
+    append(csv_path, HEADER + rows(0, 100))
+    feeder = CsvFeeder(spool, csv_path)
+    feeder.take()
+    again = HEADER + rows(0, 103)
+    for _ in range(2):
+        csv_path.write_bytes(again[:look_at_bytes])
+        assert sum(feeder.take() for _ in range(HELD_LOOKS)) == 0
+        append(csv_path, again[look_at_bytes:])
+        feeder.take()
+        again += rows(103, 1)
+    assert spools.exported(spool) == rows(0, 104)
+    assert "csv.replaced" not in caplog.text
+
+
+@pytest.mark.parametrize("is_final", [False, True])
+def test_file_that_stays_shorter_is_a_new_one(spool: Spool, csv_path: Path, is_final: bool) -> None:
+    append(csv_path, HEADER + rows(0, 10))
+    feeder = CsvFeeder(spool, csv_path)
+    feeder.take()
+    csv_path.write_bytes(HEADER + rows(0, 2))
+    assert sum(feeder.take(is_final=is_final) for _ in range(1 if is_final else HELD_LOOKS + 1)) == 2
+
+
+def test_another_feeder_decides_at_once_that_a_shorter_file_is_a_new_one(spool: Spool, csv_path: Path) -> None:
+    append(csv_path, HEADER + rows(0, 10))
+    CsvFeeder(spool, csv_path).take()
+    csv_path.write_bytes(HEADER + rows(0, 2))
+    assert CsvFeeder(spool, csv_path).take() == 2
+
+
+def test_another_feeder_goes_on_behind_a_line_that_was_unfinished(spool: Spool, csv_path: Path) -> None:
+    append(csv_path, HEADER + b"1,a\n2,b")
+    CsvFeeder(spool, csv_path).take(is_final=True)
+    assert CsvFeeder(spool, csv_path).take(is_final=True) == 0
+
+
+def test_another_feeder_does_not_compare_with_rows_that_are_damaged_or_lost(spool: Spool, csv_path: Path) -> None:
+    append(csv_path, HEADER + b"1,a\n")
+    CsvFeeder(spool, csv_path).take()
+    append(csv_path, b"timestamp,x,y\n2,b,c\ntimestamp,x\n3,d\n")
+    CsvFeeder(spool, csv_path).take()
+    with spools.raw(spool.path) as db:
+        db.execute("UPDATE batch SET csv = ? WHERE batch_id = 3", (b"3,e\n",))
+    assert CsvFeeder(spool, csv_path).take() == 0
+    with spools.raw(spool.path) as db:  # the one before has the offset behind both
+        db.execute("DELETE FROM batch WHERE batch_id = 3")
+    assert CsvFeeder(spool, csv_path).take() == 0
+
+
+def test_another_feeder_knows_the_header_that_came_last_without_rows(spool: Spool, csv_path: Path) -> None:
+    append(csv_path, HEADER + b"1,a\n" + b"timestamp,x,y\n")
+    feeder = CsvFeeder(spool, csv_path)
+    assert (feeder.take(), feeder.take()) == (1, 0)
+    append(csv_path, b"2,b,c\n")
+    CsvFeeder(spool, csv_path).take()
+    assert list(reading.exported(spool.connection)) == [(HEADER, b"1,a\n"), (b"timestamp,x,y\n", b"2,b,c\n")]
+
+
+def test_look_at_a_long_file_reads_little_of_it(spool: Spool, csv_path: Path) -> None:
+    append(csv_path, HEADER + rows(0, 20_000, width=100))
+    feeder = CsvFeeder(spool, csv_path)
+    feeder.take()
+    before = read_bytes()
+    feeder.take()
+    assert read_bytes() - before < 64 << 10
+
+
+def read_bytes() -> int:
+    """What this process has read so far, from the page cache too."""
+    return int(Path("/proc/self/io").read_text().split()[1])
 
 
 class FullAtFirst:
