@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -14,13 +14,15 @@ from spool.check import surviving_damage
 from spool.errors import Owned, SpoolError
 from streaming import delivery
 from streaming.dead_runs import end_dead_run, tell_salvaged, tracker_is_gone
-from streaming.errors import BadArgument, GaveUp, Parked, StreamError, Unauthorized
+from streaming.errors import BadArgument, GaveUp, Parked, StreamError, Transient, Unauthorized
 from streaming.retry import persistently
 
 if TYPE_CHECKING:
     from streaming.clients import Clients
 
 log = logging.getLogger(__name__)
+
+BUSY_LOOK_S = 0.5  # how often it is asked whether another process has left an ended run
 
 
 class Outcome(str, Enum):
@@ -66,11 +68,33 @@ def drain_run(
             _begin_anew(spool)
         return _drain(spool, clients, time, has_ended=has_ended, waits_for_token=waits_for_token, report=report)
 
-    try:
-        with directory.ownership(path):
-            return surviving_damage(path, work, report=tell_salvaged)
-    except Owned:
-        return Outcome.BUSY
+    is_told = False
+    while True:
+        try:
+            with directory.ownership(path):
+                return surviving_damage(path, work, report=tell_salvaged)
+        except Owned as owned:
+            if (outcome := _outcome_elsewhere(path)) is not None:
+                return outcome
+            if not is_told:
+                report(_still_tried(owned))
+                is_told = True
+        try:
+            time.wait(BUSY_LOOK_S)
+        except GaveUp:
+            return Outcome.BUSY
+
+
+def _still_tried(owned: Owned) -> Transient:
+    return Transient(owned.message, cause="busy", hint="its uploader tries on for a while after the run's end")
+
+
+def _outcome_elsewhere(path: Path) -> Outcome | None:
+    """What a run that another process delivers has come to; None if it has ended, and that process may leave it soon."""
+    with closing(Spool(path)) as spool:
+        if spool.run().state is RunState.FINISHED:
+            return Outcome.DELIVERED
+        return None if spool.run().state is RunState.ENDED else Outcome.BUSY
 
 
 def _require_same_service(run: Run, path: Path, api_url: str) -> None:
@@ -111,7 +135,7 @@ def _drain(
             pause=time,
             report=note,
             progress=lambda: spool.marked_count,
-            waits_for_token=waits_for_token,
+            waits_for_token=lambda: waits_for_token,
         )
     except GaveUp:
         return Outcome.WAITING

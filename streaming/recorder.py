@@ -18,7 +18,7 @@ from spool import Batch, NewRun, Run, RunState, Spool, SpoolError, directory, re
 from spool.errors import RunEnded, SpoolDamaged
 from streaming import discovery, launch
 from streaming.child import Child
-from streaming.errors import LaunchFailed
+from streaming.errors import LaunchFailed, Unauthorized
 
 RESTART_FIRST_S = 1.0
 RESTART_MAX_S = 60.0
@@ -183,6 +183,8 @@ class Recorder:
             return False
         if self._uploader.is_alive() or directory.is_owned(self.spool.path):
             return True
+        if run.problem_cause == Unauthorized.cause:
+            return False
         return time.time() - (run.ended_at or time.time()) < self._delivery.linger_s
 
     def waiting_text(self) -> str:

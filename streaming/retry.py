@@ -33,14 +33,14 @@ def persistently(
     pause: Pause,
     report: Callable[[StreamError | None], None],
     progress: Callable[[], int] = lambda: 0,
-    waits_for_token: bool = True,
+    waits_for_token: Callable[[], bool] = lambda: True,
     jitter: random.Random | None = None,
 ) -> Result:
     """Call `step` until it returns, for ever: Transient (and a full disk) after a backoff, Unauthorized after 5 minutes.
 
     `report` gets the problem when it changes the next wait, None when the step came through. `progress` counts
     what was achieved: a failure after some progress starts the backoff anew. Raises GaveUp from `pause`, and every
-    error of another type from `step`; Unauthorized too, unless it `waits_for_token`.
+    error of another type from `step`; Unauthorized too, once it no longer `waits_for_token`.
     """
     backoff = _Backoff(progress, jitter or random.Random())
 
@@ -48,9 +48,11 @@ def persistently(
         error = state.outcome.exception() if state.outcome else None
         report(error if isinstance(error, StreamError) else None)
 
-    retried = (Transient, Unauthorized) if waits_for_token else (Transient,)
+    def is_retried(error: BaseException) -> bool:
+        return isinstance(error, Transient) or (isinstance(error, Unauthorized) and waits_for_token())
+
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(retried),
+        retry=tenacity.retry_if_exception(is_retried),
         wait=backoff,
         sleep=pause.wait,
         before_sleep=before_sleep,

@@ -22,7 +22,7 @@ from spool.errors import Owned, SpoolError
 from streaming import delivery, discovery
 from streaming.clients import Clients
 from streaming.dead_runs import Adoption, end_dead_run, tell_salvaged
-from streaming.errors import GaveUp, StreamError
+from streaming.errors import GaveUp, StreamError, Unauthorized
 from streaming.retry import persistently
 from streaming.watch import Watch
 
@@ -64,6 +64,9 @@ def _deliver_own_run(spool: Spool, order: dict[str, Any]) -> int:
         loop.run(upload_interval_s=order["upload_interval_s"])
     except GaveUp as end:
         log.warning("uploader.gave_up: %s (%d row(s))", end.message, reading.backlog(spool.connection).row_count)
+        return 3
+    except Unauthorized as refused:
+        loop.report(refused)
         return 3
     _say_done()
     adoption.go_on(watch.has_time)
@@ -138,7 +141,13 @@ class Loop:
             self.wait(max(0.0, at - self._clock()))
 
     def _persistently(self, step: Any) -> Any:
-        return persistently(step, pause=self, report=self._report, progress=self.achieved)
+        return persistently(
+            step, pause=self, report=self.report, progress=self.achieved, waits_for_token=self._is_recorded
+        )
+
+    def _is_recorded(self) -> bool:
+        """Whether rows still come. Once the run has ended, another token can only come with a drain: make way for it."""
+        return self._spool.run().state is RunState.OPEN
 
     def _register(self) -> None:
         self._look_at_tracker()
@@ -161,7 +170,7 @@ class Loop:
         if self._spool.run().state is not RunState.OPEN:
             self._watch.limit(self._linger_s)
 
-    def _report(self, problem: StreamError | None) -> None:
+    def report(self, problem: StreamError | None) -> None:
         """Tell the log, when the problem changes or after a while, and people who look into the spool."""
         text, now = str(problem or ""), self._clock()
         if text and (text != self._said or now >= self._say_again_at):

@@ -71,7 +71,7 @@ def test_refused_token_is_asked_again_every_five_minutes() -> None:
 def test_refused_token_ends_it_where_nobody_waits_for_a_token() -> None:
     waits = Waits()
     with pytest.raises(Unauthorized):
-        persistently(failing(Unauthorized("no")), pause=waits, report=silent, waits_for_token=False)
+        persistently(failing(Unauthorized("no")), pause=waits, report=silent, waits_for_token=lambda: False)
     assert waits.asked_s == []
 
 

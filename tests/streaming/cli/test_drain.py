@@ -40,6 +40,31 @@ def test_0_everything_was_delivered_and_nothing_is_left(home: Home, drain: AsPro
     assert (again.exit_code, again.stdout) == (0, f"Nothing to deliver in {home.spool_dir}.\n".encode())
 
 
+def test_run_with_a_refused_token_is_drained_with_the_right_one_at_once(
+    home: Home, drain: AsProgram, far_end: FarEnd
+) -> None:
+    """Its uploader does not hold on to a run that it can never deliver."""
+    with_wrong_token = AsProgram({**drain.environment, "SENTINEL_API_TOKEN": "wrong"})
+    assert with_wrong_token("run", "--", "true").exit_code == 0
+    (path,) = directory.spool_paths(home.spool_dir)
+    assert not directory.is_owned(path)
+    result = drain("drain", "--timeout", "60")
+    assert (result.exit_code, words(result)[path.stem].split()[-1]) == (0, "delivered")
+
+
+def test_run_that_its_uploader_still_tries_to_deliver_is_waited_for(
+    home: Home, drain: AsProgram, far_end: FarEnd
+) -> None:
+    far_end.down()
+    assert drain("run", "--exit-wait", "0", "--", "true").exit_code == 0
+    (path,) = directory.spool_paths(home.spool_dir)
+    eventually(lambda: directory.is_owned(path), 30, "its uploader lingers")
+    far_end.up()
+    result = drain("drain", "--timeout", "90")
+    assert (result.exit_code, words(result)[path.stem].split()[-1]) == (0, "delivered")
+    far_end.wait_finished()
+
+
 def test_every_row_arrives_once(home: Home, drain: AsProgram, far_end: FarEnd) -> None:
     ended_run(home.spool_dir, row_count=40_000)
     assert drain("drain").exit_code == 0
@@ -106,8 +131,9 @@ def test_3_timeout_while_a_request_hangs_ends_the_request(home: Home, drain: AsP
 def test_3_another_process_delivers_an_ended_run(home: Home, drain: AsProgram) -> None:
     path = ended_run(home.spool_dir)
     with directory.ownership(path):
-        result = drain("drain")
-    assert (result.exit_code, words(result)[path.stem].split()[-1]) == (3, "busy")
+        result = drain("drain", "--timeout", "3")
+    assert result.exit_code == 3
+    assert "busy: another process delivers" in words(result)[path.stem]
 
 
 def test_4_token_refused_is_asked_once_whatever_the_number_of_runs(
