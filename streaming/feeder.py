@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from spool import Batch, Spool, reading
-from spool.errors import SpoolFull
+from spool.errors import SpoolError, SpoolFull
 from streaming.csv_mark import CsvMark, ends_with_rows, mark_of
 from streaming.lines import LineSplitter
 
@@ -18,6 +18,8 @@ READ_BYTES = 1 << 20
 READ_LEAST_BYTES = 4 << 10
 HELD_LOOKS = 2  # at a file that is shorter than before, until it is taken for a new one
 UPDATE_SHARE = 0.05  # csv_update_fn may take this share of the time at most, between upload cycles
+
+_UNKNOWN = -1
 
 log = logging.getLogger(__name__)
 
@@ -88,11 +90,17 @@ class CsvFeeder:
         """The offset in the spool is where the last row ends: a header line behind it is read again by a successor,
         who could not know it from the spool."""
         self._spool.step("feed:read")
-        if batches:
-            self._spool.append(batches, csv_offset=self._offset + min(self._lines.rows_end, len(taken)))
-        self._offset += len(taken)
-        self._header = self._lines.header
-        self._mark = (self._mark or CsvMark()).beyond(taken)
+        try:
+            if batches:
+                self._spool.append(batches, csv_offset=self._offset + min(self._lines.rows_end, len(taken)))
+            self._offset += len(taken)
+            self._header = self._lines.header
+            self._mark = (self._mark or CsvMark()).beyond(taken)
+        except SpoolError:
+            raise
+        except BaseException:  # Ctrl-C: the rows may be in or not; the next look asks the spool
+            self._generation = _UNKNOWN
+            raise
         return sum(batch.row_count for batch in batches)
 
     def _next(self, file: BinaryIO, is_final: bool) -> tuple[list[Batch], bytes] | None:

@@ -50,6 +50,27 @@ def test_another_feeder_goes_on_where_the_spool_says(spool: Spool, csv_path: Pat
     assert spools.exported(spool) == rows(0, 6)
 
 
+@pytest.mark.parametrize("moment", ["append:inserted", "appended"])
+def test_look_that_is_interrupted_takes_each_row_once(tmp_path: Path, csv_path: Path, moment: str) -> None:
+    """Ctrl-C in `stop`, before or after the commit: the next look goes on from what the spool says."""
+    interrupts = iter([False, True])
+
+    def interrupt(step: str) -> None:
+        if step == moment and next(interrupts, False):
+            raise KeyboardInterrupt
+
+    with closing(Spool.create(tmp_path / "spools", plays.new_run(csv_path=csv_path), step=interrupt)) as spool:
+        feeder = CsvFeeder(spool, csv_path)
+        append(csv_path, HEADER + rows(0, 3))
+        feeder.take()
+        append(csv_path, rows(3, 3))
+        with pytest.raises(KeyboardInterrupt):
+            feeder.take()
+        append(csv_path, rows(6, 3))
+        feeder.take()
+        assert spools.exported(spool) == rows(0, 9)
+
+
 def test_another_feeder_knows_the_header_in_force(spool: Spool, csv_path: Path) -> None:
     append(csv_path, HEADER + b"1,a\n" + b"timestamp,x,y\n2,b,c\n")
     CsvFeeder(spool, csv_path).take()
