@@ -13,10 +13,11 @@ from typing import Any
 
 from spool import machine
 from spool.errors import ForkedSpool, InTheMiddle, SpoolDamaged, SpoolError, SpoolFull, SpoolRefused, SpoolUnavailable
+from spool.model import BATCH_MAX_BYTES
 from spool.schema import PAGE_BYTES
 
 BUSY_TIMEOUT_S = 10.0
-BLOB_MAX_BYTES = 256 << 20  # no honest batch is larger; a hostile file must not take all memory
+BLOB_MAX_BYTES = BATCH_MAX_BYTES + (1 << 20)  # no honest batch is larger; a hostile file must not take all memory
 
 # Rollback journal, never WAL (delivery.md). PERSIST keeps the journal file and commits by syncing a zeroed journal
 # header: the same safety as DELETE without creating and unlinking a file for every append (0.63 ms instead of
@@ -285,4 +286,4 @@ def _kind(error: sqlite3.Error) -> type[SpoolError]:
 def _quoted(path: Path) -> str:
     from urllib.parse import quote
 
-    return quote(str(path.absolute()))
+    return quote(os.fsencode(path.absolute()))

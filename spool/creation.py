@@ -44,12 +44,21 @@ def insert_run(db: sqlite3.Connection, new: NewRun) -> None:
             json.dumps(new.metadata),
             None if new.host_info is None else json.dumps(new.host_info),
             None if new.cloud_info is None else json.dumps(new.cloud_info),
-            None if new.csv_path is None else os.path.abspath(new.csv_path),
+            None if new.csv_path is None else _path_value(os.path.abspath(new.csv_path)),
             new.api_url,
             new.s3_endpoint_url,
             new.upload_interval_s,
         ),
     )
+
+
+def _path_value(path: str) -> str | bytes:
+    """Text; bytes where a name in it is not UTF-8, which POSIX allows and SQLite's text does not."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return path
 
 
 def new_spool_id() -> str:

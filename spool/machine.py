@@ -23,6 +23,7 @@ except ImportError:  # Windows
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
+LONGEST_WAIT_S = 1e6  # eleven days; poll() counts milliseconds in 32 bits
 _SQLITE_PENDING_BYTE = 0x40000000  # SQLite's lock bytes, part of its file format: pending, reserved, 510 shared
 _SQLITE_LOCK_BYTES = 512
 
@@ -209,6 +210,11 @@ def is_alive(tracker: Tracker) -> bool:
     return not tracker.started_at or started_at == tracker.started_at
 
 
+def lives_here(tracker: Tracker) -> bool:
+    """Whether the tracker is a process that runs on this machine now."""
+    return is_here(tracker) and is_alive(tracker)
+
+
 def process_started_at(pid: int) -> str | None:
     """Start time of a living process in the system's own unit, "" if the system does not tell, None if it is gone."""
     if not sys.platform.startswith("linux"):
@@ -259,7 +265,11 @@ def open_pid(pid: int) -> int | None:
 
 
 def wait_readable(descriptors: list[int], timeout_s: float) -> list[int]:
-    """Those of the descriptors that are readable (or closed at the other end) within `timeout_s` seconds."""
+    """Those of the descriptors that are readable (or closed at the other end) within `timeout_s` seconds.
+
+    None may also mean that LONGEST_WAIT_S have passed.
+    """
+    timeout_s = min(max(0.0, timeout_s), LONGEST_WAIT_S)
     if not descriptors:
         time.sleep(timeout_s)
         return []
@@ -268,7 +278,7 @@ def wait_readable(descriptors: list[int], timeout_s: float) -> list[int]:
     poll = select.poll()
     for descriptor in descriptors:
         poll.register(descriptor, select.POLLIN | select.POLLHUP)
-    return [descriptor for descriptor, _ in poll.poll(max(0.0, timeout_s) * 1000)]
+    return [descriptor for descriptor, _ in poll.poll(timeout_s * 1000)]
 
 
 def _wait_for_windows_pipes(descriptors: list[int], timeout_s: float) -> list[int]:

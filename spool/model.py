@@ -11,6 +11,8 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
 
+BATCH_MAX_BYTES = 255 << 20  # of one batch's rows: they are one value in SQLite, and in memory when they are sent
+
 
 class RunState(str, Enum):
     """A run's life: open (its tracker may append) -> ended (end recorded) -> finished (the service acknowledged)."""

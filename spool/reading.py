@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ def _run(fields: tuple[Any, ...]) -> Run:
         metadata=_object(fields[4]),
         host_info=_object_or_none(fields[5]),
         cloud_info=_object_or_none(fields[6]),
-        csv_path=_text_or_none(fields[7]),
+        csv_path=_path_or_none(fields[7]),
         api_url=_text(fields[8]),
         s3_endpoint_url=_text_or_none(fields[9]),
         upload_interval_s=_time(fields[10]),
@@ -101,6 +102,10 @@ def _text(value: object) -> str:
 
 def _text_or_none(value: object) -> str | None:
     return None if value is None else _text(value)
+
+
+def _path_or_none(value: object) -> str | None:
+    return os.fsdecode(value) if isinstance(value, bytes) else _text_or_none(value)
 
 
 def _time(value: object) -> float:

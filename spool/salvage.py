@@ -10,6 +10,7 @@ doubles a row: what was stored under the old keys is not named by the finish, wh
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -188,7 +189,7 @@ def _mark_place_in_csv(db: Connection, found: Findings) -> None:
             (
                 beyond[-1].last_batch_id,
                 header_id or beyond[-1].row[3],
-                _offset_behind(Path(csv_path), offset or 0, row_count, header),
+                _offset_behind(Path(os.fsdecode(csv_path)), offset or 0, row_count, header),
                 time.time(),
                 mark.sha256,
                 mark.rows,

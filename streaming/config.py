@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from spool.machine import LONGEST_WAIT_S
 from streaming.errors import BadArgument
 
 DEFAULT_API_URL = "https://api.sentinel.sparecores.net"
@@ -107,6 +110,22 @@ def token_from_environment() -> str | None:
     """The token that the environment names, None without one."""
     found = find_token()
     return found.text if found else None
+
+
+def require_token(token: object) -> str:
+    """A token that was given as an argument. Raises BadArgument."""
+    if isinstance(token, str) and token.strip() and token.isprintable():
+        return token.strip()
+    what = "empty" if not token else "not a printable text"
+    raise BadArgument(f"the token is {what}", hint=f"give the token of the Sentinel API, e.g. from {TOKEN}")
+
+
+def wait_s(value: object, name: str, *, least: float = 0.0) -> float:
+    """A number of seconds given as an argument, brought between `least` and LONGEST_WAIT_S. Raises BadArgument."""
+    number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    if math.isfinite(number):
+        return min(max(least, number), LONGEST_WAIT_S)
+    raise BadArgument(f"{name}={value!r} is not a number of seconds", hint="give a number, e.g. 60")
 
 
 def linger_s() -> float:

@@ -141,12 +141,13 @@ class Adoption:
 def _remove_if_old(spool: Spool) -> None:
     """Delivered runs stay for a while, to be looked at, and not for ever. The caller owns the run.
 
-    Rows that were set aside are nowhere else: a run that holds some is never removed unasked.
+    Rows that were set aside are nowhere else: a run that holds some is never removed unasked. Nor one whose tracker
+    still runs: it may ask what became of the run.
     """
-    finished_at = spool.run().finished_at
-    if spool.segments(SegmentState.REJECTED):
+    run = spool.run()
+    if spool.segments(SegmentState.REJECTED) or machine.lives_here(run.tracker):
         return
-    if finished_at is not None and time.time() - finished_at > config.keep_s():
+    if run.finished_at is not None and time.time() - run.finished_at > config.keep_s():
         log.info("run.removed: %s was delivered long ago", spool.path.stem)
         directory.remove(spool.path, step=spool.step)
 

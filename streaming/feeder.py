@@ -170,7 +170,7 @@ class UpdateSchedule:
         try:
             self._update()
             self._is_warned = False
-        except Exception as error:  # noqa: BLE001 - the caller's own function: whatever it raises must not stop the feeder
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the caller's own: what it raises must not stop us
             if not self._is_warned:
                 self._is_warned = True
                 log.warning("csv_update.failed: %r; it is called again", error)

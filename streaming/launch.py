@@ -89,18 +89,18 @@ def start(entry: str, order: Mapping[str, Any], *, log_path: Path | None, method
 
     Raises LaunchFailed if it cannot be started.
     """
-    orders_read, orders_write = pipe()
-    end_read, end_write = pipe()
+    ends: list[int] = []
     try:
+        ends += pipe()
+        ends += pipe()
+        orders_read, orders_write, end_read, end_write = ends
         os.write(orders_write, json.dumps(dict(order)).encode() + b"\n")
-        try:
-            begin = _start_by_fork if method == "fork" else _start_by_exec
-            begin(entry, orders_read, end_write, log_path, _tokens(order))
-        finally:
-            os.close(end_write)
+        begin = _start_by_fork if method == "fork" else _start_by_exec
+        begin(entry, orders_read, end_write, log_path, _tokens(order))
+        os.close(ends.pop())  # the child's copy is the only one now
         pid = _read_pid(end_read)
     except BaseException as error:
-        for descriptor in (orders_read, orders_write, end_read):
+        for descriptor in ends:
             os.close(descriptor)
         if not isinstance(error, (OSError, ValueError, subprocess.SubprocessError)):
             raise

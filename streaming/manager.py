@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import atexit
 import logging
-import math
-import numbers
 import operator
 import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from spool import NewRun, Spool, SpoolError, directory, machine
+from spool.model import BATCH_MAX_BYTES
 from streaming import config, launch
 from streaming import metadata as run_metadata
 from streaming.errors import BadArgument
@@ -85,21 +85,21 @@ class StreamingManager:
         api_url: str | None = None,
     ) -> None:
         self._delivery = Delivery(
-            token=_require_token(token),
+            token=config.require_token(token),
             api_url=config.api_url(api_url),
             s3_endpoint_url=config.s3_endpoint_url(s3_endpoint_url),
-            upload_interval_s=max(1.0, _require_number(upload_interval, "upload_interval")),
+            upload_interval_s=config.wait_s(upload_interval, "upload_interval", least=1.0),
             linger_s=config.linger_s(),
             start_method=start_method,
         )
-        self._csv_path = None if csv_path is None else Path(csv_path).absolute()
+        self._csv_path = None if csv_path is None else _require_path(csv_path)
         self._metadata = run_metadata.recorded(metadata, hidden=self._delivery.token)
         self._host_info = run_metadata.jsonable(host_info, "host_info")
         self._cloud_info = run_metadata.jsonable(cloud_info, "cloud_info")
         self._updates = UpdateSchedule(csv_update_fn, upload_interval_s=self._delivery.upload_interval_s)
         self._spool_dir = Path(spool_dir).expanduser().absolute() if spool_dir is not None else None
-        self._spool_interval_s = max(0.05, _require_number(spool_interval, "spool_interval"))
-        self._stop_timeout_s = max(0.0, _require_number(stop_timeout, "stop_timeout"))
+        self._spool_interval_s = config.wait_s(spool_interval, "spool_interval", least=0.05)
+        self._stop_timeout_s = config.wait_s(stop_timeout, "stop_timeout")
         self._recorder: Recorder | None = None
         self._feeder: CsvFeeder | None = None
         self._lines = LineSplitter()
@@ -109,6 +109,7 @@ class StreamingManager:
         self._is_stopping = False
         self._feeding = threading.Lock()
         self._feed_problem = ""
+        self._defect = ""
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._answer: dict[str, Any] | None = None
@@ -121,6 +122,8 @@ class StreamingManager:
         Raises BadArgument, or DirectoryUnusable if the spool directory cannot be used.
         """
         if self._recorder is not None:
+            if self._has_ended:
+                log.warning("run.over: start() after stop() does nothing; a new StreamingManager records a new run")
             return
         launch.require_start_method(self._delivery.start_method)
         new = NewRun(
@@ -154,6 +157,10 @@ class StreamingManager:
             raise BadArgument(
                 f"the rows of this run come from {self._csv_path}", hint="write them there, or use no csv_path"
             )
+        if not isinstance(csv, bytes):
+            raise BadArgument(f"append takes bytes, not {type(csv).__name__}", hint="give text.encode()")
+        if len(csv) > BATCH_MAX_BYTES:
+            raise BadArgument(f"{len(csv):,} bytes are too many for one append", hint="append them in pieces")
         if not csv.endswith(b"\n"):
             raise BadArgument("append takes whole lines", hint="end the last line with a newline")
         with self._append_lock:
@@ -220,9 +227,12 @@ class StreamingManager:
 
     def _feed_until_stopped(self) -> None:
         while not self._stopping.wait(self._spool_interval_s):
-            with self._feeding:
-                self._feed()
-                self._tend()
+            try:
+                with self._feeding:
+                    self._feed()
+                    self._tend()
+            except Exception as defect:  # noqa: BLE001 - nobody foresaw it; a feeder that ends would record nothing more
+                self._tell_defect(defect)
 
     def _feed(self, *, is_final: bool = False) -> bool:
         """One look at the CSV. False if the spool cannot take rows now: that is told once; the file keeps them."""
@@ -239,6 +249,13 @@ class StreamingManager:
                 log.warning("spool.unavailable: %s; rows stay in %s and are taken over later", error, self._csv_path)
             return False
         return True
+
+    def _tell_defect(self, defect: Exception) -> None:
+        """Once, without the exception's text: nobody knows what it quotes."""
+        if self._defect != (told := type(defect).__name__):
+            self._defect = told
+            frames = "".join(traceback.format_tb(defect.__traceback__))
+            log.warning("feeder.defect: %s; it is tried again (please report this)\n%s", told, frames)
 
     def _tend(self) -> None:
         self._ask(Recorder.tend)
@@ -266,7 +283,7 @@ class StreamingManager:
         try:
             self._is_stopping = True
             if not self._has_ended:
-                self._has_ended = self._end(recorder, ending, give_up_at - time.monotonic())
+                self._has_ended = self._end(recorder, ending, give_up_at)
             if not self._has_ended:
                 return None
             atexit.unregister(self._stop_at_exit)
@@ -280,9 +297,9 @@ class StreamingManager:
         recorder.close()
         return answer
 
-    def _end(self, recorder: Recorder, ending: _Ending, timeout_s: float) -> bool:
+    def _end(self, recorder: Recorder, ending: _Ending, give_up_at: float) -> bool:
         """Feed the last rows, and record the end. False, and told, if the spool cannot take them now."""
-        if not self._feed_last(timeout_s):
+        if not self._feed_last(give_up_at):
             log.warning(
                 "run.not_ended: rows of %s are not in the spool; its uploader or a later start takes them",
                 self._csv_path,
@@ -295,14 +312,13 @@ class StreamingManager:
             return False
         return True
 
-    def _feed_last(self, timeout_s: float) -> bool:
+    def _feed_last(self, give_up_at: float) -> bool:
         """Take over the last rows, unless the feeder hangs in the caller's `csv_update_fn`.
 
         False if the spool cannot take them before the time is over: then the run must not be ended without them.
         """
-        give_up_at = time.monotonic() + timeout_s
         self._stopping.set()
-        if not self._feeding.acquire(timeout=timeout_s):
+        if not self._feeding.acquire(timeout=max(0.0, give_up_at - time.monotonic())):
             log.warning(
                 "csv_update.hangs: csv_update_fn did not return; rows it has not written yet are not in the run"
             )
@@ -318,6 +334,16 @@ class StreamingManager:
         """The program ends without `stop`: by return, sys.exit (exit code unknown), or an exception (failed)."""
         has_failed = getattr(sys, "last_value", None) is not None and not hasattr(sys, "ps1")
         self._stop(1 if has_failed else None, "failed" if has_failed else "finished", config.EXIT_TIMEOUT_S)
+
+
+def _require_path(csv_path: str | os.PathLike[str]) -> Path:
+    try:
+        path = Path(csv_path).absolute()
+    except (TypeError, OSError) as error:  # OSError: a relative path, and the working directory is gone
+        raise BadArgument(f"csv_path={csv_path!r} cannot be used ({error})", hint="give a path") from error
+    if "\0" in str(path):
+        raise BadArgument(f"csv_path={csv_path!r} cannot be used (it holds a zero byte)", hint="give a path")
+    return path
 
 
 @dataclass(frozen=True)
@@ -339,20 +365,6 @@ def _exit_code(given: object) -> int | None:
             return number
     log.warning("exit_code.unknown: %.40r is no exit code and is left out", given)
     return None
-
-
-def _require_token(token: object) -> str:
-    if isinstance(token, str) and token.strip() and token.isprintable():
-        return token.strip()
-    what = "empty" if not token else "not a printable text"
-    raise BadArgument(f"the token is {what}", hint=f"give the token of the Sentinel API, e.g. from {config.TOKEN}")
-
-
-def _require_number(value: object, name: str) -> float:
-    number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
-    if math.isfinite(number):
-        return number
-    raise BadArgument(f"{name}={value!r} is not a number of seconds", hint="give a number, e.g. 60")
 
 
 def _status_text(run_status: object) -> str:

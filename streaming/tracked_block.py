@@ -25,6 +25,8 @@ from streaming.errors import LaunchFailed
 from streaming.recorder import Delivery
 from streaming.tracker import Plan, child_order
 
+SHORTEST_INTERVAL_S = 0.01
+
 log = logging.getLogger(__name__)
 
 
@@ -56,22 +58,22 @@ class track(ContextDecorator):
         cloud_info: dict[str, Any] | None = None,
         **metadata: Any,
     ) -> None:
-        token = token or config.token_from_environment()
+        token = config.require_token(token) if token else config.token_from_environment()
         self._plan = Plan(
             spool_dir=Path(spool_dir).expanduser().absolute() if spool_dir else directory.default_directory(),
             delivery=Delivery(
                 token=token,
                 api_url=config.api_url(api_url),
                 s3_endpoint_url=config.s3_endpoint_url(s3_endpoint_url),
-                upload_interval_s=max(1.0, upload_interval),
+                upload_interval_s=config.wait_s(upload_interval, "upload_interval", least=1.0),
                 linger_s=config.linger_s(),
             ),
-            interval_s=interval,
+            interval_s=config.wait_s(interval, "interval", least=SHORTEST_INTERVAL_S),
             metadata=run_metadata.recorded(metadata, hidden=token),
-            host_info=host_info,
-            cloud_info=cloud_info,
+            host_info=run_metadata.jsonable(host_info, "host_info"),
+            cloud_info=run_metadata.jsonable(cloud_info, "cloud_info"),
         )
-        self._stop_timeout_s = stop_timeout
+        self._stop_timeout_s = config.wait_s(stop_timeout, "stop_timeout")
         self._child: Child | None = None
         self._pid = 0
 
@@ -115,7 +117,8 @@ def _exit_code(error: BaseException | None) -> int:
     if error is None:
         return 0
     if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        return code if abs(code) < 1 << 31 else 255
     return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 

@@ -81,18 +81,25 @@ class _CountedRows(RunRows):
 
 @contextmanager
 def _opened(output: Path | None) -> Iterator[BinaryIO]:
-    """Stdout, or a file that appears whole or not at all."""
+    """Stdout, or a file that appears whole or not at all. A device or a pipe is written to, never replaced."""
     if output is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
+    try:
+        with open(output, "wb") if output.exists() and not output.is_file() else _replacing(output.resolve()) as file:
+            yield file
+    except OSError as error:
+        raise click.ClickException(f"{output} cannot be written ({error.strerror})") from error
+
+
+@contextmanager
+def _replacing(output: Path) -> Iterator[BinaryIO]:
     unfinished = output.with_name(f".{output.name}.{secrets.token_hex(4)}")
     try:
         with open(unfinished, "wb") as file:
             yield file
         os.replace(unfinished, output)
-    except OSError as error:
-        raise click.ClickException(f"{output} cannot be written ({error.strerror})") from error
     finally:
         with suppress(OSError):
             unfinished.unlink()

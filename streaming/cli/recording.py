@@ -53,14 +53,15 @@ def understand(ctx: click.Context, given: Mapping[str, Any], command: list[str] 
             token=token.text if token and delivers else None,
             api_url=config.api_url(given["api_url"]),
             s3_endpoint_url=config.s3_endpoint_url(given["s3_endpoint_url"]),
-            upload_interval_s=max(1.0, given["upload_interval"]),
+            upload_interval_s=config.wait_s(given["upload_interval"], "upload_interval", least=1.0),
             linger_s=config.linger_s(),
         ),
-        interval_s=given["interval"],
+        interval_s=config.wait_s(given["interval"], "interval"),
         metadata=_metadata(ctx, given, command, where, token),
     )
     why_local = "" if delivers else "offline mode" if mode is Mode.OFFLINE else f"no {config.TOKEN}"
-    return Wish(plan, mode, given["exit_wait"], given["quiet"], why_local)
+    exit_wait_s = config.wait_s(given["exit_wait"], "exit_wait")
+    return Wish(plan, mode, exit_wait_s, given["quiet"], why_local)
 
 
 def _metadata(

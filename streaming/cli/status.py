@@ -159,7 +159,7 @@ def _details(summary: Summary) -> list[Line]:
         facts += [
             ("run id", run.registration.run_id if run.registration else "not registered yet"),
             ("started", moment(run.started_at)),
-            ("ended", moment(run.ended_at)),
+            ("ended", f"{moment(run.ended_at)} {run.run_status or ''}".rstrip()),
             ("duration", duration(summary.duration_s(now))),
             ("exit code", "-" if run.exit_code is None else str(run.exit_code)),
             ("service", run.api_url or "-"),

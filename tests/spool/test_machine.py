@@ -128,6 +128,13 @@ def test_wait_tells_what_is_readable_or_closed() -> None:
     assert machine.wait_readable([], 0.0) == []
 
 
+def test_wait_of_any_length_can_be_asked_for() -> None:
+    read, write = os.pipe()
+    os.close(write)
+    assert machine.wait_readable([read], 1e300) == [read]
+    os.close(read)
+
+
 def test_pipes_are_asked_again_and_again_where_none_can_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([False, False, True])
     monkeypatch.setattr(machine, "_has_input_on_windows", lambda _descriptor: next(answers))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -51,6 +52,21 @@ def test_child_that_cannot_be_started_is_told_with_the_remedy(monkeypatch: pytes
         launch.start("discovery", {}, log_path=None)
     assert "tracker-stream drain" in told.value.hint
     assert len(set(os.listdir("/proc/self/fd"))) == len(before), "no pipe is left open"
+
+
+def test_program_without_free_descriptors_is_told_so_and_none_is_left_open(home: Home) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    for free_count in range(4):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + free_count, limits[1]))
+        try:
+            with pytest.raises(LaunchFailed, match="cannot be started"):
+                launch.start("discovery", {}, log_path=None)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 CHILD = """

@@ -3,13 +3,18 @@
 import enum
 import inspect
 import logging
+import os
+import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import streaming
+from spool import Spool, reading
+from spool.model import BATCH_MAX_BYTES
 from streaming import DataSource, RunStatus, StreamingManager
 from streaming.errors import BadArgument
 from tests.support import oracle
@@ -94,6 +99,8 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "interval is nothing": ({"upload_interval": None}, ["upload_interval=None"]),
     "interval is not a number": ({"upload_interval": float("nan")}, ["upload_interval=nan"]),
     "interval is true": ({"upload_interval": True}, ["upload_interval=True"]),
+    "CSV path": ({"csv_path": 7}, ["csv_path=7"]),
+    "CSV path with a zero byte": ({"csv_path": "a\0b"}, ["csv_path=", "zero byte"]),
     "spool interval": ({"spool_interval": []}, ["spool_interval=[]"]),
     "stop timeout": ({"stop_timeout": float("inf")}, ["stop_timeout=inf"]),
     "API over plain http": ({"api_url": "http://example.com"}, ["the API URL 'http://example.com'", "https://"]),
@@ -122,6 +129,84 @@ def test_interval_below_one_counts_as_one(far_end: FarEnd, interval: float) -> N
     assert manager_of(far_end, upload_interval=interval)._delivery.upload_interval_s == 1.0
 
 
+def test_waits_are_no_longer_than_the_system_can_wait(far_end: FarEnd) -> None:
+    manager = manager_of(far_end, upload_interval=10**12, spool_interval=1e300, stop_timeout=1e300)
+    manager.start()
+    manager.append(HEADER + b"1,a\n")
+    assert manager.stop()
+    oracle.conserved(far_end.evidence(), Told(HEADER, [b"1,a\n"]))
+    assert manager._delivery.upload_interval_s == 1e6
+
+
+class Stumbling(StreamingManager):
+    """Something in the feeder that nobody foresaw, at its every look."""
+
+    def _tend(self) -> None:
+        assert self._csv_path is not None
+        raise LookupError(self._csv_path.read_text())
+
+
+def test_feeder_goes_on_after_what_nobody_foresaw_and_tells_it_once_without_quoting(
+    far_end: FarEnd, home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    csv_path = home.path / "rows.csv"
+    csv_path.write_bytes(HEADER + b"1,a\n")
+    manager = Stumbling(far_end.token, str(csv_path), host_info={}, cloud_info={}, spool_interval=0.05)
+    manager.start()
+    eventually(lambda: "feeder.defect" in caplog.text, 10)
+    csv_path.write_bytes(HEADER + b"1,a\n2,b\n")
+    eventually(lambda: waiting_rows(manager) == 2, 10)
+    assert manager.stop()
+    assert caplog.text.count("feeder.defect: LookupError") == 1
+    assert "1,a" not in caplog.text
+
+
+def waiting_rows(manager: StreamingManager) -> int:
+    assert manager._recorder is not None
+    return reading.counts(manager._recorder.spool.connection).recorded
+
+
+def test_csv_update_fn_that_exits_stops_nothing(far_end: FarEnd, home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    csv_path = home.path / "rows.csv"
+    csv_path.write_bytes(HEADER + b"1,a\n")
+    manager = manager_of(far_end, csv_path, csv_update_fn=sys.exit)
+    manager.start()
+    eventually(lambda: waiting_rows(manager) == 1, 10)
+    assert manager.stop()
+    assert caplog.text.count("csv_update.failed: SystemExit") == 1
+
+
+def test_start_after_stop_records_nothing_and_says_so(far_end: FarEnd, caplog: pytest.LogCaptureFixture) -> None:
+    manager = manager_of(far_end)
+    manager.start()
+    manager.start()
+    assert "run.over" not in caplog.text
+    manager.stop()
+    manager.start()
+    assert "run.over: start() after stop() does nothing; a new StreamingManager" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("a,b\n1,2\n", "takes bytes, not str"),
+        (bytearray(b"a,b\n1,2\n"), "takes bytes, not bytearray"),
+        (b"a,b\n1,2", "takes whole lines"),
+        (bytes(BATCH_MAX_BYTES) + b"\n", "are too many for one append"),
+    ],
+    ids=["text", "bytearray", "unfinished", "enormous"],
+)
+def test_what_append_cannot_take_is_told_with_the_remedy(far_end: FarEnd, lines: Any, words: str) -> None:
+    manager = manager_of(far_end)
+    manager.start()
+    with pytest.raises(BadArgument, match=words) as told:
+        manager.append(lines)
+    assert told.value.hint
+    manager.append(HEADER + b"1,a\n")
+    assert manager.stop()
+    oracle.judge(far_end.evidence(), Told(HEADER, [b"1,a\n"]), run_status="finished", exit_code=0)
+
+
 # -- a run's life ------------------------------------------------------------------------------------------------------
 
 
@@ -143,6 +228,19 @@ def test_rows_of_a_growing_csv_arrive_and_stop_returns_the_answer(far_end: FarEn
     assert far_end.run().metadata["job_name"] == "train"
     assert manager.uploaded_uris == far_end.evidence().named_uris()
     oracle.judge(far_end.evidence(), Told(HEADER, [b"1,a\n2,b\n3,c\n"]), run_status="failed", exit_code=4)
+
+
+def test_names_that_are_not_utf8_are_as_good_as_others(far_end: FarEnd, home: Home) -> None:
+    folder = Path(os.fsdecode(bytes(home.path) + b"/\xff\xfe"))
+    folder.mkdir()
+    csv_path = folder / "rows.csv"
+    csv_path.write_bytes(HEADER + b"1,a\n")
+    manager = manager_of(far_end, csv_path, spool_dir=folder / "spool", metadata={"command": [str(csv_path)]})
+    manager.start()
+    with closing(Spool(next((folder / "spool").glob("*.spool")))) as spool:
+        assert spool.run().csv_path == str(csv_path)
+    assert manager.stop()
+    oracle.judge(far_end.evidence(), Told(HEADER, [b"1,a\n"]), run_status="finished", exit_code=0)
 
 
 def test_stop_before_start_is_harmless_and_start_still_works(far_end: FarEnd) -> None:

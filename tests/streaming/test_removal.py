@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,11 @@ TOKEN = "removal-test-token"
 NOBODY = "http://127.0.0.1:1"
 
 
-def _run(spool_dir: Path, *, days_ago: float, delivered: bool) -> Path:
+def _run(spool_dir: Path, *, days_ago: float, delivered: bool, lives: bool = False) -> Path:
     at = time.time() - days_ago * DAY_S
-    new = NewRun(tracker=machine.identify(os.getpid()), started_at=at, token=TOKEN, api_url=NOBODY)
+    tracker = machine.identify(os.getpid())
+    tracker = tracker if lives else replace(tracker, boot_id="another")
+    new = NewRun(tracker=tracker, started_at=at, token=TOKEN, api_url=NOBODY)
     with closing(Spool.create(spool_dir, new, clock=lambda: at)) as spool:
         spool.append([Batch(b"timestamp,cpu\n", b"1,0.5\n")])
         spool.end(exit_code=0, run_status="finished", ended_at=at)
@@ -44,6 +47,16 @@ def test_recently_delivered_run_is_kept(tmp_path: Path) -> None:
     recent = _run(tmp_path / "spools", days_ago=6, delivered=True)
     _adopt_all(recent.parent)
     assert recent.exists()
+
+
+def test_delivered_run_is_kept_while_its_program_may_ask_about_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACKER_STREAM_KEEP_DAYS", "0")
+    lives = _run(tmp_path / "spools", days_ago=8, delivered=True, lives=True)
+    gone = _run(tmp_path / "spools", days_ago=8, delivered=True)
+    _adopt_all(lives.parent)
+    assert (lives.exists(), gone.exists()) == (True, False)
 
 
 def test_undelivered_run_is_kept_however_old(tmp_path: Path) -> None:

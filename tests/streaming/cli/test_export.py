@@ -1,6 +1,8 @@
 """`export`: every row of a run, in every format, also where the header changed."""
 
 import json
+import os
+import stat
 import tracemalloc
 from contextlib import closing
 from pathlib import Path
@@ -143,3 +145,26 @@ def test_file_that_cannot_be_written_is_told_and_leaves_nothing(home: Home, cli:
     result = cli("export", path.stem, "-o", str(tmp_path / "no" / "such" / "directory.csv"))
     assert result.exit_code == 1
     assert "cannot be written" in result.stderr
+
+
+def test_device_and_pipe_are_written_to_and_not_replaced(home: Home, cli: InProcess, tmp_path: Path) -> None:
+    name = ended_run(home.spool_dir, row_count=3).stem
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert cli("export", name, "-o", str(pipe)).exit_code == 0
+    assert os.read(reader, 1 << 20) == HEADER + rows(3)
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+    assert cli("export", name, "-o", os.devnull).exit_code == 0
+    assert stat.S_ISCHR(os.lstat(os.devnull).st_mode)
+
+
+def test_link_stays_a_link_and_what_it_names_is_replaced_whole(home: Home, cli: InProcess, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere" / "rows.csv", tmp_path / "link.csv"
+    link.symlink_to(target)
+    assert cli("export", ended_run(home.spool_dir, row_count=3).stem, "-o", str(link)).exit_code == 0
+    assert link.is_symlink()
+    assert target.read_bytes() == HEADER + rows(3)
+    assert list((tmp_path / "elsewhere").iterdir()) == [target]

@@ -1,5 +1,7 @@
 """`run`: settings, modes, what is recorded, what is said."""
 
+import json
+import os
 import re
 import signal
 from contextlib import closing, suppress
@@ -10,9 +12,9 @@ import pytest
 
 from spool import Run, RunState, Spool, directory, reading
 from spool.errors import SpoolRefused
-from tests.streaming.cli.conftest import AsProgram, InProcess
+from tests.streaming.cli.conftest import ROOT, AsProgram, InProcess
 from tests.support.far_end import FarEnd
-from tests.support.processes import Home, eventually
+from tests.support.processes import Home, eventually, start_program
 
 CANARY = "canary-token-that-must-not-be-kept"
 
@@ -201,3 +203,27 @@ def test_sigterm_while_waiting_for_the_delivery_ends_the_wait(home: Home, progra
 
 def has_ended(home: Home) -> bool:
     return only_run(home).state is RunState.ENDED
+
+
+def test_command_runs_where_no_directory_is_left(program: AsProgram, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    environment = {**program.environment, "PYTHONPATH": str(ROOT)}
+    words = [*program.line("run", "--", "sh", "-c", "echo ran; exit 3")]
+    script = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
+    with start_program(["sh", "-c", script, "sh", gone, *words], environment) as running:
+        result = running.wait()
+    assert (result.exit_code, result.stdout) == (3, b"ran\n")
+    assert b"Traceback" not in result.stderr
+
+
+def test_words_that_are_not_utf8_reach_the_command_and_the_service(
+    home: Home, program: AsProgram, far_end: FarEnd
+) -> None:
+    word = os.fsdecode(b"\xff\xfe")
+    settings = {**far_end.environment(), "TRACKER_STREAM_DIR": str(home.spool_dir / word)}
+    result = program("run", "--", "printf", "%s", word, **settings)
+    far_end.wait_finished()
+    assert (result.exit_code, result.stdout) == (0, b"\xff\xfe")
+    assert json.loads(far_end.run().metadata["command"])[:2] == ["printf", "%s"]
+    assert program("status", **settings).exit_code == 0

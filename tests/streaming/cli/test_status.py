@@ -1,6 +1,7 @@
 """`status`: what people and programs read, and its exit codes."""
 
 import json
+import re
 from contextlib import closing
 
 import pytest
@@ -60,6 +61,14 @@ def test_one_run_is_shown_in_detail(home: Home, cli: InProcess) -> None:
     assert f"run {path.stem}" in text
     assert "python train.py" in text
     assert "fold=3" in text
+
+
+def test_details_say_how_the_run_ended(home: Home, cli: InProcess) -> None:
+    path = live_run(home.spool_dir, row_count=1)
+    with closing(Spool(path)) as spool:
+        spool.end(exit_code=3, run_status="failed", ended_at=1_700_000_100.0)
+    text = cli("status", path.stem).stdout
+    assert re.search(r"ended: +\S+ \S+ failed\n", text), text
 
 
 @pytest.mark.parametrize(("make", "code"), [(ended_run, 3), (dead_run, 3), (live_run, 0)])
