@@ -15,7 +15,7 @@ from spool import SpoolError, directory, reading
 from streaming import config, settings
 from streaming.cli import notice, options
 from streaming.cli.display import Screen
-from streaming.cli.quantity import count, duration
+from streaming.cli.quantity import count, duration, rows
 from streaming.cli.sparkline import Series, sparkline
 from streaming.hpc import Placement, placement
 from streaming.recorder import Delivery, Recorder
@@ -142,8 +142,8 @@ class Witness:
         """What became of the run: its end, its rows, its resources; and, if rows wait, why and what to do."""
         spool = self.recorder.spool
         counts = reading.counts(spool.connection)
-        rows = f"{count(counts.recorded)} rows, {count(counts.sent)} sent, {count(counts.waiting)} waiting"
-        self._say(f"run {self._name}: {ending} after {duration(duration_s)}; {rows}")
+        numbers = f"{rows(counts.recorded)}, {count(counts.sent)} sent, {count(counts.waiting)} waiting"
+        self._say(f"run {self._name}: {ending} after {duration(duration_s)}; {numbers}")
         for line in self.usage.lines(self.screen.levels):
             self._say(line)
         run = spool.run()
