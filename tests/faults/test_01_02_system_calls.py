@@ -39,15 +39,16 @@ def test_fault_01_tracker_killed_at_any_system_call_of_an_append_loses_no_acknow
     tracing.run_traced(nursery, appending(a_copy("whole")), whole, options=[]).require_success()
     points = tracing.points(tracing.calls(whole))
     assert len(points) > 100
-    outcomes = set()
+    outcomes, unreached = set(), 0
     for number, (name, nth) in enumerate(some(points[:-1], APPEND_SAMPLE)):
         spool = a_copy(f"killed-{number}")
         end = tracing.run_traced(nursery, appending(spool), tmp_path / "kill", options=tracing.inject_kill(name, nth))
-        assert end.was_killed, (name, nth)
+        unreached += not end.was_killed
         far_end = deliver_from_memory(spool)
         oracle.judge(far_end.evidence(), told(spool.parent / "acks", up_to=UP_TO), run_status="failed", exit_code=None)
         outcomes.add(len(acknowledged(spool.parent / "acks")))
         shutil.rmtree(spool.parent)
+    assert unreached <= APPEND_SAMPLE // 30, "calls come and go a little (when memory is freed), not that much"
     assert outcomes == {BEFORE, BEFORE + 1, UP_TO}, "the sweep did not reach every stage"
 
 
