@@ -151,18 +151,7 @@ class StreamingManager:
         Durable when this returns. Raises BadArgument before `start`, with a `csv_path`, or for an unfinished last line,
         and SpoolError if the spool cannot take the lines now: then none of them is in it.
         """
-        if self._recorder is None or not self._recorder.is_ours:
-            raise BadArgument("append was called before start, or in a forked copy", hint="call start() first")
-        if self._csv_path is not None:  # the newest batch tells how far the file was taken over
-            raise BadArgument(
-                f"the rows of this run come from {self._csv_path}", hint="write them there, or use no csv_path"
-            )
-        if not isinstance(csv, bytes):
-            raise BadArgument(f"append takes bytes, not {type(csv).__name__}", hint="give text.encode()")
-        if len(csv) > BATCH_MAX_BYTES:
-            raise BadArgument(f"{len(csv):,} bytes are too many for one append", hint="append them in pieces")
-        if not csv.endswith(b"\n"):
-            raise BadArgument("append takes whole lines", hint="end the last line with a newline")
+        recorder = self._require_appendable(csv)
         with self._append_lock:
             if self._is_appending:
                 raise BadArgument(
@@ -174,7 +163,7 @@ class StreamingManager:
                 self._is_appending = True
                 batches, _ = self._lines.split(csv)
                 if batches:
-                    self._recorder.append(batches)
+                    recorder.append(batches)
             except BaseException:
                 self._lines.header = header
                 raise
@@ -213,6 +202,22 @@ class StreamingManager:
         while (run_id := self.run_id) is None and time.monotonic() < give_up_at:
             time.sleep(0.05)
         return run_id
+
+    def _require_appendable(self, csv: bytes) -> Recorder:
+        """The recorder that takes these lines. Raises BadArgument."""
+        if self._recorder is None or not self._recorder.is_ours:
+            raise BadArgument("append was called before start, or in a forked copy", hint="call start() first")
+        if self._csv_path is not None:  # the newest batch tells how far the file was taken over
+            raise BadArgument(
+                f"the rows of this run come from {self._csv_path}", hint="write them there, or use no csv_path"
+            )
+        if not isinstance(csv, bytes):
+            raise BadArgument(f"append takes bytes, not {type(csv).__name__}", hint="give text.encode()")
+        if len(csv) > BATCH_MAX_BYTES:
+            raise BadArgument(f"{len(csv):,} bytes are too many for one append", hint="append them in pieces")
+        if not csv.endswith(b"\n"):
+            raise BadArgument("append takes whole lines", hint="end the last line with a newline")
+        return self._recorder
 
     def _ask(self, question: Callable[[Recorder], Any]) -> Any:
         """An answer of the recorder; None before `start` and in a forked copy. Raises SpoolError."""

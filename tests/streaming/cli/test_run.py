@@ -39,7 +39,9 @@ def test_without_token_it_records_only_and_says_how_to_deliver(home: Home, progr
     (path,) = directory.spool_paths(home.spool_dir)
     name = path.stem.rpartition("-")[2][:8]
     assert lines[0] == f"tracker-stream: recording sh as run {name}, only on this machine (no SENTINEL_API_TOKEN)"
-    assert re.fullmatch(rf"tracker-stream: run {name}: exit 0 after [\d.]+ s; (\d+) rows?, 0 sent, \1 waiting", lines[1])
+    assert re.fullmatch(
+        rf"tracker-stream: run {name}: exit 0 after [\d.]+ s; (\d+) rows?, 0 sent, \1 waiting", lines[1]
+    )
     assert re.match(r"tracker-stream:   CPU    [▁-█]+  average \d+\.\d\d, peak \d+\.\d\d cores$", lines[2])
     assert re.match(r"tracker-stream:   memory [▁-█]+  average \d+, peak \d+ MiB$", lines[3])
     assert lines[4] == f"tracker-stream:   kept in {home.spool_dir} (no SENTINEL_API_TOKEN)"
