@@ -253,10 +253,11 @@ def kill(process: Process | int, number: signal.Signals = signal.SIGKILL) -> Non
 
 
 def kill_marked(marker: str, number: signal.Signals = signal.SIGKILL) -> list[Process]:
-    """Send a signal to every process of the test; returns those."""
+    """Send a signal to every process of the test; returns those. At once: none of them sees another one die of it."""
     processes = marked(marker)
-    for process in processes:
-        kill(process, number)
+    for each in (signal.SIGSTOP, number) if number == signal.SIGKILL else (number,):
+        for process in processes:
+            kill(process, each)
     return processes
 
 
