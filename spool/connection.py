@@ -261,7 +261,7 @@ def translated(path: Path) -> Iterator[None]:
 
 
 def _translate(error: sqlite3.Error, path: Path) -> SpoolError:
-    kind = _kind(error)
+    kind = _kind(error, path)
     if kind is SpoolFull:
         return SpoolFull(
             f"no room left for the spool {path} (disk full, quota, or file size limit)",
@@ -275,11 +275,13 @@ def _translate(error: sqlite3.Error, path: Path) -> SpoolError:
     return SpoolUnavailable(f"the spool {path} cannot be used now ({error})", path=path)
 
 
-def _kind(error: sqlite3.Error) -> type[SpoolError]:
+def _kind(error: sqlite3.Error, path: Path) -> type[SpoolError]:
     if sys.version_info >= (3, 11):
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None:
             return _ERROR_BY_CODE.get(code) or _ERROR_BY_CODE.get(code & 0xFF, SpoolRefused)
+    if str(error) == "disk I/O error":  # a write that found no room, or a disk that fails: the text does not tell
+        return SpoolFull if machine.lacks_room(path) else SpoolUnavailable
     return _ERROR_BY_TEXT.get(str(error), SpoolUnavailable)
 
 

@@ -6,6 +6,7 @@ Everything that only some systems have (flock, O_NOFOLLOW, procfs, pidfd) is in 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import select
 import sys
@@ -24,6 +25,8 @@ except ImportError:  # Windows
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 LONGEST_WAIT_S = 1e6  # eleven days; poll() counts milliseconds in 32 bits
+_PROBE_BYTES = 64 << 10
+_NEAR_BYTES = 256 << 20  # to the limit: an append may be that large
 _SQLITE_PENDING_BYTE = 0x40000000  # SQLite's lock bytes, part of its file format: pending, reserved, 510 shared
 _SQLITE_LOCK_BYTES = 512
 
@@ -103,6 +106,31 @@ def copy_file(descriptor: int, to_path: Path) -> None:
 def is_no_room(error: OSError) -> bool:
     """Whether the disk is full, a quota is used up, or a file size limit is reached."""
     return error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
+def lacks_room(path: Path) -> bool:
+    """Whether a file size limit or a quota may keep the file at `path` from growing, found out by trying beside it."""
+    scratch = path.with_name(f".probe-{random_name()}")
+    try:
+        if path.stat().st_size + _NEAR_BYTES > _file_size_limit():
+            return True
+        create_private_file(scratch)
+        extend_file(scratch, _PROBE_BYTES)
+    except OSError as error:
+        return is_no_room(error)
+    finally:
+        with suppress(OSError):
+            scratch.unlink()
+    return False
+
+
+def _file_size_limit() -> float:
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return math.inf
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return math.inf if limit == resource.RLIM_INFINITY else limit
 
 
 def current_user() -> int | None:

@@ -73,6 +73,7 @@ def test_every_code_of_sqlite_becomes_an_error_of_ours(name: str) -> None:
         ("database disk image is malformed", SpoolDamaged),
         ("file is not a database", SpoolDamaged),
         ("database is locked", SpoolUnavailable),
+        ("disk I/O error", SpoolUnavailable),
     ],
 )
 def test_without_codes_the_fixed_texts_tell(text: str, kind: type[SpoolError]) -> None:

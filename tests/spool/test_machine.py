@@ -1,6 +1,8 @@
 """What the machine offers: the Linux way and the portable one, side by side."""
 
+import errno
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -179,6 +181,24 @@ def test_a_full_disk_a_quota_and_a_size_limit_are_no_room(number: str, is_full: 
     import errno
 
     assert machine.is_no_room(OSError(getattr(errno, number), "")) is is_full
+
+
+def test_room_is_lacking_near_a_file_size_limit_and_on_a_full_disk_and_nothing_is_left_of_the_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1000))
+    assert not machine.lacks_room(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+    try:
+        assert machine.lacks_room(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    monkeypatch.setattr(machine, "extend_file", lambda *_: (_ for _ in ()).throw(OSError(errno.EDQUOT, "quota")))
+    assert machine.lacks_room(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
 def test_core_dumps_are_forbidden() -> None:
