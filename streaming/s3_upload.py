@@ -249,6 +249,7 @@ class _Client:
     def _send_capped(self, request: Any, **_: Any) -> AWSResponse:
         """Send, and read the answer up to the limit: botocore itself would read whatever comes."""
         request.stream_output = True
+        _spell_out(request.headers)
         response = self._session.send(request)
         try:
             response._content = read_capped(response.raw.stream(64 << 10), ANSWER_MAX_BYTES)
@@ -258,6 +259,14 @@ class _Client:
         if response.status_code in _REDIRECTS and self._is_custom:  # botocore would try its luck in another region
             raise NotTheService(f"S3 answered {response.status_code}, not S3's way to answer", cause="captive portal")
         return response
+
+
+def _spell_out(headers: Any) -> None:
+    """Header values as text, which botocore leaves as bytes: urllib3 2.8 stumbles over those when a 303 comes, and the
+    socket stays open. `Expect` is compared with bytes (`AWSConnection.request`)."""
+    for name, value in list(headers.items()):
+        if isinstance(value, bytes) and name != "Expect":
+            headers[name] = value.decode("latin-1")
 
 
 def check_reachable(endpoint_url: str | None, *, deadline_s: float) -> None:

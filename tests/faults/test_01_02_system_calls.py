@@ -19,6 +19,7 @@ from tests.support.recovery import BEFORE, acknowledged, deliver_from_memory, ju
 UP_TO = 4  # it appends 2 and 3; 3 begins a new header
 APPEND_SAMPLE = 90
 DELIVERY_SAMPLE = 12
+CALLS_THAT_COME_AND_GO = 2  # of a sample: which memory is freed when is the interpreter's choice
 
 pytestmark = pytest.mark.timeout(600)  # a sweep of processes, on a machine that may be busy
 
@@ -48,7 +49,7 @@ def test_fault_01_tracker_killed_at_any_system_call_of_an_append_loses_no_acknow
         oracle.judge(far_end.evidence(), told(spool.parent / "acks", up_to=UP_TO), run_status="failed", exit_code=None)
         outcomes.add(len(acknowledged(spool.parent / "acks")))
         shutil.rmtree(spool.parent)
-    assert unreached <= APPEND_SAMPLE // 30, "calls come and go a little (when memory is freed), not that much"
+    assert unreached <= CALLS_THAT_COME_AND_GO
     assert outcomes == {BEFORE, BEFORE + 1, UP_TO}, "the sweep did not reach every stage"
 
 
@@ -60,14 +61,16 @@ def test_fault_02_uploader_killed_at_system_calls_of_a_delivery_sends_the_same_b
         spool = a_sealed_copy(a_copy, "whole")
         tracing.run_traced(nursery, delivering(spool, far_end), whole, options=[]).require_success()
     points = tracing.points(tracing.calls(whole))[:-1]
+    unreached = 0
     for number, (name, nth) in enumerate(some(points, DELIVERY_SAMPLE)):
         spool = a_sealed_copy(a_copy, f"killed-{number}")
         with FarEnd() as far_end:
             options = tracing.inject_kill(name, nth)
             end = tracing.run_traced(nursery, delivering(spool, far_end), tmp_path / "kill", options=options)
-            assert end.was_killed, (name, nth)
+            unreached += not end.was_killed
             nursery.run(delivering(spool, far_end)).require_success()
             judge(far_end, Told(plays.HEADERS[0], lines(range(UP_TO))), run_status="finished", exit_code=0)
+    assert unreached <= CALLS_THAT_COME_AND_GO
 
 
 def a_sealed_copy(a_copy: Callable[[str], Path], name: str) -> Path:

@@ -117,7 +117,7 @@ def test_without_proof_nothing_counts_as_stored(door: Door, fault: Fault) -> Non
     assert isinstance(door.refusal(fault), NotTheService)
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_no_redirect_is_followed(door: Door, far_end: FarEnd, status: int) -> None:
     with FarEnd() as elsewhere:
         met = door.refusal(faults.redirect(elsewhere.s3_endpoint_url + "/far-end-bucket/x", status))
