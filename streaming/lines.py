@@ -25,6 +25,8 @@ class LineSplitter:
         whole = csv[:end]
         batches: list[Batch] = []
         self.rows_end = 0
+        if self.header is None:
+            whole = whole.lstrip(b"\r\n")  # empty lines before the header are none
         if whole and self.header is None:
             first, newline, whole = whole.partition(b"\n")
             self.header = first.removeprefix(BYTE_ORDER_MARK) + newline

@@ -11,6 +11,10 @@ from typing import Any
 from spool import Run
 from streaming.errors import BadArgument
 
+TEXTS = (
+    *("job_name", "project_name", "stage_name", "task_name", "team", "env", "language", "orchestrator", "executor"),
+    *("external_run_id", "container_image"),
+)
 IDENTIFYING = ("host_id", "host_name", "host_ip")
 
 
@@ -21,6 +25,7 @@ def payload(run: Run) -> dict[str, Any]:
         host_info = {key: value for key, value in host_info.items() if key not in IDENTIFYING}
     merged = {**run.metadata, **host_info, **(run.cloud_info or {})}
     known = {key: value for key, value in merged.items() if value is not None}
+    known.update({key: str(known[key]) for key in TEXTS if isinstance(known.get(key), (int, float))})
     if "command" in known:
         known["command"] = command_text(known["command"])
     return known
@@ -57,12 +62,17 @@ def recorded(metadata: Mapping[str, Any] | None, *, hidden: str | None = None) -
 
 
 def jsonable(mapping: Mapping[str, Any] | None, what: str = "metadata") -> dict[str, Any] | None:
-    """A copy that JSON can hold: what it cannot hold (also NaN, which no service takes) becomes its text.
+    """A copy that JSON can hold: what it cannot hold (also NaN, which no service takes) becomes its text; bytes of an
+    argument that are no UTF-8 become question marks.
 
     Raises BadArgument for what has no text form either: a mapping that holds itself, keys that are no texts.
     """
     try:
-        return None if mapping is None else json.loads(json.dumps(dict(mapping), default=str), parse_constant=str)
+        if mapping is None:
+            return None
+        text = json.dumps(dict(mapping), default=str, ensure_ascii=False).encode("utf-8", "replace")
+        found: dict[str, Any] = json.loads(text, parse_constant=str)
+        return found
     except (TypeError, ValueError, RecursionError) as error:
         raise BadArgument(
             f"{what} cannot be sent as JSON ({error})", hint="give texts, numbers, lists and dicts"

@@ -9,23 +9,27 @@ def train(): ...
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
+import threading
+from collections.abc import Callable
 from contextlib import ContextDecorator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from spool import Spool, SpoolError, directory
 from streaming import config, launch
 from streaming import metadata as run_metadata
 from streaming.child import Child
-from streaming.errors import LaunchFailed
+from streaming.errors import BadArgument, LaunchFailed
 from streaming.recorder import Delivery
 from streaming.tracker import Plan, child_order
 
 SHORTEST_INTERVAL_S = 0.01
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 log = logging.getLogger(__name__)
 
@@ -74,30 +78,42 @@ class track(ContextDecorator):
             cloud_info=run_metadata.jsonable(cloud_info, "cloud_info"),
         )
         self._stop_timeout_s = config.wait_s(stop_timeout, "stop_timeout")
-        self._child: Child | None = None
+        self._children: dict[int, list[Child | None]] = {}  # of each thread, one for each block that it is in
         self._pid = 0
 
     def _recreate_cm(self) -> track:
         """Each call of a decorated function is a run of its own."""
         copy: track = object.__new__(type(self))
-        copy.__dict__.update(self.__dict__)
+        copy.__dict__.update(self.__dict__, _children={})
         return copy
+
+    def __call__(self, function: Function) -> Function:
+        """Decorate. Raises BadArgument for a function whose call only makes a coroutine or a generator."""
+        kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+        if any(is_kind(function) for is_kind in kinds):
+            raise BadArgument(
+                f"{function.__name__} does not run when it is called", hint="use `with streaming.track(...)` inside it"
+            )
+        return super().__call__(function)
 
     def __enter__(self) -> track:
         self._pid = os.getpid()
+        child: Child | None = None
         try:
             spool = Spool.create(self._plan.spool_dir, self._plan.new_run(self._pid))
             spool.close()
             order = child_order(spool.path, self._pid, self._plan)
-            self._child = launch.start("tracker", order, log_path=spool.path.with_suffix(directory.LOG_SUFFIX))
+            child = launch.start("tracker", order, log_path=spool.path.with_suffix(directory.LOG_SUFFIX))
         except (SpoolError, LaunchFailed) as error:
             log.warning("track.not_started: this run is not recorded (%s)", error)
+        self._children.setdefault(threading.get_ident(), []).append(child)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        child, self._child = self._child, None
+        entered = self._children.get(threading.get_ident())
+        child = entered.pop() if entered else None
         if child is None or self._pid != os.getpid():
             return
         exit_code = _exit_code(error)

@@ -162,9 +162,9 @@ def _rich_text(line: Line) -> Any:
 
 def stdout() -> Screen:
     """For results."""
-    return Screen(sys.stdout)
+    return Screen(sys.stdout or open(os.devnull, "w"))
 
 
 def stderr() -> Screen:
     """For everything else."""
-    return Screen(sys.stderr)
+    return Screen(sys.stderr or open(os.devnull, "w"))

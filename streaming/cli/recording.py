@@ -157,5 +157,16 @@ class Witness:
         return directory.short_name(self.recorder.spool.path)
 
     def _say(self, text: str) -> None:
-        if not self.wish.quiet:
+        if self.wish.quiet:
+            return
+        try:
             self.screen.say(notice.PREFIX.rstrip() + " " + text)
+        except OSError:  # stderr is full, or its reader has left: the run is recorded all the same
+            _give_up_stderr()
+
+
+def _give_up_stderr() -> None:
+    """What waits to be written goes nowhere; else Python would try again at its end, and leave with 120."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)

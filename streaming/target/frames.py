@@ -97,7 +97,7 @@ def _parse(plain: bytes) -> _Parsed:
     for parse in (_parse_numbers, _parse_inferred):
         try:
             return parse(plain)
-        except (pa.ArrowException, KeyError, StopIteration, csv.Error):
+        except (pa.ArrowException, KeyError, StopIteration, TypeError, ValueError, csv.Error):
             continue
     return _parse_tolerantly(plain.decode())
 

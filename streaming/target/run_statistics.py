@@ -51,7 +51,9 @@ def figures_of(rows: RunRows) -> dict[str, Any]:
         "row_count": rows.row_count,
         "first_timestamp": first,
         "last_timestamp": last,
-        "duration_s": None if first is None or last is None else round(last - first, 3),
+        "duration_s": None
+        if first is None or last is None or not np.isfinite(last - first)
+        else round(last - first, 3),
         **{name: value for name, value in {**measured, **totals}.items() if value is not None},
     }
 
@@ -60,7 +62,9 @@ def _measure(rows: RunRows, name: str) -> dict[str, float] | None:
     values = rows.values(name)
     if not len(values):
         return None
-    return {"average": round(float(values.mean()), _DIGITS), "peak": round(float(values.max()), _DIGITS)}
+    with np.errstate(over="ignore", invalid="ignore"):
+        average, peak = float(values.mean()), float(values.max())
+    return {"average": round(average, _DIGITS), "peak": round(peak, _DIGITS)} if np.isfinite(average) else None
 
 
 def _total(rows: RunRows, name: str) -> dict[str, float] | None:

@@ -66,6 +66,9 @@ class Watcher:
                 if pause_s == _TICK_S:
                     _log.warning("watcher_unavailable %s", exc)
                 pause_s = _OUTAGE_PAUSE_S
+            except Exception:  # noqa: BLE001 - told in the log, whole
+                _log.exception("watcher_defect: it goes on")  # one run's rows must not keep the others from being seen
+                pause_s = _OUTAGE_PAUSE_S
 
     def look(self) -> None:
         """Once over every run that is due."""

@@ -111,3 +111,10 @@ def test_nothing_comes_of_a_file_without_a_whole_line(csv: bytes) -> None:
 def test_header_of_numbers_is_never_recognised_again() -> None:
     batches, _ = LineSplitter().split(b"1,2\n1,3\n1,4\n")
     assert batches == [Batch(b"1,2\n", b"1,3\n1,4\n")]
+
+
+def test_empty_lines_before_the_header_are_none() -> None:
+    splitter = LineSplitter()
+    assert splitter.split(b"\n\r\n") == ([], 3)
+    batches, end = splitter.split(b"\na,b\n1,2\n")
+    assert (batches, end, splitter.rows_end) == ([Batch(b"a,b\n", b"1,2\n")], 9, 9)

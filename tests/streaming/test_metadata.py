@@ -64,3 +64,8 @@ def test_command_is_recorded_without_its_secrets() -> None:
     }
     assert metadata.recorded({"command": "train --token=canary-secret"}) == {"command": "train --token=***"}
     assert metadata.recorded(None) == {}
+
+
+def test_what_is_no_text_or_no_utf8_is_made_one_so_that_no_service_refuses_the_run() -> None:
+    found = metadata.jsonable({"job_name": "a\udcff", "tags": {"k": "\ud800"}})
+    assert found == {"job_name": "a?", "tags": {"k": "?"}}

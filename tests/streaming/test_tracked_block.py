@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -49,3 +51,22 @@ def test_waits_that_make_no_sense_are_brought_into_bounds(home: Home, marker: st
 )
 def test_exit_of_the_block_is_a_code_that_can_be_kept(code: Any, expected: int) -> None:
     assert _exit_code(SystemExit(code)) == expected
+
+
+def test_function_whose_call_does_not_run_it_is_refused(home: Home) -> None:
+    async def coroutine() -> None: ...
+
+    def generator() -> Iterator[int]:
+        yield 1
+
+    for function in (coroutine, generator):
+        with pytest.raises(BadArgument, match="does not run when it is called"):
+            track()(function)
+
+
+def test_block_that_is_entered_twice_is_two_runs_each_with_its_own_end(home: Home, marker: str) -> None:
+    shared = track(host_info={}, cloud_info={})
+    with shared, suppress(LookupError), shared:
+        raise LookupError
+    wait_gone(marker)
+    assert sorted(Spool(path).run().exit_code or 0 for path in home.spool_dir.glob("*.spool")) == [0, 1]

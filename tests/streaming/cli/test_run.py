@@ -229,3 +229,12 @@ def test_words_that_are_not_utf8_reach_the_command_and_the_service(
     assert (result.exit_code, result.stdout) == (0, b"\xff\xfe")
     assert json.loads(far_end.run().metadata["command"])[:2] == ["printf", "%s"]
     assert program("status", **settings).exit_code == 0
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"], ids=["closed", "full"])
+def test_run_is_recorded_whole_when_stderr_cannot_be_written(home: Home, program: AsProgram, redirection: str) -> None:
+    words = [*program.line("run", "-i", "0.1", "--", "sh", "-c", "sleep 0.5; exit 3")]
+    with start_program(["sh", "-c", f'exec "$@" {redirection}', "sh", *words], program.environment) as running:
+        assert running.wait().exit_code == 3
+    assert (only_run(home).exit_code, only_run(home).state) == (3, RunState.ENDED)
+    assert row_count(home) > 1
