@@ -11,10 +11,6 @@ from typing import Any
 from spool import Run
 from streaming.errors import BadArgument
 
-TEXTS = (
-    *("job_name", "project_name", "stage_name", "task_name", "team", "env", "language", "orchestrator", "executor"),
-    *("external_run_id", "container_image"),
-)
 IDENTIFYING = ("host_id", "host_name", "host_ip")
 
 
@@ -25,10 +21,18 @@ def payload(run: Run) -> dict[str, Any]:
         host_info = {key: value for key, value in host_info.items() if key not in IDENTIFYING}
     merged = {**run.metadata, **host_info, **(run.cloud_info or {})}
     known = {key: value for key, value in merged.items() if value is not None}
-    known.update({key: str(known[key]) for key in TEXTS if isinstance(known.get(key), (int, float))})
+    known.update(_numbers_as_texts(known))
     if "command" in known:
         known["command"] = command_text(known["command"])
     return known
+
+
+def _numbers_as_texts(known: Mapping[str, Any]) -> dict[str, str]:
+    """Where the service takes texts only, e.g. a scheduler's number as `external_run_id`."""
+    from streaming.settings import METADATA  # not in the caller's process
+
+    names = (setting.name for setting in METADATA)
+    return {name: str(known[name]) for name in names if isinstance(known.get(name), (int, float))}
 
 
 def command_text(command: object) -> str:

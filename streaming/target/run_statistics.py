@@ -51,11 +51,15 @@ def figures_of(rows: RunRows) -> dict[str, Any]:
         "row_count": rows.row_count,
         "first_timestamp": first,
         "last_timestamp": last,
-        "duration_s": None
-        if first is None or last is None or not np.isfinite(last - first)
-        else round(last - first, 3),
+        "duration_s": _duration_s(first, last),
         **{name: value for name, value in {**measured, **totals}.items() if value is not None},
     }
+
+
+def _duration_s(first: float | None, last: float | None) -> float | None:
+    if first is None or last is None or not np.isfinite(last - first):
+        return None
+    return round(last - first, 3)
 
 
 def _measure(rows: RunRows, name: str) -> dict[str, float] | None:

@@ -66,9 +66,6 @@ class Watcher:
                 if pause_s == _TICK_S:
                     _log.warning("watcher_unavailable %s", exc)
                 pause_s = _OUTAGE_PAUSE_S
-            except Exception:  # noqa: BLE001 - told in the log, whole
-                _log.exception("watcher_defect: it goes on")  # one run's rows must not keep the others from being seen
-                pause_s = _OUTAGE_PAUSE_S
 
     def look(self) -> None:
         """Once over every run that is due."""
@@ -81,7 +78,17 @@ class Watcher:
             if self._stop.is_set():
                 return
             if self._plans[run.run_id].due_at <= time.monotonic():
-                self._look_at(run, self._plans[run.run_id])
+                self._look_safely_at(run, self._plans[run.run_id])
+
+    def _look_safely_at(self, run: Run, plan: _Plan) -> None:
+        """Whatever one run's rows do to us, the other runs are looked at. Raises Unavailable, OSError: those meet all."""
+        try:
+            self._look_at(run, plan)
+        except (Unavailable, OSError):
+            raise
+        except Exception as defect:  # noqa: BLE001 - rows may be anything
+            _log.warning("run_not_watched %s %s", run.run_id, type(defect).__name__, exc_info=defect)
+            plan.due_at = time.monotonic() + _LONGEST_PAUSE_S
 
     def _look_at(self, run: Run, plan: _Plan) -> None:
         started = time.monotonic()

@@ -69,3 +69,8 @@ def test_command_is_recorded_without_its_secrets() -> None:
 def test_what_is_no_text_or_no_utf8_is_made_one_so_that_no_service_refuses_the_run() -> None:
     found = metadata.jsonable({"job_name": "a\udcff", "tags": {"k": "\ud800"}})
     assert found == {"job_name": "a?", "tags": {"k": "?"}}
+
+
+def test_number_is_a_text_where_the_service_takes_texts_only(tmp_path: Path, home: Home) -> None:
+    told = payload(tmp_path, metadata={"external_run_id": 12345, "tags": {"fold": 3}}, host_info={"host_vcpus": 2})
+    assert told == {"external_run_id": "12345", "tags": {"fold": 3}, "host_vcpus": 2}

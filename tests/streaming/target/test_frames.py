@@ -157,3 +157,10 @@ def test_growing_rows_are_those_made_at_once() -> None:
     assert len(growing._blocks) < 12
     replaced = RunRows(frames[:3] + frames[4:], before=growing)
     assert replaced.timestamps.tolist() == RunRows(frames[:3] + frames[4:]).timestamps.tolist()
+
+
+@pytest.mark.parametrize("text", ["\ntimestamp,host\n1,foo\n", 'timestamp,"no\nte"\n1,foo\n'])
+def test_header_that_is_not_the_first_line_is_no_exception(text: str) -> None:
+    found = frame(text)
+    assert (found.error, found.row_count) == (None, 1)
+    assert columns(found)["timestamp"] == [1.0]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+import pytest
 
 from streaming.target.frames import frame_of_csv
 from streaming.target.run_rows import RunRows
@@ -39,3 +42,10 @@ def test_no_rows_no_figures() -> None:
     assert figures() == nothing
     assert figures("") == nothing
     assert figures("timestamp,system_cpu_usage\n") == nothing
+
+
+@pytest.mark.parametrize(
+    "text", ["timestamp,system_cpu_usage\n1,1e308\n2,1e308\n", "timestamp,a\n-1e308,1e308\n1e308,-1e308\n"]
+)
+def test_figures_beyond_all_numbers_are_left_out(text: str) -> None:
+    json.dumps(figures(text), allow_nan=False)
