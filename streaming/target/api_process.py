@@ -10,10 +10,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from .directory import TargetDirectory
-from .errors import StartFailed
-from .guarded import Guarded, launch, log_tail
-from .settings import ApiSettings
+from streaming.target.directory import TargetDirectory
+from streaming.target.errors import StartFailed
+from streaming.target.guarded import Guarded, launch, log_tail
+from streaming.target.settings import ApiSettings
 
 START_TIMEOUT_S = 30.0
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]

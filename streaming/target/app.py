@@ -12,20 +12,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.middleware.gzip import GZipMiddleware
 
-from . import data_routes, page_routes, sentinel, viewer
-from .bodies import BodyLimits
-from .database import TargetDatabase
-from .docs_page import docs_page
-from .errors import Unavailable
-from .issuer import CredentialIssuer
-from .objects import ObjectStore
-from .reader import RunReader
-from .runs import RunStore
-from .security_headers import SecurityHeaders
-from .sessions import SessionStore
-from .settings import ApiSettings
-from .tokens import TokenStore
-from .watcher import Watcher
+from streaming.target import data_routes, page_routes, sentinel, viewer
+from streaming.target.bodies import BodyLimits
+from streaming.target.database import TargetDatabase
+from streaming.target.docs_page import docs_page
+from streaming.target.errors import Unavailable
+from streaming.target.issuer import CredentialIssuer
+from streaming.target.objects import ObjectStore
+from streaming.target.reader import RunReader
+from streaming.target.runs import RunStore
+from streaming.target.security_headers import SecurityHeaders
+from streaming.target.sessions import SessionStore
+from streaming.target.settings import ApiSettings
+from streaming.target.tokens import TokenStore
+from streaming.target.watcher import Watcher
 
 _RETRY_AFTER_S = 5
 _BODY_VARIANTS = {"inline", "s3"}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .api_process import is_answering
-from .directory import TargetDirectory
-from .embedded import EmbeddedTarget
-from .errors import NotRunning
-from .guarded import Guarded
-from .settings import ApiSettings, S3Settings
+from streaming.target.api_process import is_answering
+from streaming.target.directory import TargetDirectory
+from streaming.target.embedded import EmbeddedTarget
+from streaming.target.errors import NotRunning
+from streaming.target.guarded import Guarded
+from streaming.target.settings import ApiSettings, S3Settings
 
 
 @dataclass(frozen=True)

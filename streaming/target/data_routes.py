@@ -8,16 +8,16 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
-from .frames import Frame
-from .object_names import find_gaps, order_of, parse_name
-from .reader import Reading, RunReader, keys_of
-from .run_csv import stream_csv
-from .run_statistics import figures_of
-from .run_view import SORT_KEYS, ListQuery, view_of
-from .runs import Run, RunStore
-from .sentinel import find_run
-from .series import Window, series
-from .viewer import Viewer
+from streaming.target.frames import Frame
+from streaming.target.object_names import find_gaps, order_of, parse_name
+from streaming.target.reader import Reading, RunReader, keys_of
+from streaming.target.run_csv import stream_csv
+from streaming.target.run_statistics import figures_of
+from streaming.target.run_view import SORT_KEYS, ListQuery, view_of
+from streaming.target.runs import Run, RunStore
+from streaming.target.sentinel import find_run
+from streaming.target.series import Window, series
+from streaming.target.viewer import Viewer
 
 router = APIRouter(tags=["Data"])
 

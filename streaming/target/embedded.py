@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from .api_process import start_api, url_of
-from .database import TargetDatabase
-from .directory import TargetDirectory, write_private
-from .errors import StartFailed, TargetError
-from .guarded import Guarded
-from .objects import ObjectStore
-from .ports import free_port
-from .runs import Run, RunStore
-from .seaweedfs import SeaweedFS
-from .settings import DEFAULT_BUCKET, DEFAULT_CREDENTIAL_LIFETIME_S, ApiSettings, S3Settings
-from .tokens import DEFAULT_TOKEN_NAME, TokenStore
+from streaming.target.api_process import start_api, url_of
+from streaming.target.database import TargetDatabase
+from streaming.target.directory import TargetDirectory, write_private
+from streaming.target.errors import StartFailed, TargetError
+from streaming.target.guarded import Guarded
+from streaming.target.objects import ObjectStore
+from streaming.target.ports import free_port
+from streaming.target.runs import Run, RunStore
+from streaming.target.seaweedfs import SeaweedFS
+from streaming.target.settings import DEFAULT_BUCKET, DEFAULT_CREDENTIAL_LIFETIME_S, ApiSettings, S3Settings
+from streaming.target.tokens import DEFAULT_TOKEN_NAME, TokenStore
 
 _PORT_TRIES = 3
 

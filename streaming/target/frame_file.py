@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .frames import Frame
+from streaming.target.frames import Frame
 
 _LENGTHS = struct.Struct("<QQ")
 _ALIGNMENT = 8

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import StartFailed
-from .processes import ProcessId
+from streaming.target.errors import StartFailed
+from streaming.target.processes import ProcessId
 
 _GUARD = Path(__file__).with_name("guard.py")
 _END_TIMEOUT_S = 10.0

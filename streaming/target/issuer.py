@@ -18,7 +18,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from .s3_client import make_client, translated
-from .settings import STS_MAX_LIFETIME_S, STS_MIN_LIFETIME_S, S3Settings
+from streaming.target.settings import STS_MAX_LIFETIME_S, STS_MIN_LIFETIME_S, S3Settings
 
 
 @dataclass(frozen=True)

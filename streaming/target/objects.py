@@ -11,9 +11,9 @@ from typing import Any
 
 from botocore.awsrequest import AWSRequest
 
-from .errors import StoreUnavailable
+from streaming.target.errors import StoreUnavailable
 from .s3_client import make_client, make_http_session, translated
-from .settings import S3Settings
+from streaming.target.settings import S3Settings
 
 _SIGNED_FOR_S = 300
 _PROBE_KEY = ".probe"

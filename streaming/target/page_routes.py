@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from .sessions import COOKIE, SessionStore
+from streaming.target.sessions import COOKIE, SessionStore
 
 PAGES = Path(__file__).parent / "pages"
 _REVALIDATE = {"Cache-Control": "no-cache"}  # kept by the browser, asked about each time: a new release shows at once

@@ -15,13 +15,13 @@ from itertools import islice
 from operator import is_not
 from pathlib import Path
 
-from .errors import StoreUnavailable
-from .frame_file import FrameFile, evict
-from .frames import Frame, frame_of_csv, read_frame
-from .object_names import order_of
-from .objects import ObjectStore, StoredObject
-from .run_rows import RunRows
-from .runs import Run, RunStore
+from streaming.target.errors import StoreUnavailable
+from streaming.target.frame_file import FrameFile, evict
+from streaming.target.frames import Frame, frame_of_csv, read_frame
+from streaming.target.object_names import order_of
+from streaming.target.objects import ObjectStore, StoredObject
+from streaming.target.run_rows import RunRows
+from streaming.target.runs import Run, RunStore
 
 INLINE_KEY = "(inline)"
 MAX_OBJECT_BYTES = 64 * 2**20

@@ -6,12 +6,12 @@ import csv
 import io
 from collections.abc import Iterator
 
-from .frames import MAX_PLAIN_BYTES, Frame
-from .gunzip import gunzip
-from .objects import ObjectStore
-from .reader import INLINE_KEY
-from .run_rows import RunRows
-from .runs import Run, RunStore
+from streaming.target.frames import MAX_PLAIN_BYTES, Frame
+from streaming.target.gunzip import gunzip
+from streaming.target.objects import ObjectStore
+from streaming.target.reader import INLINE_KEY
+from streaming.target.run_rows import RunRows
+from streaming.target.runs import Run, RunStore
 
 
 def stream_csv(run: Run, rows: RunRows, runs: RunStore, objects: ObjectStore) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from operator import is_
 
 import numpy as np
 
-from .frames import TIMESTAMP, Array, Frame
+from streaming.target.frames import TIMESTAMP, Array, Frame
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import hashlib
 import secrets
 from datetime import datetime, timedelta, timezone
 
-from .database import TargetDatabase
-from .tokens import Token
+from streaming.target.database import TargetDatabase
+from streaming.target.tokens import Token
 
 COOKIE = "tracker_stream_session"
 LIFETIME = timedelta(days=7)

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic import BaseModel, StringConstraints
 
-from .guarded_route import LimitedRoute, authenticate
-from .schemas import Closed
-from .sessions import COOKIE, LIFETIME, SessionStore
-from .tokens import Token, TokenStore
+from streaming.target.guarded_route import LimitedRoute, authenticate
+from streaming.target.schemas import Closed
+from streaming.target.sessions import COOKIE, LIFETIME, SessionStore
+from streaming.target.tokens import Token, TokenStore
 
 router = APIRouter(route_class=LimitedRoute, tags=["Login"])
 

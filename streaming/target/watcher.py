@@ -12,10 +12,10 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
-from .errors import Unavailable
-from .reader import RunReader
-from .run_statistics import compute_statistics
-from .runs import Run, RunStore
+from streaming.target.errors import Unavailable
+from streaming.target.reader import RunReader
+from streaming.target.run_statistics import compute_statistics
+from streaming.target.runs import Run, RunStore
 
 _log = logging.getLogger("uvicorn.error")
 
