@@ -6,7 +6,7 @@ migrated, platformdirs only where no directory is given).
 
 from spool.errors import SpoolError
 from spool.model import Batch, NewRun, Registration, Run, RunState, Segment, SegmentState, Tracker
-from spool.store import Spool
+from spool.spool import Spool
 
 __all__ = [
     "Batch",

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from spool import machine
+from spool import system
 from spool.errors import (
     DirectoryUnusable,
     LocksDoNotWork,
@@ -52,7 +52,7 @@ def prepare(directory: Path) -> None:
     if directory.parts[:1] == ("~",):  # of a user whom the system does not know, without HOME
         raise DirectoryUnusable("no home directory is known to keep spools in", path=directory, hint=_REMEDY)
     try:
-        directory.mkdir(mode=machine.DIRECTORY_MODE, parents=True, exist_ok=True)
+        directory.mkdir(mode=system.DIRECTORY_MODE, parents=True, exist_ok=True)
         _require_private(directory)
         _probe_locks(directory)
     except FileExistsError as error:
@@ -68,7 +68,7 @@ def _require_private(directory: Path) -> None:
     status = directory.lstat()
     if stat.S_ISLNK(status.st_mode):
         raise DirectoryUnusable(f"the spool directory {directory} is a symbolic link", path=directory, hint=_REMEDY)
-    user = machine.current_user()
+    user = system.current_user()
     if user is None:
         return
     if status.st_uid != user:
@@ -92,17 +92,17 @@ def _tighten(directory: Path) -> None:
             path=directory,
             hint=f"use a directory of its own, or close it with: chmod 700 {directory}",
         )
-    directory.chmod(machine.DIRECTORY_MODE)
+    directory.chmod(system.DIRECTORY_MODE)
 
 
 def _probe_locks(directory: Path) -> None:
     """Try both kinds of lock on a scratch file: SQLite would report a missing one as "locked", for ever."""
-    scratch = directory / f".probe-{machine.random_name()}"
+    scratch = directory / f".probe-{system.random_name()}"
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
-    descriptor = os.open(scratch, flags, machine.FILE_MODE)
+    descriptor = os.open(scratch, flags, system.FILE_MODE)
     try:
-        machine.lock_byte_range(descriptor)
-        machine.lock_exclusively(descriptor)
+        system.lock_byte_range(descriptor)
+        system.lock_exclusively(descriptor)
     except OSError as error:
         raise LocksDoNotWork(
             f"the file system of {directory} has no working file locks ({error.strerror})",
@@ -117,7 +117,7 @@ def _probe_locks(directory: Path) -> None:
 def new_spool_path(directory: Path, started_at: float) -> Path:
     """A path for a new run: sorts by start time, unique by chance (64 bits)."""
     day = time.strftime("%Y%m%d-%H%M%S", time.gmtime(started_at))
-    return directory / f"{day}-{machine.random_name()}{SUFFIX}"
+    return directory / f"{day}-{system.random_name()}{SUFFIX}"
 
 
 def short_name(spool_path: Path) -> str:
@@ -165,7 +165,7 @@ def _require_own_file(path: Path) -> None:
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
         raise SpoolRefused(f"{path} is not a plain file", path=path, hint="remove the link or device, keep the spool")
-    user = machine.current_user()
+    user = system.current_user()
     if user is not None and status.st_uid != user:
         raise SpoolRefused(
             f"{path} belongs to user {status.st_uid}, not to you ({user})", path=path, hint="let its owner drain it"
@@ -188,7 +188,7 @@ def ownership(spool_path: Path) -> Iterator[None]:
 
 
 def _sign(descriptor: int) -> None:
-    text = json.dumps(asdict(machine.identify(os.getpid()))).encode()
+    text = json.dumps(asdict(system.identify(os.getpid()))).encode()
     with suppress(OSError):  # a full disk: the lock holds without its text
         os.ftruncate(descriptor, 0)
         os.write(descriptor, text)
@@ -200,11 +200,11 @@ def _lock_file(spool_path: Path) -> int:
     flags = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
     for _ in range(_LOCK_TRIES):
         try:
-            descriptor = os.open(path, flags, machine.FILE_MODE)
+            descriptor = os.open(path, flags, system.FILE_MODE)
         except OSError as error:
             raise _translated_lock_error(error, path) from error
         try:
-            if machine.lock_exclusively(descriptor) and _is_same_file(descriptor, path):
+            if system.lock_exclusively(descriptor) and _is_same_file(descriptor, path):
                 return descriptor
         except OSError as error:
             os.close(descriptor)
@@ -221,7 +221,7 @@ def _lock_file(spool_path: Path) -> int:
 def _translated_lock_error(error: OSError, path: Path) -> SpoolError:
     if path.is_symlink():
         return SpoolRefused(f"{path} is a symbolic link", path=path, hint="remove the link, keep the spool")
-    if machine.is_no_room(error):
+    if system.is_no_room(error):
         return SpoolFull(f"no room left for {path} ({error.strerror})", path=path, hint="free space")
     return SpoolUnavailable(f"the lock {path} cannot be used now ({error.strerror})", path=path)
 
@@ -241,7 +241,7 @@ def is_owned(spool_path: Path) -> bool:
     except OSError:
         return False
     try:
-        return not machine.lock_exclusively(descriptor)
+        return not system.lock_exclusively(descriptor)
     except OSError:
         return False
     finally:
@@ -253,5 +253,5 @@ def remove(spool_path: Path, *, step: Callable[[str], None] = lambda _name: None
     for suffix in (LOG_SUFFIX, JOURNAL_SUFFIX, SUFFIX, LOCK_SUFFIX):
         spool_path.with_suffix(suffix).unlink(missing_ok=True)
         step(f"remove:unlinked {suffix}")
-    machine.sync_directory(spool_path.parent)
+    system.sync_directory(spool_path.parent)
     step("removed")

@@ -54,7 +54,7 @@ class NoSuchRun(SpoolRefused):
 
 
 class SpoolDamaged(SpoolError):
-    """The file is damaged; see `spool.check.salvage`."""
+    """The file is damaged; see `spool.recovery.check.salvage`."""
 
 
 class SpoolFull(SpoolError):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from typing import Any
 
-from spool.connection import Connection
+from spool.database.connection import Connection
 from spool.errors import SpoolDamaged, SpoolRefused
 from spool.model import Backlog, Counts, Registration, Run, RunState, Segment, SegmentState, Tracker
 

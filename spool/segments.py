@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
-from spool import reading
-from spool.connection import Connection
+from spool import queries
+from spool.database.connection import Connection
 from spool.model import Segment, SegmentState
 
 # A segment row gets the room of its future proof of storage (URI, ETag, time) when it is sealed, so that marking it sent
@@ -20,18 +20,18 @@ _INSERT = (
 _IS_NEXT = " WHERE (SELECT coalesce(max(last_batch_id), 0) FROM segment) < ?"
 
 
-def seal(db: sqlite3.Connection, candidate: reading.Range, *, now: float) -> int | None:
+def seal(db: sqlite3.Connection, candidate: queries.Range, *, now: float) -> int | None:
     """Fix a range behind all segments that there are. Its number, None if another owner was faster."""
     cursor = db.execute(_INSERT + _IS_NEXT, (*_columns(candidate, now, seq=None), candidate.first_batch_id))
     return int(cursor.lastrowid or 0) if cursor.rowcount == 1 else None
 
 
-def insert(db: sqlite3.Connection, candidate: reading.Range, *, now: float, seq: int | None) -> None:
+def insert(db: sqlite3.Connection, candidate: queries.Range, *, now: float, seq: int | None) -> None:
     """Fix a range between other segments, which it must not overlap."""
     db.execute(_INSERT, _columns(candidate, now, seq=seq))
 
 
-def _columns(candidate: reading.Range, now: float, *, seq: int | None) -> tuple[object, ...]:
+def _columns(candidate: queries.Range, now: float, *, seq: int | None) -> tuple[object, ...]:
     return (
         candidate.first_batch_id,
         candidate.last_batch_id,
@@ -63,17 +63,17 @@ def recut(db: Connection, segment: Segment, *, now: float, max_bytes: int) -> li
     return [int(db.query("SELECT seq FROM segment WHERE first_batch_id = ?", (first,))[0][0]) for first in firsts]
 
 
-def _ranges(db: Connection, segment: Segment, max_bytes: int) -> Iterator[reading.Range]:
+def _ranges(db: Connection, segment: Segment, max_bytes: int) -> Iterator[queries.Range]:
     first_id, last_id = _clipped(db, segment)
     yield from ranges_between(db, first_id, last_id, max_bytes)
 
 
-def ranges_between(db: Connection, first_id: int, last_id: int, max_bytes: int) -> Iterator[reading.Range]:
+def ranges_between(db: Connection, first_id: int, last_id: int, max_bytes: int) -> Iterator[queries.Range]:
     """All batches of a range, whole: what can be sent, what is damaged, and what is missing up to its end."""
     while first_id <= last_id:
-        candidate = reading.range_between(db, first_id, last_id, max_bytes)
+        candidate = queries.range_between(db, first_id, last_id, max_bytes)
         if candidate is None:
-            yield reading.Range(first_id, last_id, 0, 0, 0, "", reading.MISSING)
+            yield queries.Range(first_id, last_id, 0, 0, 0, "", queries.MISSING)
             return
         yield candidate
         first_id = candidate.last_batch_id + 1

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from spool import machine
-from spool.connection import Connection
+from spool import system
+from spool.database.connection import Connection
 from spool.errors import SpoolFull
 from spool.model import Batch, SegmentState
 
@@ -22,8 +22,8 @@ def reserve_journal(path: Path) -> None:
     """Give the journal of a new spool its room. Raises OSError, also on a full disk."""
     journal = path.with_name(path.name + "-journal")
     with suppress(FileExistsError):  # left by the transaction that created the tables
-        machine.create_private_file(journal)
-    machine.extend_file(journal, JOURNAL_BYTES)
+        system.create_private_file(journal)
+    system.extend_file(journal, JOURNAL_BYTES)
 
 
 def release_sent(db: Connection, *, step: Callable[[str], None]) -> int:

@@ -36,14 +36,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from spool import creation, directory, reading, room, schema, sealing
-from spool.connection import Connection, file_identity
+from spool import directory, queries, segments, space
+from spool.database import creation, schema
+from spool.database.connection import Connection, file_identity
 from spool.doubt import Doubt
 from spool.errors import RunEnded, SpoolError, SpoolFull, SpoolUnavailable
 from spool.model import Batch, NewRun, Registration, Run, RunState, Segment, SegmentState, Tracker
 
 if TYPE_CHECKING:
-    from spool import salvage
+    from spool.recovery import recover
 
 SEGMENT_MAX_BYTES = 8 << 20
 Step = Callable[[str], None]
@@ -213,20 +214,20 @@ class Spool:
         """
         yield from self.segments(SegmentState.SEALED)
         last_batch_id = self._last_batch_id()
-        while (candidate := reading.next_range(self._db, last_batch_id, max_bytes)) is not None:
+        while (candidate := queries.next_range(self._db, last_batch_id, max_bytes)) is not None:
             segment = self._seal(candidate)
             if segment is not None and segment.state is SegmentState.SEALED:
                 yield segment
 
-    def _seal(self, candidate: reading.Range) -> Segment | None:
+    def _seal(self, candidate: queries.Range) -> Segment | None:
         """Fix a range as a segment; None if another owner was faster (a lying lock), which is no harm."""
         seq = self._with_room(lambda: self._seal_once(candidate))
         self.step("sealed")
-        return None if seq is None else reading.segment(self._db, seq)
+        return None if seq is None else queries.segment(self._db, seq)
 
-    def _seal_once(self, candidate: reading.Range) -> int | None:
+    def _seal_once(self, candidate: queries.Range) -> int | None:
         with self._db.transaction() as db:
-            seq = sealing.seal(db, candidate, now=self._clock())
+            seq = segments.seal(db, candidate, now=self._clock())
             self.step("seal:inserted")
         return seq
 
@@ -235,9 +236,9 @@ class Spool:
 
         Damaged rows are set aside as rejected segments of their own.
         """
-        seqs = self._with_room(lambda: sealing.recut(self._db, segment, now=self._clock(), max_bytes=max_bytes))
+        seqs = self._with_room(lambda: segments.recut(self._db, segment, now=self._clock(), max_bytes=max_bytes))
         self.step("recut")
-        return [reading.segment(self._db, seq) for seq in seqs]
+        return [queries.segment(self._db, seq) for seq in seqs]
 
     def csv(self, segment: Segment) -> bytes:
         """The segment's CSV, header line first: exactly the bytes that were sealed. Raises SpoolDamaged otherwise."""
@@ -245,7 +246,7 @@ class Spool:
 
     def csv_pieces(self, segment: Segment) -> Iterator[bytes]:
         """The same in pieces, always the same ones. Raises SpoolDamaged after the last one: use none before that."""
-        return reading.segment_csv(self._db, segment)
+        return queries.segment_csv(self._db, segment)
 
     def mark_sent(self, segment: Segment, *, uri: str, etag: str) -> None:
         """Record the proof of storage: S3 answered with this ETag for exactly the sealed bytes."""
@@ -325,7 +326,7 @@ class Spool:
 
         Only rows of sent segments go (promise 3); `export` then tells that they are in S3 only.
         """
-        return room.release_sent(self._db, step=self.step)
+        return space.release_sent(self._db, step=self.step)
 
     def _update(self, sql: str, parameters: Sequence[Any], *, step: str = "") -> int:
         """One statement in a transaction of its own, durable when this returns. Returns how many rows it changed."""
@@ -355,23 +356,23 @@ class Spool:
         """How often the file was replaced by a salvaged one since it was opened: what was read from it may be gone."""
         return self._db.generation
 
-    def salvage(self) -> salvage.Salvaged | None:
+    def salvage(self) -> recover.Salvaged | None:
         """After SpoolDamaged: set the file aside and go on with what is readable of it. None if somebody else did."""
-        from spool import salvage  # seldom needed: no program need pay for its import
+        from spool.recovery import recover
 
         identity = file_identity(self.path)
         with self._db.released():
-            salvaged = salvage.salvage(self.path, identity)
+            salvaged = recover.salvage(self.path, identity)
         self._db.generation += 1
         return salvaged
 
     # -- what anybody may ask
 
     def run(self) -> Run:
-        return reading.run(self._db)
+        return queries.run(self._db)
 
     def segments(self, state: SegmentState) -> list[Segment]:
-        return reading.segments(self._db, state)
+        return queries.segments(self._db, state)
 
     def sent_uris(self) -> list[str]:
         """`s3://` URIs of all sent segments, in the order of their rows."""
@@ -382,7 +383,7 @@ class Spool:
     def last_sent(self) -> Segment | None:
         """The newest segment that S3 holds."""
         rows = self._db.query("SELECT max(seq) FROM segment WHERE state = 'sent'")
-        return None if rows[0][0] is None else reading.segment(self._db, rows[0][0])
+        return None if rows[0][0] is None else queries.segment(self._db, rows[0][0])
 
     def has_segments(self) -> bool:
         """Whether anything was ever sealed."""
@@ -419,7 +420,7 @@ def _open(path: Path) -> Connection:
         with connection.transaction() as db:
             version = schema.check(db, path)
         if version < schema.VERSION:
-            from spool import migration  # seldom needed
+            from spool.database import migration
 
             with connection.released():
                 migration.migrate(path, file_identity(path))

@@ -6,8 +6,8 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from streaming.manager import DataSource, RunStatus, StreamingManager
-    from streaming.tracked_block import track
+    from streaming.record.manager import DataSource, RunStatus, StreamingManager
+    from streaming.record.track import track
 
 __all__ = ["DataSource", "RunStatus", "StreamingManager", "track"]
 
@@ -18,6 +18,6 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    found = getattr(import_module("streaming.tracked_block" if name == "track" else "streaming.manager"), name)
+    found = getattr(import_module("streaming.record.track" if name == "track" else "streaming.record.manager"), name)
     globals()[name] = found
     return found

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spool.machine import LONGEST_WAIT_S
+from spool.system import LONGEST_WAIT_S
 from streaming.errors import BadArgument
 
 DEFAULT_API_URL = "https://api.sentinel.sparecores.net"

@@ -13,17 +13,17 @@ from tests.support.processes import ROOT, Home, clean_environment, run_script, w
 
 # Which files may import what: a path, or a folder with everything below it.
 DOORS = {
-    "boto3": ("streaming/s3_upload.py", "streaming/target/"),
-    "botocore": ("streaming/s3_upload.py", "streaming/target/"),
-    "requests": ("streaming/sentinel_api.py",),
-    "tenacity": ("streaming/retry.py",),
-    "sqlite3": ("spool/", "streaming/target/"),
-    "sqlite_utils": ("spool/schema.py", "streaming/cli/", "streaming/formats/", "streaming/target/"),
-    "resource_tracker": ("streaming/sampler.py", "streaming/procfs.py", "streaming/discovery.py"),
+    "boto3": ("streaming/clients/s3.py", "streaming/server/"),
+    "botocore": ("streaming/clients/s3.py", "streaming/server/"),
+    "requests": ("streaming/clients/sentinel.py",),
+    "tenacity": ("streaming/upload/retry.py",),
+    "sqlite3": ("spool/", "streaming/server/"),
+    "sqlite_utils": ("spool/database/schema.py", "streaming/cli/", "streaming/read/export/", "streaming/server/"),
+    "resource_tracker": ("streaming/collect/sampler.py", "streaming/collect/procfs.py", "streaming/collect/host.py"),
     "click": ("streaming/cli/",),
-    "fastapi": ("streaming/target/",),
-    "fcntl": ("spool/machine.py", "streaming/target/directory.py"),
-    "msvcrt": ("spool/machine.py",),
+    "fastapi": ("streaming/server/",),
+    "fcntl": ("spool/system.py", "streaming/server/process/directory.py"),
+    "msvcrt": ("spool/system.py",),
 }
 HEAVY = ("boto3", "botocore", "requests", "tenacity", "sqlite_utils", "click", "rich", "resource_tracker")
 NETWORK = {"socket", "ssl", "http", "urllib3", "requests", "boto3", "botocore", "httpx", "aiohttp", "asyncio"}
@@ -110,8 +110,10 @@ for module, name in ((select, "poll"), (select, "epoll"), (time, "CLOCK_BOOTTIME
     if hasattr(module, name):
         delattr(module, name)
 import streaming, spool
-import streaming.launch, streaming.watch, streaming.command, streaming.uploader, streaming.tracker, streaming.drain
-import streaming.cli.run, streaming.cli.drain
+from streaming.cli.commands import drain, run
+from streaming.processes import launch
+from streaming.record import command, tracker
+from streaming.upload import drain, uploader, wait
 print("imported")
 """
 

@@ -5,7 +5,7 @@ How a block is treated depends on its language:
 * `console`: lines that begin with `$ ` are run in one bash session, in order, in a HOME of its own; what follows a command
   is its output, stdout and stderr together. Numbers, run names, sparklines, sizes and durations are masked; a line `...`
   stands for any lines.
-* `bash` with a `#SBATCH` line: the SLURM recipe; `tests/streaming/cli/test_slurm.py` runs it.
+* `bash` with a `#SBATCH` line: the SLURM recipe; `tests/streaming/cli/commands/test_slurm.py` runs it.
 * `sh`: not run (it may be this very test suite); its scripts exist, its `tracker-stream` commands and flags are known.
 """
 
@@ -20,8 +20,7 @@ from pathlib import Path
 import click
 import pytest
 
-from streaming import settings
-from streaming.cli import main
+from streaming.cli import main, settings
 from tests.support.processes import ROOT, Home, clean_environment, wait_gone
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

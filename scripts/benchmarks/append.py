@@ -165,7 +165,7 @@ def _spool(folder: Path, *, journal_mode: str | None = None) -> Append:
 
 
 def _bare(path: Path) -> Append:
-    from spool.connection import PRAGMAS
+    from spool.database.connection import PRAGMAS
 
     db = sqlite3.connect(path, isolation_level=None)
     for name, text in PRAGMAS.items():

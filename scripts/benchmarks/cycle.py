@@ -135,14 +135,14 @@ def fill(folder: str, address: dict[str, str], recorded: int) -> str:
 
 def caller(path: str, folder: str, address: dict[str, str], recorded: int, cycles: int) -> dict[str, Any]:
     """Go on with a run of which so many rows are recorded and sent, as StreamingManager does. CPU of each cycle."""
-    from spool import Spool, machine
-    from streaming.feeder import CsvFeeder
-    from streaming.recorder import Delivery, Recorder
+    from spool import Spool, system
+    from streaming.collect.csv_tail import CsvFeeder
+    from streaming.record.recorder import Delivery, Recorder
 
     rows = Rows()
     csv_path = Path(folder) / "rows.csv"
     spool = Spool(Path(path))
-    spool.take_over(machine.identify(os.getpid()))
+    spool.take_over(system.identify(os.getpid()))
     child.say("ready")
     child.listen()
     delivery = Delivery(**address, upload_interval_s=ROWS_PER_CYCLE * FEED_PAUSE_S, linger_s=0.0)

@@ -48,7 +48,7 @@ def measure_drain(world: World) -> Measured:
 
 def _target(world: World) -> Any:
     """A whole target of our own: the API, and SeaweedFS as the S3."""
-    from streaming.target.embedded import embedded
+    from streaming.server.process.embedded import embedded
 
     return embedded(world.folder("target"))
 
@@ -138,14 +138,14 @@ def drain(path: str, address: dict[str, str]) -> dict[str, Any]:
     """What `tracker-stream drain` does for a run that still lives: deliver all that is there, without the finish."""
     import logging
 
-    from spool import Spool, machine
+    from spool import Spool, system
     from streaming.clients import Clients
-    from streaming.drain import Outcome, drain_run
-    from streaming.watch import Watch
+    from streaming.upload.drain import Outcome, drain_run
+    from streaming.upload.wait import Watch
 
     logging.disable()
     with closing(Spool(Path(path))) as spool:
-        spool.take_over(machine.identify(os.getpid()))
+        spool.take_over(system.identify(os.getpid()))
     began_at = time.perf_counter()
     clients = Clients.connect(**address)
     with closing(Watch(orders=None, tracker=None)) as watch:
@@ -161,9 +161,9 @@ def bare(address: dict[str, str], row_count: int) -> dict[str, Any]:
     import boto3
     from botocore.config import Config
 
-    from spool.store import SEGMENT_MAX_BYTES
-    from streaming.segments import compress
-    from streaming.sentinel_api import SentinelApi
+    from spool.spool import SEGMENT_MAX_BYTES
+    from streaming.clients.sentinel import SentinelApi
+    from streaming.upload.segments import compress
 
     csv = Rows().block(0, row_count)
     began_at = time.perf_counter()

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from benchmarks.rows import HEADER, Rows
-from spool import Batch, NewRun, Spool, machine
+from spool import Batch, NewRun, Spool, system
 
 INSERTED_AT_ONCE = 5000  # rows per transaction while filling: how they are stored does not depend on it
 
@@ -17,7 +17,7 @@ INSERTED_AT_ONCE = 5000  # rows per transaction while filling: how they are stor
 def new_run(token: str | None = None, *, api_url: str = "", s3_endpoint_url: str | None = None) -> NewRun:
     """A run of this process, with host and cloud given, so that nothing is discovered."""
     return NewRun(
-        tracker=machine.identify(os.getpid()),
+        tracker=system.identify(os.getpid()),
         started_at=time.time(),
         token=token,
         host_info={},

@@ -73,16 +73,16 @@ def tracked(seconds: float) -> None:
 
 def ours(folder: str, pid: int, seconds: float) -> dict[str, Any]:
     """CPU per sample and memory of our tracker process."""
-    from spool import Spool, reading
-    from streaming import launch
-    from streaming.recorder import Delivery
-    from streaming.tracker import Plan, child_order
+    from spool import Spool, queries
+    from streaming.processes import launch
+    from streaming.record.recorder import Delivery
+    from streaming.record.tracker import Plan, child_order
 
     delivery = Delivery(None, api_url="", s3_endpoint_url=None, upload_interval_s=60, linger_s=0)
     plan = Plan(Path(folder) / "spools", delivery, interval_s=INTERVAL_S, host_info={}, cloud_info={})
     spool = Spool.create(plan.spool_dir, plan.new_run(os.getpid()))
     process = launch.start("tracker", child_order(spool.path, pid, plan), log_path=spool.path.with_suffix(".log"))
-    taken = _watched([process.pid], seconds, lambda: reading.counts(spool.connection).recorded)
+    taken = _watched([process.pid], seconds, lambda: queries.counts(spool.connection).recorded)
     process.tell(b"{}")
     return taken
 

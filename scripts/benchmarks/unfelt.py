@@ -94,17 +94,17 @@ def program(job: str, job_s: float, rounds: int, folder: str, address: dict[str,
 
 def _watched(folder: Path, interval_s: float, address: dict[str, str]) -> int:
     """Start a tracker of this process, wait until it records, and stop it for now. Returns its pid."""
-    from spool import Spool, reading
-    from streaming import launch
-    from streaming.recorder import Delivery
-    from streaming.tracker import Plan, child_order
+    from spool import Spool, queries
+    from streaming.processes import launch
+    from streaming.record.recorder import Delivery
+    from streaming.record.tracker import Plan, child_order
 
     delivery = Delivery(**address, upload_interval_s=60, linger_s=0)
     plan = Plan(folder / f"spools-{interval_s}", delivery, interval_s=interval_s, host_info={}, cloud_info={})
     spool = Spool.create(plan.spool_dir, plan.new_run(os.getpid()))
     order = child_order(spool.path, os.getpid(), plan)
     started = launch.start("tracker", order, log_path=spool.path.with_suffix(".log"))
-    while reading.counts(spool.connection).recorded < 2 or spool.run().registration is None:
+    while queries.counts(spool.connection).recorded < 2 or spool.run().registration is None:
         time.sleep(0.1)
     spool.close()
     os.kill(started.pid, signal.SIGSTOP)

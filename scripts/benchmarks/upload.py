@@ -69,8 +69,8 @@ def ours(address: dict[str, str], cycles: int) -> str:
     """The uploader's cycles, without its waits."""
     from benchmarks.spools import new_run
     from spool import Batch, Spool, directory
-    from streaming import delivery
     from streaming.clients import Clients
+    from streaming.upload import delivery
 
     spool = Spool.create(directory.default_directory(), new_run(**address))
     clients = Clients.connect(**address)

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from spool import Spool, directory, reading
-from streaming.target import EmbeddedTarget, embedded
+from spool import Spool, directory, queries
+from streaming.server import EmbeddedTarget
+from streaming.server.process import embedded
 
 WORK_AT_LEAST_S = 20.0
 WORK_AFTER_KILL_S = 4.0
@@ -93,7 +94,7 @@ def report(target: EmbeddedTarget, spool_path: Path, outage_s: float, say: Calla
     """Read back what S3 holds and what the service knows, compare it with what was recorded, print the table."""
     with closing(Spool(spool_path)) as spool:
         registration = spool.run().registration
-        recorded = Counter(row for _, rows in reading.exported(spool.connection) for row in rows.splitlines())
+        recorded = Counter(row for _, rows in queries.exported(spool.connection) for row in rows.splitlines())
     assert registration is not None, "the run was never registered"
     say("reading the objects back from S3")
     objects = dict(target.read_objects(registration.run_id))

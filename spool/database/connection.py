@@ -11,10 +11,10 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from spool import machine
+from spool import system
+from spool.database.schema import PAGE_BYTES
 from spool.errors import ForkedSpool, InTheMiddle, SpoolDamaged, SpoolError, SpoolFull, SpoolRefused, SpoolUnavailable
 from spool.model import BATCH_MAX_BYTES
-from spool.schema import PAGE_BYTES
 
 BUSY_TIMEOUT_S = 10.0
 BLOB_MAX_BYTES = BATCH_MAX_BYTES + (1 << 20)  # no honest batch is larger; a hostile file must not take all memory
@@ -78,7 +78,7 @@ class Connection:
         self._identity = file_identity(path)
         with translated(path):
             self._db = _connect(path)
-        self._descriptors = machine.descriptors_on(self._identity)
+        self._descriptors = system.descriptors_on(self._identity)
         _open_connections.add(self)
 
     @contextmanager
@@ -155,7 +155,7 @@ class Connection:
 
     def _is_severed(self) -> bool:
         """Whether SQLite's descriptor was closed behind its back. It must then never use it again, not even to close it."""
-        return bool(self._descriptors) and not machine.is_open_on(self._descriptors, self._identity)
+        return bool(self._descriptors) and not system.is_open_on(self._descriptors, self._identity)
 
     def _release(self) -> None:
         if self._is_severed():
@@ -183,7 +183,7 @@ class Connection:
             finally:
                 identity = file_identity(self.path)
                 self._db = _connect(self.path)
-                self._identity, self._descriptors = identity, machine.descriptors_on(identity)
+                self._identity, self._descriptors = identity, system.descriptors_on(identity)
 
     def close(self) -> None:
         """Release the file. Harmless twice, and in a forked copy does nothing."""
@@ -281,7 +281,7 @@ def _kind(error: sqlite3.Error, path: Path) -> type[SpoolError]:
         if code is not None:
             return _ERROR_BY_CODE.get(code) or _ERROR_BY_CODE.get(code & 0xFF, SpoolRefused)
     if str(error) == "disk I/O error":  # a write that found no room, or a disk that fails: the text does not tell
-        return SpoolFull if machine.lacks_room(path) else SpoolUnavailable
+        return SpoolFull if system.lacks_room(path) else SpoolUnavailable
     return _ERROR_BY_TEXT.get(str(error), SpoolUnavailable)
 
 

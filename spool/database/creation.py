@@ -10,22 +10,24 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
-from spool import machine, replacement, room, schema
-from spool.connection import Connection
+from spool import space, system
+from spool.database import schema
+from spool.database.connection import Connection
 from spool.model import NewRun, RunState
+from spool.recovery import replace
 
 
 def create_file(path: Path, new: NewRun) -> None:
     """Write a new spool at `path`, durably. Raises SpoolError; what is there then is to be removed."""
     try:
-        machine.create_private_file(path)
+        system.create_private_file(path)
         connection = Connection(path)
         with closing(connection), connection.transaction() as db:
             schema.create(db)
             insert_run(db, new)
-        room.reserve_journal(path)
+        space.reserve_journal(path)
     except OSError as error:
-        raise replacement.translate(error, path) from error
+        raise replace.translate(error, path) from error
 
 
 def insert_run(db: sqlite3.Connection, new: NewRun) -> None:

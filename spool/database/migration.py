@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-from spool import machine, replacement, schema
-from spool.connection import translated
+from spool import system
+from spool.database import schema
+from spool.database.connection import translated
+from spool.recovery import replace
 
 
 def migrate(
@@ -22,11 +24,11 @@ def migrate(
 
     The caller has just opened the file, so no crashed transaction waits in its journal, and has closed it again.
     """
-    with replacement.exclusively(path, identity) as descriptor, replacement.new_file(path) as new:
+    with replace.exclusively(path, identity) as descriptor, replace.new_file(path) as new:
         if descriptor is None:
             return
-        machine.copy_file(descriptor, new)
+        system.copy_file(descriptor, new)
         with translated(path), closing(sqlite3.connect(new, isolation_level=None)) as connection:
             connection.execute("PRAGMA synchronous = extra")
             schema.migrate(connection, path, to_version=to_version, migrations=migrations)
-        replacement.put_in_place(new, path)
+        replace.put_in_place(new, path)

@@ -84,7 +84,7 @@ CREATE INDEX segment_not_sent ON segment (seq) WHERE state <> 'sent';
 
 
 # What brings a spool of version N to version N + 1, by N, with sqlite-utils at hand: it must leave exactly the tables of
-# the next version. Runs on a private copy that replaces the spool when all steps are done (`spool.migration`), because
+# the next version. Runs on a private copy that replaces the spool when all steps are done (`migration`), because
 # sqlite-utils commits as it goes. Empty as long as version 1 is the only one there ever was.
 Migration = Callable[["sqlite_utils.Database"], None]
 MIGRATIONS: Mapping[int, Migration] = {}

@@ -7,12 +7,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
-from spool import directory, reading
-from spool.connection import Connection, file_identity
+from spool import directory, queries
+from spool.database.connection import Connection, file_identity
 from spool.errors import SpoolDamaged
 from spool.model import SegmentState
-from spool.salvage import Salvaged, salvage
-from spool.store import Spool
+from spool.recovery.recover import Salvaged, salvage
+from spool.spool import Spool
 
 SALVAGES_MAX = 3  # a disk that damages faster than we can save is beyond us
 Result = TypeVar("Result")
@@ -52,14 +52,14 @@ def _structure(db: Connection) -> Iterator[str]:
     for (finding,) in db.query("PRAGMA integrity_check"):
         if finding != "ok":
             yield f"the file's structure: {finding}"
-    reading.run(db)
+    queries.run(db)
 
 
 def _batches(db: Connection) -> Iterator[str]:
     (last_id,) = db.query("SELECT coalesce(max(batch_id), 0) FROM batch")[0]
     sent_up_to = db.query("SELECT coalesce(max(last_batch_id), 0) FROM segment WHERE state = 'sent'")[0][0]
-    for candidate in reading.damaged_batches(db, last_id):
-        if candidate.damage != reading.MISSING or candidate.last_batch_id > sent_up_to:
+    for candidate in queries.damaged_batches(db, last_id):
+        if candidate.damage != queries.MISSING or candidate.last_batch_id > sent_up_to:
             yield f"batches {candidate.first_batch_id} to {candidate.last_batch_id}: {candidate.damage}"
 
 
@@ -70,8 +70,8 @@ def _segments(db: Connection) -> Iterator[str]:
         if first != expected or last < first:
             yield f"segment {seq}: covers batches {first} to {last}, {expected} should be its first"
         expected = last + 1
-    for segment in reading.segments(db, SegmentState.SEALED):
+    for segment in queries.segments(db, SegmentState.SEALED):
         try:
-            reading.segment_csv(db, segment)
+            queries.segment_csv(db, segment)
         except SpoolDamaged as damage:
             yield damage.message

@@ -18,11 +18,14 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from spool import creation, findings, replacement, room, schema, sealing
-from spool.connection import Connection
+from spool import segments, space
+from spool.database import creation, schema
+from spool.database.connection import Connection
 from spool.errors import SpoolDamaged
-from spool.findings import Findings, FoundSegment
 from spool.model import Batch, NewRun, SegmentState, Tracker
+from spool.recovery import replace as replacement
+from spool.recovery import scan
+from spool.recovery.scan import Findings, FoundSegment
 
 _COMMIT_BYTES = 8 << 20
 _SEGMENT_MAX_BYTES = 8 << 20
@@ -65,7 +68,7 @@ def salvage(path: Path, identity: tuple[int, int]) -> Salvaged | None:
     with replacement.exclusively(path, identity) as descriptor, replacement.new_file(path) as new:
         if descriptor is None:
             return None
-        found = findings.search(descriptor, _journal(path))
+        found = scan.search(descriptor, _journal(path))
         if found.run is None and next(found.batches(), None) is None:
             raise SpoolDamaged(f"nothing of a run can be read in {path}", path=path, hint="it is left as it is")
         with closing(Connection(new)) as db:
@@ -73,7 +76,7 @@ def salvage(path: Path, identity: tuple[int, int]) -> Salvaged | None:
         kept_aside = replacement.keep_aside(path, descriptor)
         replacement.put_in_place(new, path)
     with suppress(OSError):  # a convenience on a full disk, which this one perhaps is
-        room.reserve_journal(path)
+        space.reserve_journal(path)
     return replace(report, kept_aside=kept_aside)
 
 
@@ -99,7 +102,7 @@ def _write_run(db: Connection, found: Findings) -> bool:
     with db.transaction() as connection:
         schema.create(connection)
         if found.run is not None:
-            places = ", ".join("?" * findings.RUN_COLUMNS)
+            places = ", ".join("?" * scan.RUN_COLUMNS)
             connection.execute(f"INSERT INTO run VALUES ({places})", (1, *found.run[1:]))  # noqa: S608 - question marks
         else:
             # Nobody knows whether its tracker lives: uploaded at once, ended after a day's silence or by the user.
@@ -124,8 +127,8 @@ def _write_batches(db: Connection, found: Findings) -> tuple[int, int]:
     return batch_count, row_count
 
 
-def _pieces(batches: Iterator[findings.FoundBatch]) -> Iterator[list[findings.FoundBatch]]:
-    piece: list[findings.FoundBatch] = []
+def _pieces(batches: Iterator[scan.FoundBatch]) -> Iterator[list[scan.FoundBatch]]:
+    piece: list[scan.FoundBatch] = []
     size = 0
     for batch in batches:
         piece.append(batch)
@@ -138,7 +141,7 @@ def _pieces(batches: Iterator[findings.FoundBatch]) -> Iterator[list[findings.Fo
 
 
 def _write_known_segments(db: Connection, found: Findings) -> None:
-    places = ", ".join("?" * findings.SEGMENT_COLUMNS)
+    places = ", ".join("?" * scan.SEGMENT_COLUMNS)
     with db.transaction() as connection:
         connection.executemany(
             f"INSERT INTO segment VALUES ({places})",  # noqa: S608 - question marks
@@ -156,11 +159,11 @@ def _fill_gaps(db: Connection, found: Findings) -> bool:
         has_gap = True
         lost_seqs = iter(range(before.seq + 1, behind.seq))
         ranges = list(
-            sealing.ranges_between(db, before.last_batch_id + 1, behind.first_batch_id - 1, _SEGMENT_MAX_BYTES)
+            segments.ranges_between(db, before.last_batch_id + 1, behind.first_batch_id - 1, _SEGMENT_MAX_BYTES)
         )
         with db.transaction() as connection:
             for candidate in ranges:
-                sealing.insert(connection, candidate, now=time.time(), seq=next(lost_seqs, None))
+                segments.insert(connection, candidate, now=time.time(), seq=next(lost_seqs, None))
     return has_gap
 
 

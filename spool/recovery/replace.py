@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from spool import machine
-from spool.connection import BUSY_TIMEOUT_S, file_identity
+from spool import system
+from spool.database.connection import BUSY_TIMEOUT_S, file_identity
 from spool.errors import SpoolError, SpoolFull, SpoolUnavailable
 
 _NEW = ".replacement-"
@@ -43,7 +43,7 @@ def exclusively(path: Path, identity: tuple[int, int]) -> Iterator[int | None]:
 
 def _wait_for_lock(descriptor: int, path: Path) -> None:
     give_up_at = time.monotonic() + BUSY_TIMEOUT_S
-    while not machine.lock_database(descriptor):
+    while not system.lock_database(descriptor):
         if time.monotonic() > give_up_at:
             raise SpoolUnavailable(f"the spool {path} stayed locked", path=path)
         time.sleep(_POLL_S)
@@ -53,9 +53,9 @@ def _wait_for_lock(descriptor: int, path: Path) -> None:
 def new_file(path: Path) -> Iterator[Path]:
     """An empty private file beside `path`, to be filled and then put in its place; removed if it was not."""
     _remove_leftovers(path)
-    new = path.with_name(f"{path.name}{_NEW}{machine.random_name()}")
+    new = path.with_name(f"{path.name}{_NEW}{system.random_name()}")
     with _translated(path):
-        machine.create_private_file(new)
+        system.create_private_file(new)
     try:
         yield new
     finally:
@@ -74,7 +74,7 @@ def put_in_place(new: Path, path: Path) -> None:
         # First the journal: SQLite would play the old file's journal back into the new file.
         _journal(path).unlink(missing_ok=True)
         os.replace(new, path)
-        machine.sync_directory(path.parent)
+        system.sync_directory(path.parent)
 
 
 def keep_aside(path: Path, descriptor: int) -> Path:
@@ -90,7 +90,7 @@ def keep_aside(path: Path, descriptor: int) -> Path:
                 _second_name(_journal(path), _journal(aside), journal)
             finally:
                 os.close(journal)
-        machine.sync_directory(path.parent)
+        system.sync_directory(path.parent)
     return aside
 
 
@@ -98,8 +98,8 @@ def _second_name(path: Path, aside: Path, descriptor: int) -> None:
     try:
         os.link(path, aside)
     except OSError:  # a file system without hard links
-        machine.create_private_file(aside)
-        machine.copy_file(descriptor, aside)
+        system.create_private_file(aside)
+        system.copy_file(descriptor, aside)
 
 
 def _journal(path: Path) -> Path:
@@ -117,6 +117,6 @@ def _translated(path: Path) -> Iterator[None]:
 
 def translate(error: OSError, path: Path) -> SpoolError:
     """What an OSError about a spool's files means."""
-    if machine.is_no_room(error):
+    if system.is_no_room(error):
         return SpoolFull(f"no room left for the spool {path} ({error.strerror})", path=path, hint="free space")
     return SpoolUnavailable(f"the spool {path} cannot be used now ({error.strerror})", path=path)

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from spool import pages
+from spool.database.schema import PAGE_BYTES
 from spool.model import RunState, SegmentState
-from spool.pages import PageFile, Unreadable
-from spool.schema import PAGE_BYTES
+from spool.recovery import sqlite_pages
+from spool.recovery.sqlite_pages import PageFile, Unreadable
 
 # One letter per column, in the order of `schema.TABLES` (see `pages.is_record_of`); 0 is the row id, stored elsewhere.
 _RUN = "0tttrbTtTTTtTrTTRRITTRTTTR"
@@ -136,8 +136,8 @@ class _BatchPlaces:
         number, at = place >> 16, place & 0xFFFF
         try:
             page = self._journal[-number - 1] if number < 0 else self._file.page(number)
-            _, payload = pages.table_cell(self._file, page, at)
-            _, header_id, row_count, csv_offset, appended_at, sha256, csv = pages.record(payload)
+            _, payload = sqlite_pages.table_cell(self._file, page, at)
+            _, header_id, row_count, csv_offset, appended_at, sha256, csv = sqlite_pages.record(payload)
         except (Unreadable, ValueError):
             return None
         return (batch_id, header_id, row_count, csv_offset, float(appended_at), sha256, csv)  # type: ignore[return-value,arg-type]
@@ -171,27 +171,27 @@ class _Search:
         self._sequence: dict[str, int] = {}
 
     def read_database(self) -> None:
-        for number, page in self._file.leaves(pages.TABLE_LEAF):
+        for number, page in self._file.leaves(sqlite_pages.TABLE_LEAF):
             self._read_leaf(page, number)
-        for number, page in self._file.leaves(pages.INDEX_LEAF):
+        for number, page in self._file.leaves(sqlite_pages.INDEX_LEAF):
             self._read_index(page, number)
 
     def read_journal(self, journal: bytes) -> None:
-        for page in pages.journal_pages(journal, PAGE_BYTES, pages.TABLE_LEAF):
+        for page in sqlite_pages.journal_pages(journal, PAGE_BYTES, sqlite_pages.TABLE_LEAF):
             self._read_leaf(page, self._batches.add_journal_page(page))
 
     def _read_leaf(self, page: bytes, number: int) -> None:
-        for at in pages.cell_offsets(page, number=number):
+        for at in sqlite_pages.cell_offsets(page, number=number):
             try:
                 self._read_cell(page, number, at)
             except (Unreadable, ValueError):
                 continue
 
     def _read_cell(self, page: bytes, number: int, at: int) -> None:
-        _, behind_size = pages.varint(page, at)
-        row_id, start = pages.varint(page, behind_size)
-        types, _ = pages.serial_types(page[start : start + _RECORD_HEADER_BYTES])
-        if pages.is_record_of(types, _BATCH):
+        _, behind_size = sqlite_pages.varint(page, at)
+        row_id, start = sqlite_pages.varint(page, behind_size)
+        types, _ = sqlite_pages.serial_types(page[start : start + _RECORD_HEADER_BYTES])
+        if sqlite_pages.is_record_of(types, _BATCH):
             self._batches.add(row_id, number, at)
             return
         shapes = {
@@ -201,15 +201,15 @@ class _Search:
             _SEQUENCE: self._add_sequence,
         }
         for shape, add in shapes.items():
-            if pages.is_record_of(types, shape):
-                _, payload = pages.table_cell(self._file, page, at)
-                add(row_id, pages.record(payload))
+            if sqlite_pages.is_record_of(types, shape):
+                _, payload = sqlite_pages.table_cell(self._file, page, at)
+                add(row_id, sqlite_pages.record(payload))
 
     def _read_index(self, page: bytes, number: int) -> None:
         """The index over the headers holds each of them a second time."""
-        for at in pages.cell_offsets(page, number=number):
+        for at in sqlite_pages.cell_offsets(page, number=number):
             try:
-                values = pages.record(pages.index_cell(self._file, page, at))
+                values = sqlite_pages.record(sqlite_pages.index_cell(self._file, page, at))
             except (Unreadable, ValueError):
                 continue
             if len(values) == 2 and isinstance(values[0], bytes) and isinstance(values[1], int):

@@ -13,14 +13,14 @@ INTERRUPTED = 130
 
 # Name: where it is, what `--help` says of it (so that help loads none of them).
 _COMMANDS = {
-    "run": ("streaming.cli.run:run", "Track a command and leave with its exit code."),
-    "attach": ("streaming.cli.attach:attach", "Track a process that already runs."),
-    "status": ("streaming.cli.status:status", "Show what is recorded, what arrived, what waits and why."),
-    "drain": ("streaming.cli.drain:drain", "Deliver what waits."),
-    "export": ("streaming.cli.export:export", "Write the rows of a run as CSV, JSON lines or Parquet."),
-    "clean": ("streaming.cli.clean:clean", "Remove delivered runs past their retention."),
-    "doctor": ("streaming.cli.doctor:doctor", "Check what recording and delivering need."),
-    "target": ("streaming.cli.target:target", "A service to deliver to, on this machine."),
+    "run": ("streaming.cli.commands.run:run", "Track a command and leave with its exit code."),
+    "attach": ("streaming.cli.commands.attach:attach", "Track a process that already runs."),
+    "status": ("streaming.cli.commands.status:status", "Show what is recorded, what arrived, what waits and why."),
+    "drain": ("streaming.cli.commands.drain:drain", "Deliver what waits."),
+    "export": ("streaming.cli.commands.export:export", "Write the rows of a run as CSV, JSON lines or Parquet."),
+    "clean": ("streaming.cli.commands.clean:clean", "Remove delivered runs past their retention."),
+    "doctor": ("streaming.cli.commands.doctor:doctor", "Check what recording and delivering need."),
+    "target": ("streaming.cli.commands.server:target", "A service to deliver to, on this machine."),
 }
 _ALIASES = {"sync": "drain"}
 

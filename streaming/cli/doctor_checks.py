@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from spool import Batch, NewRun, Spool, SpoolError, directory, machine
+from spool import Batch, NewRun, Spool, SpoolError, directory, system
 from streaming import config
+from streaming.collect.redaction import redact_text
 from streaming.errors import StreamError, Transient, Unauthorized
-from streaming.redaction import redact_text
 
 NETWORK_DEADLINE_S = 5.0
 COMMIT_SLOW_S = 0.1
@@ -142,7 +142,7 @@ def _space(path: Path) -> Iterator[Finding]:
 
 def _quota(path: Path) -> Iterator[Finding]:
     scratch = path / f".probe-{secrets.token_hex(8)}"
-    descriptor = os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_RDWR, machine.FILE_MODE)
+    descriptor = os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_RDWR, system.FILE_MODE)
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(descriptor, 0, FREE_LEAST_BYTES)
@@ -164,7 +164,7 @@ def check_commit(patient: Patient) -> Iterator[Finding]:
     """One durable append into a spool of its own, timed."""
     with tempfile.TemporaryDirectory(prefix=".probe-", dir=patient.spool_dir) as scratch:
         new = NewRun(
-            tracker=machine.identify(os.getpid()), started_at=time.time(), metadata={}, host_info={}, cloud_info={}
+            tracker=system.identify(os.getpid()), started_at=time.time(), metadata={}, host_info={}, cloud_info={}
         )
         with closing(Spool.create(Path(scratch) / "spools", new)) as spool:
             began_at = time.perf_counter()
@@ -179,7 +179,7 @@ def check_commit(patient: Patient) -> Iterator[Finding]:
 
 def check_sampler(_patient: Patient) -> Iterator[Finding]:
     """Whether this process itself can be sampled."""
-    from streaming.sampler import Sampler
+    from streaming.collect.sampler import Sampler
 
     sampler = Sampler(os.getpid())
     time.sleep(0.02)
@@ -223,7 +223,7 @@ def _token_file(path: Path) -> Finding:
 
 def check_service(patient: Patient) -> Iterator[Finding]:
     """Is the service there, does it take the token, and how far apart are the clocks?"""
-    from streaming.sentinel_api import SentinelApi
+    from streaming.clients.sentinel import SentinelApi
 
     url = config.api_url(patient.api_url)
     token = config.find_token(patient.token_file)
@@ -257,7 +257,7 @@ def _clock(skew_s: float) -> Finding:
 
 def check_store(patient: Patient) -> Iterator[Finding]:
     """Is S3 there? An unsigned look at its door; nothing is put."""
-    from streaming.s3_upload import check_reachable
+    from streaming.clients.s3 import check_reachable
 
     url = config.s3_endpoint_url(patient.s3_endpoint_url)
     name = url or "S3 (AWS)"

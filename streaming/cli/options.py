@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from streaming import settings
+from streaming.cli import settings
+from streaming.cli.settings import Kind, Setting
 from streaming.errors import BadArgument
-from streaming.settings import Kind, Setting
 
 _FILE_KEY = "tracker_stream.settings_file"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from streaming.credentials import CredentialKeeper
-from streaming.s3_upload import ObjectStore
-from streaming.sentinel_api import SentinelApi
+from streaming.clients.credentials import CredentialKeeper
+from streaming.clients.s3 import ObjectStore
+from streaming.clients.sentinel import SentinelApi
 
 
 @dataclass(frozen=True)

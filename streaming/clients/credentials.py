@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from spool.machine import seconds_since_boot
+from spool.system import seconds_since_boot
 from streaming.errors import CredentialsRefused, Transient, Unauthorized
 
 REFRESH_AHEAD_S = 300.0  # refresh when less than this remains ...

@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 
 from urllib3 import exceptions as urllib3_errors
 
-from streaming.deadline import DeadlinePassed
+from streaming.clients.deadline import DeadlinePassed
 from streaming.errors import NotTheService
 
 # The first that fits somewhere in the chain of causes: from the specific to the general.

@@ -30,8 +30,10 @@ from botocore.utils import get_environ_proxies
 from urllib3 import exceptions as urllib3_errors
 
 from streaming import config
-from streaming.credentials import CredentialKeeper, Credentials
-from streaming.deadline import DeadlinePassed, deadline
+from streaming.clients.credentials import CredentialKeeper, Credentials
+from streaming.clients.deadline import DeadlinePassed, deadline
+from streaming.clients.http import cause_of, is_caused_by, read_capped, retry_after_s, served_at
+from streaming.clients.prefix import require_prefix, require_region, split
 from streaming.errors import (
     Busy,
     ClockSkew,
@@ -41,8 +43,6 @@ from streaming.errors import (
     StreamError,
     Unreachable,
 )
-from streaming.prefix import require_prefix, require_region, split
-from streaming.wire import cause_of, is_caused_by, read_capped, retry_after_s, served_at
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0

@@ -21,8 +21,10 @@ import urllib3
 
 from spool import Registration
 from streaming import config
-from streaming.credentials import Credentials
-from streaming.deadline import DeadlinePassed, deadline
+from streaming.clients.credentials import Credentials
+from streaming.clients.deadline import DeadlinePassed, deadline
+from streaming.clients.http import cause_of, printable, read_capped, retry_after_s, served_at
+from streaming.clients.prefix import require_prefix, require_region, require_run_id
 from streaming.errors import (
     AlreadyFinished,
     BadArgument,
@@ -33,8 +35,6 @@ from streaming.errors import (
     Unauthorized,
     Unreachable,
 )
-from streaming.prefix import require_prefix, require_region, require_run_id
-from streaming.wire import cause_of, printable, read_capped, retry_after_s, served_at
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0

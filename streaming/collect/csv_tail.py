@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from spool import Batch, Spool, reading
+from spool import Batch, Spool, queries
 from spool.errors import SpoolError, SpoolFull
-from streaming.csv_mark import CsvMark, ends_with_rows, mark_of
-from streaming.lines import LineSplitter
+from streaming.collect.csv_lines import LineSplitter
+from streaming.collect.csv_mark import CsvMark, ends_with_rows, mark_of
 
 READ_BYTES = 1 << 20
 READ_LEAST_BYTES = 4 << 10
@@ -132,7 +132,7 @@ class CsvFeeder:
     def _is_same(self, file: BinaryIO) -> bool:
         if self._mark is not None:
             return self._mark == mark_of(file, self._offset)
-        return ends_with_rows(file, self._offset, reading.newest_rows(self._spool.connection))
+        return ends_with_rows(file, self._offset, queries.newest_rows(self._spool.connection))
 
     def _begin_anew(self) -> None:
         log.warning("csv.replaced: %s is not what it was before; it is read from its beginning", self._path)

@@ -11,10 +11,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from spool import Spool, machine
-from streaming import config, launch
-from streaming.child import Child
+from spool import Spool, system
+from streaming import config
 from streaming.errors import LaunchFailed
+from streaming.processes import launch
+from streaming.processes.child import Child
 
 DISCOVERY_TIMEOUT_S = 10.0
 
@@ -58,8 +59,8 @@ def main(order: dict[str, Any]) -> int:
 def _host(server: dict[str, Any]) -> dict[str, Any]:
     """resource-tracker's names as host_* fields; what is not known is left out."""
     host = {
-        "host_id": machine.host_identity().partition("/")[0],
-        "host_name": machine.host_identity().partition("/")[2],
+        "host_id": system.host_identity().partition("/")[0],
+        "host_name": system.host_identity().partition("/")[2],
         "host_vcpus": server.get("vcpus"),
         "host_cpu_model": _cpu_model(),
         "host_memory_mib": server.get("memory_mib"),

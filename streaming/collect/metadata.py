@@ -29,7 +29,7 @@ def payload(run: Run) -> dict[str, Any]:
 
 def _numbers_as_texts(known: Mapping[str, Any]) -> dict[str, str]:
     """Where the service takes texts only, e.g. a scheduler's number as `external_run_id`."""
-    from streaming.settings import METADATA  # not in the caller's process
+    from streaming.cli.settings import METADATA  # not in the caller's process
 
     names = (setting.name for setting in METADATA)
     return {name: str(known[name]) for name in names if isinstance(known.get(name), (int, float))}
@@ -58,7 +58,7 @@ def recorded(metadata: Mapping[str, Any] | None, *, hidden: str | None = None) -
         found = json.loads(json.dumps(found).replace(json.dumps(hidden)[1:-1], "***"))
     command = found.get("command")
     if command:
-        from streaming.redaction import redact, redact_text
+        from streaming.collect.redaction import redact, redact_text
 
         words = [str(word) for word in command] if isinstance(command, list) else None
         found["command"] = redact(words) if words is not None else redact_text(str(command))

@@ -10,7 +10,7 @@ import shutil
 from csv import QUOTE_NONNUMERIC
 from typing import Any
 
-from streaming.procfs import system_stats
+from streaming.collect.procfs import system_stats
 
 
 class Sampler:

@@ -10,7 +10,7 @@ import signal
 import time
 from contextlib import suppress
 
-from spool import machine
+from spool import system
 
 FIRST_DESCRIPTOR = 3  # 0 to 2 are the program's, also if it has closed them
 BLIND_POLL_S = 0.05
@@ -49,7 +49,7 @@ class Child:
 
     def __init__(self, pid: int, *, orders: PipeEnd, orders_read: PipeEnd, end: PipeEnd) -> None:
         self.pid = pid
-        self._started_at = machine.process_started_at(pid)
+        self._started_at = system.process_started_at(pid)
         self._orders = orders
         self._orders_read = orders_read  # held open: else telling a dead child is a SIGPIPE, deadly to some programs
         self._end = end
@@ -65,7 +65,7 @@ class Child:
             end = self._end.get()
             # Readable means closed at the other end: by its death, or on purpose when its work for us is done.
             self._has_ended = (
-                self._wait_blindly(timeout_s) if end is None else bool(machine.wait_readable([end], timeout_s))
+                self._wait_blindly(timeout_s) if end is None else bool(system.wait_readable([end], timeout_s))
             )
         return self._has_ended
 
@@ -76,7 +76,7 @@ class Child:
         return not self._runs()
 
     def _runs(self) -> bool:
-        return self._started_at is not None and machine.process_started_at(self.pid) == self._started_at
+        return self._started_at is not None and system.process_started_at(self.pid) == self._started_at
 
     def answer(self) -> bytes:
         """What it wrote besides its pid, to be asked after its end."""

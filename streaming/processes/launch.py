@@ -20,15 +20,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from spool import machine
+from spool import system
 from streaming import config
-from streaming.child import FIRST_DESCRIPTOR, Child, PipeEnd, moved_up, pipe
 from streaming.errors import BadArgument, LaunchFailed
+from streaming.processes.child import FIRST_DESCRIPTOR, Child, PipeEnd, moved_up, pipe
 
 # Windows only: no console window, and not in the caller's group for Ctrl-C. 0 elsewhere.
 _CREATION_FLAGS = getattr(subprocess, "CREATE_NO_WINDOW", 0) | getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 START_METHODS = ("spawn", "fork")
-_ENTRIES = {"uploader": "streaming.uploader", "tracker": "streaming.tracker", "discovery": "streaming.discovery"}
+_ENTRIES = {
+    "uploader": "streaming.upload.uploader",
+    "tracker": "streaming.record.tracker",
+    "discovery": "streaming.collect.host",
+}
 
 # Runs before `site` (-S), so that the caller waits some ten milliseconds only, and in no directory of the caller's.
 # Descriptors that the caller's libraries left inheritable are closed: a socket of the program must not outlive it in us.
@@ -55,7 +59,7 @@ dependencies = [entry for entry in others if os.path.isfile(os.path.join(entry, 
 sys.path[library:] = dict.fromkeys([*dependencies[:1], own, *others])
 os.dup2(answer, 1)
 os.close(answer)
-from streaming.launch import enter
+from streaming.processes.launch import enter
 enter(sys.argv[1])
 """
 
@@ -207,7 +211,7 @@ def enter(entry: str) -> None:
 
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the starting thread may have blocked what we listen to
-    machine.forbid_core_dumps()  # our memory holds the token and the keys
+    system.forbid_core_dumps()  # our memory holds the token and the keys
     order = json.loads(_read_line(0))
     code = 1
     try:
@@ -250,7 +254,7 @@ def _open_log(log_path: Path | None) -> int:
         return os.open(os.devnull, os.O_WRONLY)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
     try:
-        return os.open(log_path, flags, machine.FILE_MODE)
+        return os.open(log_path, flags, system.FILE_MODE)
     except OSError:
         return os.open(os.devnull, os.O_WRONLY)
 

@@ -11,10 +11,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from spool import Run, RunState, SegmentState, Spool, SpoolError, directory, reading
+from spool import Run, RunState, SegmentState, Spool, SpoolError, directory, queries
 from spool.errors import SpoolDamaged
 from spool.model import Backlog, Counts, iso_utc
-from streaming.dead_runs import tracker_is_gone
+from streaming.upload.adoption import tracker_is_gone
 
 DISK_FULL_BYTES = 1 << 20
 _NO_ROWS = Counts(0, 0, 0, 0, 0)
@@ -141,7 +141,7 @@ def _is_empty(path: Path) -> bool:
 
 def _read(spool: Spool, clock: Callable[[], float]) -> Summary:
     run = spool.run()
-    counts = reading.counts(spool.connection)
+    counts = queries.counts(spool.connection)
     condition = _condition(spool, run, clock)
     problem, cause, problem_at = _problem(spool, run, condition)
     return Summary(
@@ -152,8 +152,8 @@ def _read(spool: Spool, clock: Callable[[], float]) -> Summary:
         problem_at,
         run,
         counts,
-        reading.backlog(spool.connection),
-        reading.last_append_at(spool.connection),
+        queries.backlog(spool.connection),
+        queries.last_append_at(spool.connection),
         directory.is_owned(spool.path),
     )
 

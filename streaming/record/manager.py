@@ -20,14 +20,15 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from spool import NewRun, Spool, SpoolError, directory, machine
+from spool import NewRun, Spool, SpoolError, directory, system
 from spool.model import BATCH_MAX_BYTES
-from streaming import config, launch
-from streaming import metadata as run_metadata
+from streaming import config
+from streaming.collect import metadata as run_metadata
+from streaming.collect.csv_lines import LineSplitter
+from streaming.collect.csv_tail import CsvFeeder, UpdateSchedule
 from streaming.errors import BadArgument
-from streaming.feeder import CsvFeeder, UpdateSchedule
-from streaming.lines import LineSplitter
-from streaming.recorder import Delivery, Recorder
+from streaming.processes import launch
+from streaming.record.recorder import Delivery, Recorder
 
 FEEDER_END_S = 1.0  # how long `stop` waits for a feeder that has nothing left to do
 
@@ -127,7 +128,7 @@ class StreamingManager:
             return
         launch.require_start_method(self._delivery.start_method)
         new = NewRun(
-            tracker=machine.identify(os.getpid()),
+            tracker=system.identify(os.getpid()),
             started_at=time.time(),
             token=self._delivery.token,
             metadata=self._metadata,

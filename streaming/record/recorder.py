@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spool import Batch, NewRun, Run, RunState, Spool, SpoolError, directory, reading
+from spool import Batch, NewRun, Run, RunState, Spool, SpoolError, directory, queries
 from spool.errors import RunEnded, SpoolDamaged
-from streaming import discovery, launch
-from streaming.child import Child
+from streaming.collect import host
 from streaming.errors import LaunchFailed, Unauthorized
+from streaming.processes import launch
+from streaming.processes.child import Child
 
 RESTART_FIRST_S = 1.0
 RESTART_MAX_S = 60.0
@@ -190,7 +191,7 @@ class Recorder:
     def waiting_text(self) -> str:
         """One sentence: how many rows wait where, and which command delivers them."""
         try:
-            waiting = reading.backlog(self.spool.connection).row_count
+            waiting = queries.backlog(self.spool.connection).row_count
         except SpoolError as error:
             return str(error)
         return (
@@ -210,7 +211,7 @@ class Recorder:
 
 def _describe_in_background(spool: Spool) -> None:
     """Host and cloud are those of this machine now, wherever and whenever the run is delivered."""
-    child = discovery.begin(spool)
+    child = host.begin(spool)
     if child is not None:
         child.close()
 

@@ -21,12 +21,13 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from spool import Spool, SpoolError, directory
-from streaming import config, launch
-from streaming import metadata as run_metadata
-from streaming.child import Child
+from streaming import config
+from streaming.collect import metadata as run_metadata
 from streaming.errors import BadArgument, LaunchFailed
-from streaming.recorder import Delivery
-from streaming.tracker import Plan, child_order
+from streaming.processes import launch
+from streaming.processes.child import Child
+from streaming.record.recorder import Delivery
+from streaming.record.tracker import Plan, child_order
 
 SHORTEST_INTERVAL_S = 0.01
 Function = TypeVar("Function", bound=Callable[..., Any])

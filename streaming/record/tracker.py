@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spool import Batch, NewRun, Spool, SpoolError, machine
+from spool import Batch, NewRun, Spool, SpoolError, system
 from streaming import config
-from streaming.recorder import Delivery, Recorder
-from streaming.sampler import Sampler
+from streaming.collect.sampler import Sampler
+from streaming.record.recorder import Delivery, Recorder
 
 FIRST_SAMPLE_S = 0.1  # so that a short run has a row too
 LAST_ROWS_S = 5.0
@@ -45,7 +45,7 @@ class Plan:
     def new_run(self, tracker_pid: int) -> NewRun:
         """The run record of a run that begins now."""
         return NewRun(
-            tracker=machine.identify(tracker_pid),
+            tracker=system.identify(tracker_pid),
             started_at=time.time(),
             token=self.delivery.token,
             metadata=self.metadata,
@@ -129,7 +129,7 @@ def main(order: dict[str, Any]) -> int:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     spool = Spool(Path(order["spool_path"]))
-    spool.take_over(machine.identify(os.getpid()))
+    spool.take_over(system.identify(os.getpid()))
     delivery = Delivery(**order["delivery"])
     recorder = Recorder.adopt(spool, delivery)
     tracking = Tracking(recorder, order["pid"], interval_s=order["interval_s"])
@@ -145,7 +145,7 @@ def _track_until_told(tracking: Tracking) -> dict[str, Any]:
     """The caller's last word (exit_code, run_status, timeout_s), empty if the caller went without one."""
     while True:
         wait_s = max(0.0, tracking.next_at - time.monotonic())
-        if machine.wait_readable([0], wait_s):
+        if system.wait_readable([0], wait_s):
             tracking.tick()
             return _read_ending()
         if not tracking.tick():

@@ -8,6 +8,6 @@ with embedded(tmp_path) as target:
 
 from __future__ import annotations
 
-from streaming.target.embedded import EmbeddedTarget, embedded
+from streaming.server.process.embedded import EmbeddedTarget, embedded
 
 __all__ = ["EmbeddedTarget", "embedded"]

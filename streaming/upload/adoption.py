@@ -12,14 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spool import RunState, SegmentState, Spool, directory, machine, reading
-from spool.check import surviving_damage
+from spool import RunState, SegmentState, Spool, directory, queries, system
 from spool.errors import RunEnded
-from spool.salvage import Salvaged
-from streaming import config, delivery
+from spool.recovery.check import surviving_damage
+from spool.recovery.recover import Salvaged
+from streaming import config
+from streaming.collect.csv_lines import BYTE_ORDER_MARK
+from streaming.collect.csv_tail import CsvFeeder
 from streaming.errors import Transient, Unauthorized
-from streaming.feeder import CsvFeeder
-from streaming.lines import BYTE_ORDER_MARK
+from streaming.upload import delivery
 
 FOREIGN_SILENCE_S = 86_400.0  # a run recorded on another machine counts as alive until its last append is this old
 ADOPTION_TRIES = 3
@@ -41,9 +42,9 @@ def end_dead_run(spool: Spool, *, token: str | None = None) -> None:
     run = spool.run()
     if run.state is not RunState.OPEN:
         return
-    if machine.is_here(run.tracker) or (token is not None and spool.is_meant_for(token)):
+    if system.is_here(run.tracker) or (token is not None and spool.is_meant_for(token)):
         _take_csv_tail(spool, run.csv_path)
-    ended_at = reading.last_append_at(spool.connection) or run.started_at
+    ended_at = queries.last_append_at(spool.connection) or run.started_at
     log.warning("run.tracker_died: run %s is ended as failed", spool.path.stem)
     spool.end(exit_code=None, run_status="failed", ended_at=ended_at)
 
@@ -62,10 +63,10 @@ def _take_csv_tail(spool: Spool, csv_path: str | None) -> None:
 
 def _is_the_runs_csv(spool: Spool, csv_path: Path) -> bool:
     """Whether a file is what the spool says it is: a spool from elsewhere must not make us read and send other files."""
-    known_headers = reading.headers(spool.connection)
+    known_headers = queries.headers(spool.connection)
     try:
         status = csv_path.stat()
-        is_ours = stat.S_ISREG(status.st_mode) and machine.current_user() in (None, status.st_uid)
+        is_ours = stat.S_ISREG(status.st_mode) and system.current_user() in (None, status.st_uid)
         return is_ours and _begins_with_one_of(csv_path, known_headers)
     except OSError:
         return False
@@ -145,7 +146,7 @@ def _remove_if_old(spool: Spool) -> None:
     still runs: it may ask what became of the run.
     """
     run = spool.run()
-    if spool.segments(SegmentState.REJECTED) or machine.lives_here(run.tracker):
+    if spool.segments(SegmentState.REJECTED) or system.lives_here(run.tracker):
         return
     if run.finished_at is not None and time.time() - run.finished_at > config.keep_s():
         log.info("run.removed: %s was delivered long ago", spool.path.stem)
@@ -158,7 +159,7 @@ def tracker_is_gone(spool: Spool, *, has_ended: bool = False, clock: Callable[[]
     `has_ended`: the user says so. That decides over a tracker elsewhere, not over one that is seen to live here.
     """
     run = spool.run()
-    if machine.is_here(run.tracker):
-        return not machine.is_alive(run.tracker)
-    last_at = reading.last_append_at(spool.connection) or run.started_at
+    if system.is_here(run.tracker):
+        return not system.is_alive(run.tracker)
+    last_at = queries.last_append_at(spool.connection) or run.started_at
     return has_ended or bool(clock() - last_at > FOREIGN_SILENCE_S)

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol
 
-from spool import Registration, Run, RunState, Segment, SegmentState, Spool, reading
+from spool import Registration, Run, RunState, Segment, SegmentState, Spool, queries
 from spool.errors import SpoolDamaged
 from spool.model import iso_utc
-from streaming import metadata
-from streaming.credentials import Credentials
+from streaming.clients.credentials import Credentials
+from streaming.collect import metadata
 from streaming.errors import AlreadyFinished, EverythingRefused, Parked, Refused, RunUnknown, SegmentRefused
-from streaming.segments import compress, object_key
+from streaming.upload.segments import compress, object_key
 
 INLINE_MAX_BYTES = 1 << 20
 REFUSALS_BEFORE_REJECTION = 3
@@ -31,7 +31,7 @@ class Progress(str, Enum):
 
 
 class Service(Protocol):
-    """What delivery needs of the Sentinel API (`streaming.sentinel_api.SentinelApi`)."""
+    """What delivery needs of the Sentinel API (`streaming.clients.sentinel.SentinelApi`)."""
 
     def register(self, payload: dict[str, Any], *, idempotency_key: str) -> tuple[Registration, Credentials]: ...
     def finish(self, run_id: str, payload: dict[str, Any]) -> dict[str, Any]: ...
@@ -47,7 +47,7 @@ class Receipt(Protocol):
 
 
 class Store(Protocol):
-    """What delivery needs of S3 (`streaming.s3_upload.ObjectStore`)."""
+    """What delivery needs of S3 (`streaming.clients.s3.ObjectStore`)."""
 
     def keep(self, run_id: str, credentials: Credentials) -> None: ...
     def put(self, run_id: str, uri: str, body: bytes) -> Receipt: ...
@@ -178,11 +178,11 @@ def _inline_csv(spool: Spool) -> bytes | None:
     """The whole CSV if it may go with the finish: nothing was sealed yet, it is small, and has one header."""
     if spool.has_segments():
         return None
-    waiting = reading.backlog(spool.connection)
+    waiting = queries.backlog(spool.connection)
     if waiting.csv_bytes > INLINE_MAX_BYTES:
         return None
     try:
-        csv = reading.pending_csv(spool.connection)
+        csv = queries.pending_csv(spool.connection)
         if csv is not None:
             csv.decode("utf-8")
     except (SpoolDamaged, UnicodeDecodeError):

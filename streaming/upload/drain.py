@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from spool import Run, RunState, Spool, directory
-from spool.check import surviving_damage
 from spool.errors import Owned, SpoolError
-from streaming import delivery
-from streaming.dead_runs import end_dead_run, tell_salvaged, tracker_is_gone
+from spool.recovery.check import surviving_damage
 from streaming.errors import BadArgument, GaveUp, Parked, StreamError, Transient, Unauthorized
-from streaming.retry import persistently
+from streaming.upload import delivery
+from streaming.upload.adoption import end_dead_run, tell_salvaged, tracker_is_gone
+from streaming.upload.retry import persistently
 
 if TYPE_CHECKING:
     from streaming.clients import Clients
@@ -37,7 +37,7 @@ class Outcome(str, Enum):
 
 
 class Time(Protocol):
-    """How long a drain may go on, and how it waits (`streaming.watch.Watch`). `wait` raises GaveUp when it is over."""
+    """How long a drain may go on, and how it waits (`streaming.upload.wait.Watch`). `wait` raises GaveUp when it is over."""
 
     def wait(self, seconds: float) -> None: ...
     def has_time(self) -> bool: ...

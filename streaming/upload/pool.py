@@ -1,4 +1,4 @@
-"""Several runs delivered at once, each by a worker process of its own (`streaming.drain_worker`).
+"""Several runs delivered at once, each by a worker process of its own (`streaming.upload.worker`).
 
 The pool hands out runs, listens, and ends workers. It knows no network and no terminal: whoever uses it gets events.
 """
@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from streaming import launch
-from streaming.drain import Outcome
+from streaming.processes import launch
+from streaming.upload.drain import Outcome
 
 PATIENCE_S = 60.0  # how long a run may get nowhere
 TICK_S = 0.25
@@ -32,7 +32,7 @@ _BOOT = """
 import sys
 sys.path[:] = [entry for entry in sys.path if entry]
 sys.path += [entry for entry in sys.argv[1:] if entry not in sys.path]
-from streaming.drain_worker import main
+from streaming.upload.worker import main
 sys.exit(main())
 """
 

@@ -16,15 +16,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spool import RunState, Spool, directory, machine, reading
-from spool.check import surviving_damage
+from spool import RunState, Spool, directory, queries, system
 from spool.errors import Owned, SpoolError
-from streaming import delivery, discovery
+from spool.recovery.check import surviving_damage
 from streaming.clients import Clients
-from streaming.dead_runs import Adoption, end_dead_run, tell_salvaged
+from streaming.collect import host
 from streaming.errors import GaveUp, StreamError, Unauthorized
-from streaming.retry import persistently
-from streaming.watch import Watch
+from streaming.upload import delivery
+from streaming.upload.adoption import Adoption, end_dead_run, tell_salvaged
+from streaming.upload.retry import persistently
+from streaming.upload.wait import Watch
 
 SAY_AGAIN_S = 600.0  # the same problem is logged this often
 SUSPENDED_S = 60.0  # asleep for longer: connections are dead
@@ -63,7 +64,7 @@ def _deliver_own_run(spool: Spool, order: dict[str, Any]) -> int:
     try:
         loop.run(upload_interval_s=order["upload_interval_s"])
     except GaveUp as end:
-        log.warning("uploader.gave_up: %s (%d row(s))", end.message, reading.backlog(spool.connection).row_count)
+        log.warning("uploader.gave_up: %s (%d row(s))", end.message, queries.backlog(spool.connection).row_count)
         return 3
     except Unauthorized as refused:
         loop.report(refused)
@@ -91,7 +92,7 @@ class Loop:
         adoption: Adoption,
         *,
         linger_s: float,
-        clock: Callable[[], float] = machine.seconds_since_boot,
+        clock: Callable[[], float] = system.seconds_since_boot,
         awake_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`clock` counts seconds, those asleep too, and never jumps back; `awake_clock` leaves out those asleep."""
@@ -110,7 +111,7 @@ class Loop:
     def run(self, *, upload_interval_s: float) -> None:
         """Until the run is delivered. Raises GaveUp when the time is over, Parked if the run needs a person."""
         next_upload_at = self._clock() + upload_interval_s
-        discovery.describe(self._spool)
+        host.describe(self._spool)
         self._persistently(self._register)
         while True:
             self._adoption.go_on(partial(self._is_idle_before, next_upload_at))

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from types import FrameType
 
-from spool import Tracker, machine
+from spool import Tracker, system
 from streaming.errors import GaveUp
 
 HURRY_S = 20.0  # after SIGTERM
@@ -25,7 +25,7 @@ class Watch:
     def __init__(self, *, orders: int | None, tracker: Tracker | None) -> None:
         self._orders = orders
         self._tracker = tracker
-        self._pidfd = None if tracker is None else machine.open_pid(tracker.pid)
+        self._pidfd = None if tracker is None else system.open_pid(tracker.pid)
         self._deadline_at = float("inf")
         self._hurried_until = float("inf")
         self._is_hurried = False
@@ -51,7 +51,7 @@ class Watch:
         self._deadline_at = min(self._deadline_at, time.monotonic() + seconds)
 
     def tracker_has_died(self) -> bool:
-        return self._tracker is not None and not machine.is_alive(self._tracker)
+        return self._tracker is not None and not system.is_alive(self._tracker)
 
     def forget_tracker(self) -> None:
         """Its death was seen and acted upon."""
@@ -63,7 +63,7 @@ class Watch:
 
         Raises GaveUp when the deadline has passed.
         """
-        end_at = machine.seconds_since_boot() + seconds
+        end_at = system.seconds_since_boot() + seconds
         while True:
             self._apply_hurry()
             left_s = self._left_s(end_at)
@@ -87,7 +87,7 @@ class Watch:
             raise GaveUp("the time for delivery is over; what is left stays in the spool")
 
     def _left_s(self, end_at: float) -> float:
-        return min(end_at - machine.seconds_since_boot(), self._deadline_at - time.monotonic())
+        return min(end_at - system.seconds_since_boot(), self._deadline_at - time.monotonic())
 
     def _apply_hurry(self) -> None:
         if self._is_hurried:
@@ -99,7 +99,7 @@ class Watch:
         """Whether something happened that ends the wait."""
         must_poll = self._tracker is not None and self._pidfd is None
         descriptors = [fd for fd in (self._orders, self._pidfd, self._signal_read) if fd is not None]
-        ready = machine.wait_readable(descriptors, min(seconds, POLL_S) if must_poll else seconds)
+        ready = system.wait_readable(descriptors, min(seconds, POLL_S) if must_poll else seconds)
         if self._signal_read in ready:
             os.read(self._signal_read, 64)
         if self._orders in ready and not os.read(self._orders or 0, 256):

@@ -20,11 +20,11 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from spool import Spool, SpoolError, machine, reading
+from spool import Spool, SpoolError, queries, system
 from streaming.clients import Clients
-from streaming.drain import Outcome, drain_run
-from streaming.drain_pool import Terms
 from streaming.errors import GaveUp, StreamError
+from streaming.upload.drain import Outcome, drain_run
+from streaming.upload.pool import Terms
 
 REPORT_S = 0.3
 Tell = Callable[..., None]
@@ -61,7 +61,7 @@ class RunTime:
 
     def _called_back(self, seconds: float) -> bool:
         """Whether the parent wants us to end, or is gone, within so many seconds."""
-        self._is_called_back = self._is_called_back or bool(machine.wait_readable([0], seconds))
+        self._is_called_back = self._is_called_back or bool(system.wait_readable([0], seconds))
         return self._is_called_back
 
 
@@ -85,7 +85,7 @@ class _Progress:
 def _sent(path: Path) -> tuple[int, int]:
     """Rows and CSV bytes that S3 holds."""
     with suppress(SpoolError), closing(Spool(path)) as spool:
-        return reading.sent_amount(spool.connection)
+        return queries.sent_amount(spool.connection)
     return 0, 0
 
 

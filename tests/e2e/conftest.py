@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from streaming.target.embedded import EmbeddedTarget, embedded
+from streaming.server.process.embedded import EmbeddedTarget, embedded
 from tests.e2e.far_side import FarSide
 from tests.e2e.program import User
 from tests.support.processes import Home

@@ -6,8 +6,8 @@ from types import TracebackType
 from typing import Any
 
 from spool.model import iso_utc
-from streaming.target.embedded import EmbeddedTarget
-from streaming.target.runs import Run
+from streaming.server.process.embedded import EmbeddedTarget
+from streaming.server.storage.runs import Run
 from tests.support.gate import Gate
 from tests.support.oracle import Evidence, Told, judge
 from tests.support.processes import MARKER_NAME, eventually, spare

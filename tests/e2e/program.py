@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spool import Spool, directory, reading
+from spool import Spool, directory, queries
 from tests.support.oracle import Told
 from tests.support.processes import (
     Home,
@@ -113,7 +113,7 @@ class User:
     def recorded(self, path: Path | None = None) -> Told:
         """What the spool of the (only) run holds, as batches in the order of their append."""
         with closing(Spool(path or self.spool())) as spool:
-            batches = list(reading.exported(spool.connection))
+            batches = list(queries.exported(spool.connection))
         return Told(batches[0][0] if batches else b"", batches)
 
     def uploader(self) -> Process:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from streaming.target.embedded import EmbeddedTarget, embedded
+from streaming.server.process.embedded import EmbeddedTarget, embedded
 from tests.e2e.far_side import FarSide
 from tests.e2e.program import User, told
 from tests.support.processes import Home

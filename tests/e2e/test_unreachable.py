@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from streaming.target.embedded import EmbeddedTarget
+from streaming.server.process.embedded import EmbeddedTarget
 from tests.e2e.far_side import FarSide, restart
 from tests.e2e.program import User, told
 

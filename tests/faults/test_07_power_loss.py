@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from spool import Spool, directory
-from streaming import delivery
-from streaming.dead_runs import end_dead_run
-from streaming.delivery import Progress
+from streaming.upload import delivery
+from streaming.upload.adoption import end_dead_run
+from streaming.upload.delivery import Progress
 from tests.support import oracle, plays, power_loss, tracing
 from tests.support.memory_far_end import MemoryFarEnd
 from tests.support.nursery import Nursery, order

@@ -11,14 +11,15 @@ from typing import Any, cast
 
 import pytest
 
-from spool import Batch, SegmentState, Spool, SpoolError, check, directory, reading
+from spool import Batch, SegmentState, Spool, SpoolError, directory, queries
 from spool.errors import SpoolDamaged
-from streaming import delivery
+from spool.recovery import check
 from streaming.clients import Clients
-from streaming.dead_runs import end_dead_run
-from streaming.drain import Outcome, drain_run
 from streaming.errors import StreamError
-from streaming.recorder import Delivery, Recorder
+from streaming.record.recorder import Delivery, Recorder
+from streaming.upload import delivery
+from streaming.upload.adoption import end_dead_run
+from streaming.upload.drain import Outcome, drain_run
 from tests.support import oracle, plays, spools, tracing
 from tests.support.far_end import FarEnd
 from tests.support.memory_far_end import MemoryFarEnd
@@ -74,7 +75,7 @@ def test_fault_13_flipped_bit_in_a_pending_batch_costs_that_batch_only(tmp_path:
         (aside,) = spool.segments(SegmentState.REJECTED)
         assert (aside.first_batch_id, aside.last_batch_id, aside.row_count) == (5, 5, 1)
         assert "checksum" in (aside.reason or "")
-        assert reading.counts(spool.connection).rejected == 1
+        assert queries.counts(spool.connection).rejected == 1
 
 
 def test_fault_13_flipped_bit_in_a_sealed_segment_costs_that_batch_only(tmp_path: Path) -> None:
@@ -211,7 +212,7 @@ def test_fault_14_recording_goes_on_in_the_salvaged_spool(tmp_path: Path, caplog
 
 
 def test_fault_14_rows_lost_from_the_spool_are_taken_from_the_csv_again(tmp_path: Path) -> None:
-    from streaming.feeder import CsvFeeder
+    from streaming.collect.csv_tail import CsvFeeder
 
     csv_path = tmp_path / "rows.csv"
     csv_path.write_bytes(HEADER + rows(0, 500, width=100))
@@ -228,7 +229,7 @@ def test_fault_14_rows_lost_from_the_spool_are_taken_from_the_csv_again(tmp_path
 
 
 def test_fault_14_rows_that_were_sent_and_then_lost_are_not_taken_from_the_csv_again(tmp_path: Path) -> None:
-    from streaming.feeder import CsvFeeder
+    from streaming.collect.csv_tail import CsvFeeder
 
     csv_path = tmp_path / "rows.csv"
     csv_path.write_bytes(HEADER + rows(0, 5))
@@ -291,13 +292,13 @@ def test_fault_14_uploader_salvages_what_it_finds_damaged(far_end: FarEnd, tmp_p
     with pytest.raises(SpoolDamaged):
         Spool(path)
     clients = Clients.connect(plays.TOKEN, api_url=far_end.api_url, s3_endpoint_url=None)
-    from streaming.dead_runs import Adoption
+    from streaming.upload.adoption import Adoption
 
     adoption = Adoption(tmp_path, plays.TOKEN, clients, api_url=far_end.api_url)
     adoption.go_on(lambda: True)
     clients.reset()
     with closing(Spool(path)) as spool:
-        assert reading.counts(spool.connection).recorded == 600
+        assert queries.counts(spool.connection).recorded == 600
     assert len(spools.aside(path)) == 1
     assert not directory.is_owned(path)
 

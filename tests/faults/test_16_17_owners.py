@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from spool import Spool, Tracker, machine
-from streaming.drain import Outcome, drain_run
-from streaming.watch import Watch
+from spool import Spool, Tracker, system
+from streaming.upload.drain import Outcome, drain_run
+from streaming.upload.wait import Watch
 from tests.support import faults, oracle, plays, recovery
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Told
@@ -22,7 +22,7 @@ from tests.support.shim import preload
 pytestmark = pytest.mark.usefixtures("no_secret_on_disk")
 
 BATCHES = 24  # a header change at every third: eight segments
-UPLOADER = "import json, sys; from streaming.uploader import main; sys.exit(main(json.loads(sys.argv[1])))"
+UPLOADER = "import json, sys; from streaming.upload.uploader import main; sys.exit(main(json.loads(sys.argv[1])))"
 
 
 def an_ended_run(home: Home, far_end: FarEnd) -> Path:
@@ -119,7 +119,7 @@ def an_open_run(home: Home, far_end: FarEnd, tracker: Tracker) -> Path:
 
 
 def test_fault_17_living_tracker_is_known_and_its_run_left_open(home: Home, far_end: FarEnd) -> None:
-    path = an_open_run(home, far_end, machine.identify(os.getpid()))
+    path = an_open_run(home, far_end, system.identify(os.getpid()))
     assert drained(path, far_end) is Outcome.UPLOADED
     assert far_end.run().finish is None
 
@@ -133,7 +133,7 @@ def test_fault_17_reused_pid_is_not_taken_for_the_dead_tracker(
     home: Home, far_end: FarEnd, forged: dict[str, Any]
 ) -> None:
     """Our own pid lives, but it is not the process that the spool names."""
-    path = an_open_run(home, far_end, replace(machine.identify(os.getpid()), **forged))
+    path = an_open_run(home, far_end, replace(system.identify(os.getpid()), **forged))
     assert drained(path, far_end) is Outcome.DELIVERED
     everything = Told(plays.HEADERS[0], recovery.lines(range(BATCHES)))
     oracle.judge(far_end.evidence(), everything, run_status="failed", exit_code=None)
@@ -142,7 +142,7 @@ def test_fault_17_reused_pid_is_not_taken_for_the_dead_tracker(
 def test_fault_17_uploader_takes_over_from_a_dead_tracker_whose_pid_lives_again(
     home: Home, marker: str, far_end: FarEnd
 ) -> None:
-    path = an_open_run(home, far_end, replace(machine.identify(os.getpid()), started_at="1"))
+    path = an_open_run(home, far_end, replace(system.identify(os.getpid()), started_at="1"))
     with uploader(path, home, marker, far_end) as program:
         assert program.wait().exit_code == 0
     everything = Told(plays.HEADERS[0], recovery.lines(range(BATCHES)))
@@ -150,7 +150,7 @@ def test_fault_17_uploader_takes_over_from_a_dead_tracker_whose_pid_lives_again(
 
 
 def test_fault_17_tracker_of_another_container_counts_as_alive_until_it_is_silent(home: Home, far_end: FarEnd) -> None:
-    elsewhere = replace(machine.identify(os.getpid()), pid_namespace="pid:[1]", pid=1)
+    elsewhere = replace(system.identify(os.getpid()), pid_namespace="pid:[1]", pid=1)
     path = an_open_run(home, far_end, elsewhere)
     assert drained(path, far_end) is Outcome.UPLOADED
     assert far_end.run().finish is None

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from streaming import s3_upload, sentinel_api
-from streaming.clients import Clients
-from streaming.drain import Outcome
+from streaming.clients import Clients, s3, sentinel
+from streaming.upload.drain import Outcome
 from tests.support import faults, processes
 from tests.support.far_end import FarEnd
 from tests.support.faults import Fault
@@ -69,9 +68,9 @@ def _allow_time(clients: Clients) -> None:
 
 
 def test_fault_22_deadlines_of_the_product_are_hard_and_below_two_minutes() -> None:
-    assert sentinel_api.REQUEST_DEADLINE_S <= 60
-    assert s3_upload.DEADLINE_S <= 60
-    assert s3_upload.DEADLINE_S + (8 << 20) / s3_upload.DEADLINE_BYTES_PER_S < 190  # the largest segment, uncompressed
+    assert sentinel.REQUEST_DEADLINE_S <= 60
+    assert s3.DEADLINE_S <= 60
+    assert s3.DEADLINE_S + (8 << 20) / s3.DEADLINE_BYTES_PER_S < 190  # the largest segment, uncompressed
 
 
 @pytest.mark.parametrize("door", ["api", "s3"])

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from spool import Spool
-from streaming.uploader import Loop
+from streaming.upload.uploader import Loop
 from tests.support import oracle, plays, programs
 from tests.support.far_end import FarEnd
 from tests.support.processes import Home, eventually, kill_marked, start_script, wait_gone

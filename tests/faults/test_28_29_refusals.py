@@ -4,8 +4,8 @@ from contextlib import closing
 
 import pytest
 
-from spool import RunState, SegmentState, Spool, reading
-from streaming.drain import Outcome
+from spool import RunState, SegmentState, Spool, queries
+from streaming.upload.drain import Outcome
 from tests.support import faults
 from tests.support.far_end import FarEnd
 from tests.support.faults import Fault
@@ -52,7 +52,7 @@ def test_fault_28_poison_is_set_aside_kept_and_shown_and_the_rest_flows(
     told_without(recorded, number).judge(far_end)
     assert set_aside(recorded) == {number: recorded.told.acknowledged[number - 1]}
     with closing(Spool(recorded.path)) as spool:
-        counts = reading.counts(spool.connection)
+        counts = queries.counts(spool.connection)
         (segment,) = spool.segments(SegmentState.REJECTED)
     assert (counts.recorded, counts.sent, counts.rejected, counts.waiting) == (15, 12, 3, 0)
     assert "while other objects went through" in (segment.reason or "")

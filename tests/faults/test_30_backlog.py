@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from spool import Batch, NewRun, Spool, machine
-from streaming.drain import Outcome
+from spool import Batch, NewRun, Spool, system
+from streaming.upload.drain import Outcome
 from tests.support import faults
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Told
@@ -25,8 +25,8 @@ import json, re, sys
 from pathlib import Path
 from streaming import config
 from streaming.clients import Clients
-from streaming.drain import drain_run
-from streaming.watch import Watch
+from streaming.upload.drain import drain_run
+from streaming.upload.wait import Watch
 clients = Clients.connect(config.token_from_environment(), api_url=config.api_url(), s3_endpoint_url=config.s3_endpoint_url())
 outcome = drain_run(Path(sys.argv[1]), clients, Watch(orders=None, tracker=None), api_url=config.api_url())
 # Not ru_maxrss: that counts what the parent had when it forked.
@@ -127,7 +127,7 @@ def test_fault_30_slow_link_delivers_in_order_with_interruptions(home: Home, far
 
 
 def test_fault_30_new_rows_queue_behind_the_backlog(home: Home, far_end: FarEnd) -> None:
-    recorded = record(home.spool_dir, far_end, segments=3, has_ended=False, tracker=machine.identify(os.getpid()))
+    recorded = record(home.spool_dir, far_end, segments=3, has_ended=False, tracker=system.identify(os.getpid()))
     appended: list[bytes] = []
 
     def more(_count: int) -> None:

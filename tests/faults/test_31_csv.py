@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spool import Spool
-from streaming import delivery
-from streaming.feeder import CsvFeeder
+from streaming.collect.csv_tail import CsvFeeder
+from streaming.upload import delivery
 from tests.support import oracle, plays
 from tests.support.memory_far_end import MemoryFarEnd
 from tests.support.oracle import Line, Told

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from spool import Spool
-from streaming import StreamingManager, delivery
-from streaming.dead_runs import end_dead_run
-from streaming.feeder import CsvFeeder
+from streaming import StreamingManager
+from streaming.collect.csv_tail import CsvFeeder
+from streaming.upload import delivery
+from streaming.upload.adoption import end_dead_run
 from tests.support import oracle, plays
 from tests.support.far_end import FarEnd
 from tests.support.memory_far_end import MemoryFarEnd

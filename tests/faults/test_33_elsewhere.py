@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from spool import RunState, Spool, machine
-from streaming.drain import Outcome
+from spool import RunState, Spool, system
+from streaming.upload.drain import Outcome
 from tests.support import faults, oracle, processes
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Evidence
@@ -28,7 +28,7 @@ def copied_elsewhere(recorded: Recorded, directory: Path) -> Recorded:
     """A copy as another machine sees it: same file, yet neither host nor boot are those of its tracker."""
     directory.mkdir(mode=0o700)
     path = directory / recorded.path.name
-    machine.create_private_file(path)
+    system.create_private_file(path)
     with closing(sqlite3.connect(recorded.path)) as source, closing(sqlite3.connect(path)) as target:
         source.backup(target)
         (text,) = target.execute("SELECT tracker FROM run").fetchone()
@@ -176,7 +176,7 @@ def test_fault_33_copy_of_a_living_run_is_uploaded_never_finished_and_the_run_go
 
 def test_fault_33_run_that_lives_here_is_not_ended_by_a_word(home: Home, far_end: FarEnd) -> None:
     """`drain --ended` over a whole directory must not cut off the run that this very machine records."""
-    living = record(home.spool_dir, far_end, has_ended=False, tracker=machine.identify(processes.os.getpid()))
+    living = record(home.spool_dir, far_end, has_ended=False, tracker=system.identify(processes.os.getpid()))
     assert drain(living, far_end, has_ended=True) is Outcome.UPLOADED
     assert living.run().state is RunState.OPEN
     more = rows(1000, 3)

@@ -8,11 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from spool import Spool, check, migration, schema
-from spool.connection import file_identity
+from spool import Spool
+from spool.database import migration, schema
+from spool.database.connection import file_identity
 from spool.errors import NewerSchema, SpoolRefused
+from spool.recovery import check
 from streaming.clients import Clients
-from streaming.drain import Outcome, drain_run
+from streaming.upload.drain import Outcome, drain_run
 from tests.support import oracle, spools
 from tests.support.memory_far_end import MemoryFarEnd, Run
 from tests.support.oracle import Evidence, Told

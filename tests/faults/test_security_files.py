@@ -143,7 +143,7 @@ def test_log_that_is_a_link_is_not_followed(far_end: FarEnd, home: Home, environ
 
 
 def test_new_spool_is_not_written_through_a_link_planted_under_its_name(tmp_path: Path) -> None:
-    from spool import creation
+    from spool.database import creation
 
     target = tmp_path / "target"
     planted = tmp_path / "new.spool"

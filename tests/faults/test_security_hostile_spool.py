@@ -12,8 +12,8 @@ import pytest
 from spool import Batch, Spool, SpoolError
 from spool.errors import SpoolRefused
 from streaming.clients import Clients
-from streaming.drain import drain_run
 from streaming.errors import BadArgument, StreamError
+from streaming.upload.drain import drain_run
 from tests.support import oracle, plays, spools
 from tests.support.far_end import FarEnd
 from tests.support.processes import Home, clean_environment

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from spool import Batch, RunState, SegmentState, Spool, directory
-from streaming import delivery
-from streaming.dead_runs import end_dead_run
-from streaming.delivery import Progress
+from streaming.collect.csv_tail import CsvFeeder
 from streaming.errors import StreamError
-from streaming.feeder import CsvFeeder
+from streaming.upload import delivery
+from streaming.upload.adoption import end_dead_run
+from streaming.upload.delivery import Progress
 from tests.model.model import HEADERS, Line, Model
 from tests.model.profiles import PROFILE
 from tests.support import oracle, plays
@@ -289,9 +289,9 @@ class RunMachine(RuleBasedStateMachine):
 
 
 def reading_counts(spool: Spool) -> int:
-    from spool import reading
+    from spool import queries
 
-    return reading.counts(spool.connection).recorded
+    return queries.counts(spool.connection).recorded
 
 
 def set_aside(spool: Spool) -> list[Line]:

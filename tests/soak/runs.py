@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spool import Spool, SpoolError, directory, reading
+from spool import Spool, SpoolError, directory, queries
 from tests.soak import player
 from tests.support import oracle
 from tests.support.far_end import FarEnd
@@ -100,7 +100,7 @@ class SoakRun:
 
 def exported(path: Path) -> Iterator[Line]:
     with closing(Spool(path)) as spool:
-        for header, rows in reading.exported(spool.connection):
+        for header, rows in queries.exported(spool.connection):
             yield from ((header, row) for row in split_rows(rows))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spool import Batch, SegmentState, Spool, reading
+from spool import Batch, SegmentState, Spool, queries
 from spool.errors import SpoolDamaged, SpoolRefused
 from tests.support import plays, spools
 from tests.support.spools import HEADER, rows
@@ -30,9 +30,9 @@ def test_counts_tell_what_became_of_each_row(spool: Spool) -> None:
     spool.mark_sent(first, uri="s3://bucket/1", etag="e")
     spool.reject(second, "refused")
     append(spool, rows(10, 5))
-    counts = reading.counts(spool.connection)
+    counts = queries.counts(spool.connection)
     assert (counts.recorded, counts.sent, counts.waiting, counts.rejected, counts.objects) == (15, 1, 13, 1, 1)
-    backlog = reading.backlog(spool.connection)
+    backlog = queries.backlog(spool.connection)
     assert (backlog.row_count, backlog.rejected_row_count, backlog.oldest_at) == (13, 1, 1e9)
     assert third.state is SegmentState.SEALED
 
@@ -40,24 +40,24 @@ def test_counts_tell_what_became_of_each_row(spool: Spool) -> None:
 def test_rows_that_went_inline_with_the_finish_are_sent(spool: Spool) -> None:
     append(spool, rows(0, 4))
     spool.end(exit_code=0, run_status="finished", ended_at=1e9)
-    assert reading.counts(spool.connection).waiting == 4
+    assert queries.counts(spool.connection).waiting == 4
     spool.finish({})
-    counts = reading.counts(spool.connection)
+    counts = queries.counts(spool.connection)
     assert (counts.recorded, counts.sent, counts.waiting, counts.objects) == (4, 4, 0, 0)
 
 
 def test_empty_spool_has_no_backlog(spool: Spool) -> None:
-    backlog = reading.backlog(spool.connection)
+    backlog = queries.backlog(spool.connection)
     assert (backlog.row_count, backlog.csv_bytes, backlog.oldest_at) == (0, 0, None)
-    assert reading.last_append_at(spool.connection) is None
-    assert reading.pending_csv(spool.connection) == b""
+    assert queries.last_append_at(spool.connection) is None
+    assert queries.pending_csv(spool.connection) == b""
 
 
 def test_pending_csv_is_one_csv_or_none_if_headers_differ(spool: Spool) -> None:
     append(spool, rows(0), rows(1))
-    assert reading.pending_csv(spool.connection) == HEADER + rows(0, 2)
+    assert queries.pending_csv(spool.connection) == HEADER + rows(0, 2)
     append(spool, rows(2), header=OTHER)
-    assert reading.pending_csv(spool.connection) is None
+    assert queries.pending_csv(spool.connection) is None
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_pending_csv_with_damaged_or_missing_rows_is_not_given_out(spool: Spool,
     with spools.raw(spool.path) as connection:
         connection.execute(harm)
     with pytest.raises(SpoolDamaged):
-        reading.pending_csv(spool.connection)
+        queries.pending_csv(spool.connection)
 
 
 def test_ranges_end_where_rows_are_missing_or_damaged(spool: Spool) -> None:
@@ -80,7 +80,7 @@ def test_ranges_end_where_rows_are_missing_or_damaged(spool: Spool) -> None:
     assert [(each.first_batch_id, each.last_batch_id) for each in sealed] == [(1, 2), (5, 6), (8, 9)]
     aside = spool.segments(SegmentState.REJECTED)
     assert [(each.first_batch_id, each.last_batch_id, each.row_count) for each in aside] == [(3, 4, 0), (7, 7, 1)]
-    assert aside[0].reason == reading.MISSING
+    assert aside[0].reason == queries.MISSING
 
 
 def test_rows_under_the_wrong_header_are_damaged(spool: Spool) -> None:
@@ -88,14 +88,14 @@ def test_rows_under_the_wrong_header_are_damaged(spool: Spool) -> None:
     append(spool, rows(1), header=OTHER)
     with spools.raw(spool.path) as connection:
         connection.execute("UPDATE batch SET header_id = 2 WHERE batch_id = 1")
-    assert [header for header, _ in reading.exported(spool.connection)] == [OTHER]
+    assert [header for header, _ in queries.exported(spool.connection)] == [OTHER]
 
 
 def test_row_count_that_is_not_that_of_the_rows_is_damage(spool: Spool) -> None:
     append(spool, rows(0, 2))
     with spools.raw(spool.path) as connection:
         connection.execute("UPDATE batch SET row_count = 3")
-    assert list(reading.exported(spool.connection)) == []
+    assert list(queries.exported(spool.connection)) == []
 
 
 def test_changed_bytes_of_a_sealed_segment_are_not_given_out(spool: Spool) -> None:
@@ -111,7 +111,7 @@ def test_export_gives_rows_in_order_with_their_headers(spool: Spool) -> None:
     append(spool, rows(0))
     append(spool, rows(1), header=OTHER)
     append(spool, rows(2))
-    assert list(reading.exported(spool.connection)) == [(HEADER, rows(0)), (OTHER, rows(1)), (HEADER, rows(2))]
+    assert list(queries.exported(spool.connection)) == [(HEADER, rows(0)), (OTHER, rows(1)), (HEADER, rows(2))]
 
 
 def test_many_batches_are_read_in_pieces_and_none_is_left_out(spool: Spool) -> None:

@@ -9,7 +9,7 @@ from tests.support.processes import Home, clean_environment, new_marker
 
 ASKED = {
     "twice": "streaming.track; streaming.track",
-    "after its module": "import streaming.tracked_block",
+    "after its module": "import streaming.record.track",
     "after the class": "streaming.StreamingManager",
 }
 

@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Any
 
 from spool import Registration
-from streaming.credentials import Credentials
+from streaming.clients.credentials import Credentials
 from streaming.errors import AlreadyFinished, RunUnknown, SegmentRefused, StreamError, Unreachable
 from tests.support.oracle import Evidence
 from tests.support.service import finish_problems

@@ -12,10 +12,11 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from spool import Batch, NewRun, Spool, SpoolError, connection, directory, machine
-from streaming import delivery
+from spool import Batch, NewRun, Spool, SpoolError, directory, system
+from spool.database import connection
 from streaming.clients import Clients
-from streaming.feeder import CsvFeeder
+from streaming.collect.csv_tail import CsvFeeder
+from streaming.upload import delivery
 from tests.support.memory_far_end import MemoryFarEnd
 
 Step = Callable[[str], None]
@@ -43,7 +44,7 @@ def batch_of(number: int, *, width: int = 0) -> Batch:
 def new_run(*, token: str = TOKEN, csv_path: Path | None = None) -> NewRun:
     """A run of the process that asks."""
     return NewRun(
-        tracker=machine.identify(os.getpid()),
+        tracker=system.identify(os.getpid()),
         started_at=time.time(),
         token=token,
         host_info={},
@@ -65,7 +66,7 @@ def warm_up() -> None:
 
 
 def _no_credentials() -> Any:
-    from streaming.credentials import Credentials
+    from streaming.clients.credentials import Credentials
 
     return Credentials("none", "none", "none", None, "us-east-1")
 

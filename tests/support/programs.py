@@ -3,7 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 
-from spool import Spool, reading
+from spool import Spool, queries
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Told, split_rows
 from tests.support.processes import Home, Process, Program, clean_environment, marked
@@ -73,7 +73,7 @@ def told(count: int, maybe: int = 0) -> Told:
 def recorded(path: Path) -> Told:
     """What a spool holds, for runs whose rows are samples that nobody knows beforehand."""
     with closing(Spool(path)) as spool:
-        lines = [(header, row) for header, rows in reading.exported(spool.connection) for row in split_rows(rows)]
+        lines = [(header, row) for header, rows in queries.exported(spool.connection) for row in split_rows(rows)]
     return Told(lines[0][0] if lines else b"", lines)
 
 

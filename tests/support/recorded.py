@@ -8,11 +8,11 @@ from typing import Any
 
 from spool import Batch, NewRun, Run, Spool, Tracker
 from streaming.clients import Clients
-from streaming.credentials import CredentialKeeper
-from streaming.drain import Outcome, drain_run
+from streaming.clients.credentials import CredentialKeeper
+from streaming.clients.s3 import ObjectStore
+from streaming.clients.sentinel import SentinelApi
 from streaming.errors import GaveUp
-from streaming.s3_upload import ObjectStore
-from streaming.sentinel_api import SentinelApi
+from streaming.upload.drain import Outcome, drain_run
 from tests.support import oracle
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Told

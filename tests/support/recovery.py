@@ -5,10 +5,10 @@ from contextlib import closing
 from pathlib import Path
 
 from spool import Spool, directory
-from streaming import delivery
 from streaming.clients import Clients
-from streaming.dead_runs import end_dead_run
-from streaming.delivery import Progress
+from streaming.upload import delivery
+from streaming.upload.adoption import end_dead_run
+from streaming.upload.delivery import Progress
 from tests.support import oracle, plays
 from tests.support.far_end import FarEnd
 from tests.support.memory_far_end import MemoryFarEnd

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from spool import Batch, NewRun, Spool, Tracker, machine
+from spool import Batch, NewRun, Spool, Tracker, system
 
 HEADER = b'"timestamp","process_cpu_usage","process_memory_mib"\n'
 
@@ -20,7 +20,7 @@ def rows(count: int, *, first: int = 0) -> bytes:
 def dead_tracker() -> Tracker:
     """A process that has just ended on this machine."""
     ended = subprocess.Popen([sys.executable, "-S", "-c", ""])
-    who = machine.identify(ended.pid)
+    who = system.identify(ended.pid)
     ended.wait()
     return who
 
@@ -68,4 +68,4 @@ def dead_run(spool_dir: Path, **more: Any) -> Path:
 
 def live_run(spool_dir: Path, **more: Any) -> Path:
     """A run that this very process records."""
-    return make_run(spool_dir, tracker=machine.identify(os.getpid()), **more)
+    return make_run(spool_dir, tracker=system.identify(os.getpid()), **more)

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from spool import Batch, Registration, Segment, SegmentState, Spool, reading
-from spool.schema import PAGE_BYTES
+from spool import Batch, Registration, Segment, SegmentState, Spool, queries
+from spool.database.schema import PAGE_BYTES
 from tests.support import plays
 
 HEADER = b"timestamp,x\n"
@@ -39,7 +39,7 @@ def send_all(spool: Spool, *, max_bytes: int = 1 << 20) -> list[Segment]:
 
 
 def exported(spool: Spool) -> bytes:
-    return b"".join(csv for _, csv in reading.exported(spool.connection))
+    return b"".join(csv for _, csv in queries.exported(spool.connection))
 
 
 def journal_of(path: Path) -> Path:

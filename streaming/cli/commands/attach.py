@@ -13,15 +13,16 @@ from typing import Any
 
 import click
 
-from spool import Spool, machine
-from streaming import settings
-from streaming.cli import INTERRUPTED, notice, options, recording
-from streaming.cli.display import stderr
-from streaming.cli.recording import Wish, Witness
-from streaming.recorder import Recorder
-from streaming.settings import Mode
-from streaming.tracker import Tracking
-from streaming.watch import HURRY_S
+from spool import Spool, system
+from streaming.cli import INTERRUPTED, options, settings
+from streaming.cli.commands import recording
+from streaming.cli.commands.recording import Wish, Witness
+from streaming.cli.settings import Mode
+from streaming.cli.terminal.log import log_to_stderr
+from streaming.cli.terminal.screen import stderr
+from streaming.record.recorder import Recorder
+from streaming.record.tracker import Tracking
+from streaming.upload.wait import HURRY_S
 
 log = logging.getLogger(__name__)
 _TERMINATED = 128 + 15
@@ -44,7 +45,7 @@ def attach(ctx: click.Context, /, pid: int, **given: Any) -> None:
     \b
     Example: tracker-stream attach --pid 4711 --job-name train
     """
-    notice.log_to_stderr(stderr(), quiet=given["quiet"])
+    log_to_stderr(stderr(), quiet=given["quiet"])
     words = _require_process(pid)
     if Mode(given["mode"]) is Mode.DISABLED:
         click.echo("tracker-stream: nothing is recorded (mode disabled)", err=True)
@@ -55,7 +56,7 @@ def attach(ctx: click.Context, /, pid: int, **given: Any) -> None:
 
 def _require_process(pid: int) -> list[str]:
     """The command line of the process. Raises CannotAttach if there is none, or none that can be tracked."""
-    if machine.process_started_at(pid) is None:
+    if system.process_started_at(pid) is None:
         hint = "it has ended, or you may not see it" if Path("/proc/self").exists() else "it has ended"
         raise CannotAttach(f"there is no process {pid}: {hint} (see: ps -p {pid})")
     if not Path("/proc/self").exists():
@@ -106,7 +107,7 @@ class _Ending:
 
     def wait(self, seconds: float) -> bool:
         """Whether we were asked to stop within so many seconds."""
-        return bool(self.count or machine.wait_readable([self._read], max(0.0, seconds)))
+        return bool(self.count or system.wait_readable([self._read], max(0.0, seconds)))
 
 
 def _track(pid: int, spool: Spool, wish: Wish) -> int:
@@ -115,10 +116,10 @@ def _track(pid: int, spool: Spool, wish: Wish) -> int:
         ending = _Ending()
         witness = Witness(wish, recorder, stderr())
         witness.tell_start(f"process {pid}")
-        who = machine.identify(pid)
+        who = system.identify(pid)
         tracking = Tracking(recorder, pid, interval_s=wish.plan.interval_s, on_sample=witness.usage.add)
         while not ending.wait(tracking.next_at - time.monotonic()):
-            if not machine.is_alive(who) or not tracking.tick():
+            if not system.is_alive(who) or not tracking.tick():
                 break
             witness.look()
         tracking.end(exit_code=None, run_status="finished")

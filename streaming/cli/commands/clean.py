@@ -11,10 +11,10 @@ import click
 from spool import directory
 from spool.errors import Owned, SpoolError
 from streaming.cli import options
-from streaming.cli.display import Screen, stderr, stdout
-from streaming.cli.quantity import duration, moment, parse_duration, rows, size
-from streaming.cli.table import clean as cleaned
-from streaming.summary import Condition, Summary, summaries, summarize
+from streaming.cli.terminal.quantity import duration, moment, parse_duration, rows, size
+from streaming.cli.terminal.screen import Screen, stderr, stdout
+from streaming.cli.terminal.table import clean as cleaned
+from streaming.read.status import Condition, Summary, summaries, summarize
 
 DEFAULT_AGE = "7d"
 

@@ -8,12 +8,11 @@ import sys
 
 import click
 
-from streaming import doctor as examination
-from streaming import settings
-from streaming.cli import options
-from streaming.cli.display import stdout
-from streaming.cli.table import Line, clean
-from streaming.doctor import Finding, Level, Patient
+from streaming.cli import doctor_checks as examination
+from streaming.cli import options, settings
+from streaming.cli.doctor_checks import Finding, Level, Patient
+from streaming.cli.terminal.screen import stdout
+from streaming.cli.terminal.table import Line, clean
 
 SCHEMA_VERSION = 1
 _STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}

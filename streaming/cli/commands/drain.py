@@ -11,14 +11,15 @@ from pathlib import Path
 import click
 
 from spool import directory
-from streaming import config, settings
-from streaming.cli import Mistake, notice, options
-from streaming.cli.display import Screen, stderr, stdout
-from streaming.cli.drain_report import DrainReport
-from streaming.cli.quantity import count, rows, size
-from streaming.drain import Outcome
-from streaming.drain_pool import ERROR, NOT_TRIED, DrainPool, Result, Terms
-from streaming.summary import Condition, Summary, summaries, summarize
+from streaming import config
+from streaming.cli import Mistake, options, settings
+from streaming.cli.commands.drain_progress import DrainReport
+from streaming.cli.terminal.log import log_to_stderr
+from streaming.cli.terminal.quantity import count, rows, size
+from streaming.cli.terminal.screen import Screen, stderr, stdout
+from streaming.read.status import Condition, Summary, summaries, summarize
+from streaming.upload.drain import Outcome
+from streaming.upload.pool import ERROR, NOT_TRIED, DrainPool, Result, Terms
 
 REFUSED_FOR_GOOD, STILL_WAITING, TOKEN_REFUSED = 1, 3, 4
 MAX_JOBS = 4
@@ -67,7 +68,7 @@ def drain(
     if runs and (everything or watch):
         raise click.UsageError("RUN and --all or --watch exclude each other.")
     screen = stderr()
-    notice.log_to_stderr(screen)
+    log_to_stderr(screen)
     in_directory = options.spool_directory(spool_dir)
     if dry_run:
         _tell_plan(_chosen(in_directory, runs, anew=anew), in_directory)
@@ -75,7 +76,7 @@ def drain(
     terms = _terms(token_file, api_url, s3_endpoint_url, has_ended=ended, anew=anew)
     job_count = jobs or min(MAX_JOBS, os.cpu_count() or 1)
     if watch:
-        from streaming.cli.serve import serve
+        from streaming.cli.commands.serve import serve
 
         sys.exit(serve(in_directory, terms, jobs=job_count, timeout_s=timeout, screen=screen))
     chosen = _chosen(in_directory, runs, anew=anew)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from spool import directory
-from streaming.cli import notice
-from streaming.cli.display import Screen
-from streaming.cli.quantity import count, duration, rows, size
-from streaming.cli.table import Line, clean, cropped
-from streaming.drain_pool import Result
-from streaming.summary import Summary
+from streaming.cli.terminal.log import PREFIX
+from streaming.cli.terminal.quantity import count, duration, rows, size
+from streaming.cli.terminal.screen import Screen
+from streaming.cli.terminal.table import Line, clean, cropped
+from streaming.read.status import Summary
+from streaming.upload.pool import Result
 
 PLAIN_S = 30.0
 DRAW_S = 0.25
@@ -135,4 +135,4 @@ class DrainReport:
         return running + done
 
     def _say(self, text: str) -> None:
-        self._screen.say(notice.PREFIX + text)
+        self._screen.say(PREFIX + text)

@@ -13,11 +13,11 @@ from typing import BinaryIO
 import click
 
 from spool import Spool, directory
-from streaming import formats
 from streaming.cli import Mistake, options
-from streaming.cli.display import stderr
-from streaming.cli.quantity import rows as row_text
-from streaming.formats.rows import RunRows
+from streaming.cli.terminal.quantity import rows as row_text
+from streaming.cli.terminal.screen import stderr
+from streaming.read import export as formats
+from streaming.read.export.rows import RunRows
 
 INCOMPLETE = 1
 

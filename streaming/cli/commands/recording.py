@@ -11,17 +11,18 @@ from typing import Any
 
 import click
 
-from spool import SpoolError, directory, reading
-from streaming import config, settings
-from streaming.cli import notice, options
-from streaming.cli.display import Screen
-from streaming.cli.quantity import count, duration, rows
-from streaming.cli.sparkline import Series, sparkline
-from streaming.hpc import Placement, placement
-from streaming.recorder import Delivery, Recorder
-from streaming.redaction import redact
-from streaming.settings import Mode
-from streaming.tracker import Plan
+from spool import SpoolError, directory, queries
+from streaming import config
+from streaming.cli import options, settings
+from streaming.cli.settings import Mode
+from streaming.cli.terminal.log import PREFIX
+from streaming.cli.terminal.quantity import count, duration, rows
+from streaming.cli.terminal.screen import Screen
+from streaming.cli.terminal.sparkline import Series, sparkline
+from streaming.collect.redaction import redact
+from streaming.collect.scheduler import Placement, placement
+from streaming.record.recorder import Delivery, Recorder
+from streaming.record.tracker import Plan
 
 PROBLEM_LOOK_S = 15.0
 _NEEDS_A_PERSON = ("token refused", "parked")
@@ -141,7 +142,7 @@ class Witness:
     def tell_end(self, ending: str, duration_s: float) -> None:
         """What became of the run: its end, its rows, its resources; and, if rows wait, why and what to do."""
         spool = self.recorder.spool
-        counts = reading.counts(spool.connection)
+        counts = queries.counts(spool.connection)
         numbers = f"{rows(counts.recorded)}, {count(counts.sent)} sent, {count(counts.waiting)} waiting"
         self._say(f"run {self._name}: {ending} after {duration(duration_s)}; {numbers}")
         for line in self.usage.lines(self.screen.levels):
@@ -160,7 +161,7 @@ class Witness:
         if self.wish.quiet:
             return
         try:
-            self.screen.say(notice.PREFIX.rstrip() + " " + text)
+            self.screen.say(PREFIX.rstrip() + " " + text)
         except OSError:  # stderr is full, or its reader has left: the run is recorded all the same
             _give_up_stderr()
 

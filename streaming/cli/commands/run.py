@@ -12,15 +12,16 @@ from typing import Any
 import click
 
 from spool import Spool, SpoolError
-from streaming import settings
-from streaming.cli import notice, options, recording
-from streaming.cli.display import stderr
-from streaming.cli.recording import Wish, Witness
-from streaming.command import CannotStart, Command
-from streaming.recorder import Recorder
-from streaming.settings import Mode
-from streaming.tracker import Tracking
-from streaming.watch import HURRY_S
+from streaming.cli import options, settings
+from streaming.cli.commands import recording
+from streaming.cli.commands.recording import Wish, Witness
+from streaming.cli.settings import Mode
+from streaming.cli.terminal.log import log_to_stderr
+from streaming.cli.terminal.screen import stderr
+from streaming.record.command import CannotStart, Command
+from streaming.record.recorder import Recorder
+from streaming.record.tracker import Tracking
+from streaming.upload.wait import HURRY_S
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def run(ctx: click.Context, /, command: tuple[str, ...], only_local_rank: int | 
     is_other_rank = only_local_rank is not None and where.local_rank not in (None, only_local_rank)
     if Mode(given["mode"]) is Mode.DISABLED or is_other_rank:
         _replace_by(command)
-    notice.log_to_stderr(stderr(), quiet=given["quiet"])
+    log_to_stderr(stderr(), quiet=given["quiet"])
     wish = recording.understand(ctx, given, list(command), where)
     spool = _create_spool(wish)
     try:

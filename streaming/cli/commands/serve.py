@@ -9,12 +9,12 @@ from contextlib import closing
 from pathlib import Path
 
 from spool import RunState, Spool, SpoolError, directory
-from streaming.cli.display import Screen, stdout
-from streaming.cli.drain import STILL_WAITING, code_of, tell_results
-from streaming.cli.drain_report import DrainReport
-from streaming.drain import Outcome
-from streaming.drain_pool import ERROR, DrainPool, Result, Terms
-from streaming.summary import summaries, summarize
+from streaming.cli.commands.drain import STILL_WAITING, code_of, tell_results
+from streaming.cli.commands.drain_progress import DrainReport
+from streaming.cli.terminal.screen import Screen, stdout
+from streaming.read.status import summaries, summarize
+from streaming.upload.drain import Outcome
+from streaming.upload.pool import ERROR, DrainPool, Result, Terms
 
 ROUND_S = 5.0  # how often the directory is looked at
 LIVE_S = 60.0  # how often a run that is still recorded is uploaded, and one tried again that could not be delivered

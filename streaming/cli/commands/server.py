@@ -16,10 +16,10 @@ import click
 import platformdirs
 
 if TYPE_CHECKING:
-    from streaming.target.control import Status
-    from streaming.target.directory import TargetDirectory
-    from streaming.target.embedded import EmbeddedTarget
-    from streaming.target.settings import S3Settings
+    from streaming.server.process.control import Status
+    from streaming.server.process.directory import TargetDirectory
+    from streaming.server.process.embedded import EmbeddedTarget
+    from streaming.server.settings import S3Settings
 
 _DEFAULT_PORT = 8742
 _DEFAULT_LIFETIME_S = 3600
@@ -76,7 +76,7 @@ def up(foreground: bool, directory: Path, **options: Any) -> None:
     \b
     Example: tracker-stream target up --port 0
     """
-    from streaming.target.directory import TargetDirectory
+    from streaming.server.process.directory import TargetDirectory
 
     with _errors_for_people():
         place = TargetDirectory(directory)
@@ -100,8 +100,8 @@ def down(directory: Path) -> None:
     \b
     Example: tracker-stream target down
     """
-    from streaming.target.control import bring_down
-    from streaming.target.directory import TargetDirectory
+    from streaming.server.process.control import bring_down
+    from streaming.server.process.directory import TargetDirectory
 
     with _errors_for_people():
         place = TargetDirectory(directory)
@@ -121,8 +121,8 @@ def status(directory: Path, as_json: bool) -> None:
     \b
     Example: tracker-stream target status
     """
-    from streaming.target.control import read_status
-    from streaming.target.directory import TargetDirectory
+    from streaming.server.process.control import read_status
+    from streaming.server.process.directory import TargetDirectory
 
     with _errors_for_people():
         found = read_status(TargetDirectory(directory))
@@ -140,8 +140,8 @@ def env(directory: Path, as_json: bool) -> None:
     \b
     Example: eval "$(tracker-stream target env)"
     """
-    from streaming.target.control import running
-    from streaming.target.directory import TargetDirectory
+    from streaming.server.process.control import running
+    from streaming.server.process.directory import TargetDirectory
 
     with _errors_for_people():
         environment = running(TargetDirectory(directory)).environment
@@ -203,9 +203,9 @@ def token_revoke(directory: Path, name: str) -> None:
 
 
 def _tokens(directory: Path) -> Any:
-    from streaming.target.database import TargetDatabase
-    from streaming.target.directory import TargetDirectory
-    from streaming.target.tokens import TokenStore
+    from streaming.server.process.directory import TargetDirectory
+    from streaming.server.storage.database import TargetDatabase
+    from streaming.server.storage.tokens import TokenStore
 
     place = TargetDirectory(directory)
     place.prepare()
@@ -214,7 +214,7 @@ def _tokens(directory: Path) -> Any:
 
 def _already_up(place: TargetDirectory) -> Status | None:
     """The running target; what is left of one that lost a process is ended."""
-    from streaming.target.control import bring_down, read_status
+    from streaming.server.process.control import bring_down, read_status
 
     status = read_status(place)
     if status and status.is_answering():
@@ -224,7 +224,7 @@ def _already_up(place: TargetDirectory) -> Status | None:
 
 
 def _start(place: TargetDirectory, *, detach: bool, **options: Any) -> EmbeddedTarget:
-    from streaming.target.embedded import EmbeddedTarget
+    from streaming.server.process.embedded import EmbeddedTarget
 
     made = EmbeddedTarget(
         place.path,
@@ -240,7 +240,7 @@ def _start(place: TargetDirectory, *, detach: bool, **options: Any) -> EmbeddedT
 
 
 def _record(made: EmbeddedTarget | None) -> Status:
-    from streaming.target.control import record
+    from streaming.server.process.control import record
 
     assert made is not None
     return record(made)
@@ -248,7 +248,7 @@ def _record(made: EmbeddedTarget | None) -> Status:
 
 def _other_s3(options: dict[str, Any]) -> S3Settings | None:
     """The S3 of the options with the keys of the environment; None means the embedded one."""
-    from streaming.target.settings import DEFAULT_BUCKET, S3Settings
+    from streaming.server.settings import DEFAULT_BUCKET, S3Settings
 
     if not options["s3_endpoint"] and not options["s3_bucket"]:
         return None
@@ -341,7 +341,7 @@ def _stay(made: EmbeddedTarget) -> None:
 @contextlib.contextmanager
 def _errors_for_people() -> Iterator[None]:
     try:
-        from streaming.target.errors import TargetError
+        from streaming.server.errors import TargetError
     except ImportError as exc:
         raise click.ClickException(f"{exc.name} is missing: install tracker-stream[target].") from exc
     try:

@@ -15,10 +15,10 @@ import click
 from spool import directory
 from spool.model import iso_utc
 from streaming.cli import options
-from streaming.cli.display import Screen, stderr, stdout
-from streaming.cli.quantity import count, duration, moment, rows, short_moment, size
-from streaming.cli.table import Column, Line, Span, clean, lay_out
-from streaming.summary import Condition, Summary, summaries, summarize
+from streaming.cli.terminal.quantity import count, duration, moment, rows, short_moment, size
+from streaming.cli.terminal.screen import Screen, stderr, stdout
+from streaming.cli.terminal.table import Column, Line, Span, clean, lay_out
+from streaming.read.status import Condition, Summary, summaries, summarize
 
 SCHEMA_VERSION = 1
 WATCH_S = 2.0

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from streaming.cli.display import Screen
+from streaming.cli.terminal.screen import Screen
 
 REPEAT_S = 600.0
 PREFIX = "tracker-stream: "

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from streaming.cli.sparkline import ASCII_LEVELS, LEVELS
-from streaming.cli.table import Line, clean, cropped, text_of
+from streaming.cli.terminal.sparkline import ASCII_LEVELS, LEVELS
+from streaming.cli.terminal.table import Line, clean, cropped, text_of
 
 _DEFAULT_COLUMNS = 80
 _FAST_S = 0.1
@@ -143,7 +143,7 @@ def _shows_unicode(stream: TextIO, environment: Mapping[str, str]) -> bool:
 
 
 def _cut(line: Line, width: int, ellipsis: str) -> Line:
-    from streaming.cli.table import width_of
+    from streaming.cli.terminal.table import width_of
 
     kept: Line = []
     for text, style in line:

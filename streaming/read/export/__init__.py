@@ -10,16 +10,16 @@ import importlib
 from collections.abc import Callable
 from typing import BinaryIO
 
-from streaming.formats.rows import RunRows
+from streaming.read.export.rows import RunRows
 
 Write = Callable[[RunRows, BinaryIO], None]
 
 # Name: the module whose `write` it is, and whether it may go to a terminal.
 FORMATS = {
-    "csv": ("streaming.formats.csv_lines", True),
-    "jsonl": ("streaming.formats.json_lines", True),
-    "parquet": ("streaming.formats.parquet", False),
-    "html": ("streaming.formats.html_page", False),
+    "csv": ("streaming.read.export.csv_lines", True),
+    "jsonl": ("streaming.read.export.json_lines", True),
+    "parquet": ("streaming.read.export.parquet", False),
+    "html": ("streaming.read.export.html", False),
 }
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Any
 
-from streaming.formats.rows import RunRows
+from streaming.read.export.rows import RunRows
 
 MOST_POINTS = 60_000  # rows that a page carries as they are: 17 hours at a second, some 2 MB
 STRETCHES = 30_000  # of longer runs: a week at a second in stretches of 20 s

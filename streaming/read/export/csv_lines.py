@@ -6,7 +6,7 @@ import csv
 import io
 from typing import BinaryIO
 
-from streaming.formats.rows import RunRows
+from streaming.read.export.rows import RunRows
 
 
 def write(rows: RunRows, out: BinaryIO) -> None:

@@ -8,9 +8,9 @@ from typing import Any, BinaryIO
 
 from spool import Run, RunState, Segment
 from spool.model import iso_utc
-from streaming import page_bundle
-from streaming.formats.chart_numbers import ChartNumbers
-from streaming.formats.rows import RunRows
+from streaming.read.export import page_bundle
+from streaming.read.export.chart_data import ChartNumbers
+from streaming.read.export.rows import RunRows
 
 
 def write(rows: RunRows, out: BinaryIO) -> None:

@@ -6,7 +6,7 @@ import json
 import re
 from typing import BinaryIO
 
-from streaming.formats.rows import RunRows
+from streaming.read.export.rows import RunRows
 
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 

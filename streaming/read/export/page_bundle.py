@@ -11,7 +11,7 @@ import hashlib
 import re
 from pathlib import Path
 
-PAGES = Path(__file__).parent / "target" / "pages"
+PAGES = Path(__file__).parents[2] / "server" / "web"
 _ENTRY = "run_file"
 _IMPORT = re.compile(r'^import \{([^}]*)\} from "\./(\w+)\.js";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export ((?:async )?(?:function|class|const) (\w+))", re.MULTILINE)

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from sqlite_utils.utils import TypeTracker
 
 from streaming.errors import BadArgument
-from streaming.formats.rows import RunRows
+from streaming.read.export.rows import RunRows
 
 try:
     import pyarrow

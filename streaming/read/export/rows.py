@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from spool import Run, Segment, SegmentState, Spool, reading
+from spool import Run, Segment, SegmentState, Spool, queries
 
 
 @dataclass
@@ -27,11 +27,11 @@ class RunRows:
 
     def batches(self) -> Iterator[tuple[bytes, bytes]]:
         """(header line, whole CSV lines) in order; batches that fail their checksum are left out (see `gap`)."""
-        return reading.exported(self._spool.connection)
+        return queries.exported(self._spool.connection)
 
     def headers(self) -> list[bytes]:
         """The header lines of the run, in the order in which they appeared."""
-        return reading.headers(self._spool.connection)
+        return queries.headers(self._spool.connection)
 
     def columns(self) -> list[str]:
         """The names of all columns: those of the first header, then what later ones added."""
@@ -48,12 +48,12 @@ class RunRows:
 
     def objects(self) -> list[Segment]:
         """The segments that S3 has, in order."""
-        return reading.segments(self._spool.connection, SegmentState.SENT)
+        return queries.segments(self._spool.connection, SegmentState.SENT)
 
     def gap(self, exported_count: int) -> Gap:
         """What is missing from an export of so many rows: left out as damaged, or released after S3 had them."""
-        kept = reading.kept_row_count(self._spool.connection)
-        recorded = reading.counts(self._spool.connection).recorded
+        kept = queries.kept_row_count(self._spool.connection)
+        recorded = queries.counts(self._spool.connection).recorded
         return Gap(damaged=max(0, kept - exported_count), released=max(0, recorded - kept))
 
 

@@ -12,20 +12,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.middleware.gzip import GZipMiddleware
 
-from streaming.target import data_routes, page_routes, sentinel, viewer
-from streaming.target.bodies import BodyLimits
-from streaming.target.database import TargetDatabase
-from streaming.target.docs_page import docs_page
-from streaming.target.errors import Unavailable
-from streaming.target.issuer import CredentialIssuer
-from streaming.target.objects import ObjectStore
-from streaming.target.reader import RunReader
-from streaming.target.runs import RunStore
-from streaming.target.security_headers import SecurityHeaders
-from streaming.target.sessions import SessionStore
-from streaming.target.settings import ApiSettings
-from streaming.target.tokens import TokenStore
-from streaming.target.watcher import Watcher
+from streaming.server.api import data, login, pages, runs
+from streaming.server.api.bodies import BodyLimits
+from streaming.server.api.docs_page import docs_page
+from streaming.server.api.security_headers import SecurityHeaders
+from streaming.server.errors import Unavailable
+from streaming.server.metrics.reader import RunReader
+from streaming.server.metrics.watcher import Watcher
+from streaming.server.settings import ApiSettings
+from streaming.server.storage.database import TargetDatabase
+from streaming.server.storage.objects import ObjectStore
+from streaming.server.storage.runs import RunStore
+from streaming.server.storage.sessions import SessionStore
+from streaming.server.storage.tokens import TokenStore
+from streaming.server.storage.upload_credentials import CredentialIssuer
 
 _RETRY_AFTER_S = 5
 _BODY_VARIANTS = {"inline", "s3"}
@@ -48,9 +48,9 @@ def create_app(settings: ApiSettings, *, limits: BodyLimits | None = None) -> Fa
     app.add_middleware(SecurityHeaders)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(Unavailable, _answer_unavailable)
-    for router in (sentinel.router, data_routes.router, viewer.router, page_routes.router):
+    for router in (runs.router, data.router, login.router, pages.router):
         app.include_router(router)
-    page_routes.mount_files(app)
+    pages.mount_files(app)
     app.get("/health", include_in_schema=False)(_health)
     app.get("/docs", include_in_schema=False)(_docs)
     return app

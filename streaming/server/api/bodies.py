@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from fastapi import HTTPException, Request
 from starlette.types import Message
 
-from streaming.target.gunzip import NotGzip, TooLarge, gunzip
+from streaming.server.gunzip import NotGzip, TooLarge, gunzip
 
 
 @dataclass(frozen=True)

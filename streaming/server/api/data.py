@@ -8,16 +8,16 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
-from streaming.target.frames import Frame
-from streaming.target.object_names import find_gaps, order_of, parse_name
-from streaming.target.reader import Reading, RunReader, keys_of
-from streaming.target.run_csv import stream_csv
-from streaming.target.run_statistics import figures_of
-from streaming.target.run_view import SORT_KEYS, ListQuery, view_of
-from streaming.target.runs import Run, RunStore
-from streaming.target.sentinel import find_run
-from streaming.target.series import Window, series
-from streaming.target.viewer import Viewer
+from streaming.server.api.login import Viewer
+from streaming.server.api.run_json import SORT_KEYS, ListQuery, view_of
+from streaming.server.api.runs import find_run
+from streaming.server.metrics.csv import stream_csv
+from streaming.server.metrics.downsample import Window, series
+from streaming.server.metrics.frames import Frame
+from streaming.server.metrics.reader import Reading, RunReader, keys_of
+from streaming.server.metrics.statistics import figures_of
+from streaming.server.storage.object_names import find_gaps, order_of, parse_name
+from streaming.server.storage.runs import Run, RunStore
 
 router = APIRouter(tags=["Data"])
 

@@ -9,8 +9,8 @@ from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
-from streaming.target.bodies import BodyLimits, JsonRequest, read_body
-from streaming.target.tokens import Token, TokenStore
+from streaming.server.api.bodies import BodyLimits, JsonRequest, read_body
+from streaming.server.storage.tokens import Token, TokenStore
 
 _MAX_TOKEN_LENGTH = 4096
 

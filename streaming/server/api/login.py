@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic import BaseModel, StringConstraints
 
-from streaming.target.guarded_route import LimitedRoute, authenticate
-from streaming.target.schemas import Closed
-from streaming.target.sessions import COOKIE, LIFETIME, SessionStore
-from streaming.target.tokens import Token, TokenStore
+from streaming.server.api.guarded_route import LimitedRoute, authenticate
+from streaming.server.api.schemas import Closed
+from streaming.server.storage.sessions import COOKIE, LIFETIME, SessionStore
+from streaming.server.storage.tokens import Token, TokenStore
 
 router = APIRouter(route_class=LimitedRoute, tags=["Login"])
 

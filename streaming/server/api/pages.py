@@ -1,4 +1,4 @@
-"""The pages: static files beside this module, and where a browser without a session is sent."""
+"""The pages: the static files of `server/web`, and where a browser without a session is sent."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fastapi.responses import FileResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from streaming.target.sessions import COOKIE, SessionStore
+from streaming.server.storage.sessions import COOKIE, SessionStore
 
-PAGES = Path(__file__).parent / "pages"
+PAGES = Path(__file__).parent.parent / "web"
 _REVALIDATE = {"Cache-Control": "no-cache"}  # kept by the browser, asked about each time: a new release shows at once
 
 router = APIRouter(include_in_schema=False)

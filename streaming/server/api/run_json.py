@@ -8,9 +8,9 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
 
-from streaming.target.reader import RunReader
-from streaming.target.run_rows import Extent, RunRows
-from streaming.target.runs import Run
+from streaming.server.metrics.reader import RunReader
+from streaming.server.metrics.rows import Extent, RunRows
+from streaming.server.storage.runs import Run
 
 SILENT_AFTER_S = 300.0
 _SILENT_AFTER_GAPS = 3.0

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Header, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 
-from streaming.target.guarded_route import GuardedRoute, current_token
-from streaming.target.issuer import CredentialIssuer
-from streaming.target.objects import ObjectStore
-from streaming.target.run_statistics import FINISH_TIMEOUT_S, compute_statistics
-from streaming.target.runs import Finish, Run, RunStore, key_prefix, new_run_id
-from streaming.target.schemas import FinishBody, FinishInline, FinishS3, RefreshAnswer, RegisterAnswer, RunMetadata
-from streaming.target.tokens import Token
+from streaming.server.api.guarded_route import GuardedRoute, current_token
+from streaming.server.api.schemas import FinishBody, FinishInline, FinishS3, RefreshAnswer, RegisterAnswer, RunMetadata
+from streaming.server.metrics.statistics import FINISH_TIMEOUT_S, compute_statistics
+from streaming.server.storage.objects import ObjectStore
+from streaming.server.storage.runs import Finish, Run, RunStore, key_prefix, new_run_id
+from streaming.server.storage.tokens import Token
+from streaming.server.storage.upload_credentials import CredentialIssuer
 
 router = APIRouter(route_class=GuardedRoute, tags=["Sentinel"])
 

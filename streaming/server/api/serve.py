@@ -6,8 +6,8 @@ import sys
 
 import uvicorn
 
-from streaming.target.app import create_app
-from streaming.target.settings import ApiSettings
+from streaming.server.api.app import create_app
+from streaming.server.settings import ApiSettings
 
 _KEEP_ALIVE_S = 15
 

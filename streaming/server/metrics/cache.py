@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streaming.target.frames import Frame
+from streaming.server.metrics.frames import Frame
 
 _LENGTHS = struct.Struct("<QQ")
 _ALIGNMENT = 8

@@ -6,12 +6,12 @@ import csv
 import io
 from collections.abc import Iterator
 
-from streaming.target.frames import MAX_PLAIN_BYTES, Frame
-from streaming.target.gunzip import gunzip
-from streaming.target.objects import ObjectStore
-from streaming.target.reader import INLINE_KEY
-from streaming.target.run_rows import RunRows
-from streaming.target.runs import Run, RunStore
+from streaming.server.gunzip import gunzip
+from streaming.server.metrics.frames import MAX_PLAIN_BYTES, Frame
+from streaming.server.metrics.reader import INLINE_KEY
+from streaming.server.metrics.rows import RunRows
+from streaming.server.storage.objects import ObjectStore
+from streaming.server.storage.runs import Run, RunStore
 
 
 def stream_csv(run: Run, rows: RunRows, runs: RunStore, objects: ObjectStore) -> Iterator[bytes]:

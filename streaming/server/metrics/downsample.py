@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from streaming.target.frames import Array
-from streaming.target.run_rows import RunRows
+from streaming.server.metrics.frames import Array
+from streaming.server.metrics.rows import RunRows
 
 _SIGNIFICANT_DIGITS = 7
 Indices = np.ndarray[tuple[int, ...], np.dtype[np.intp]]

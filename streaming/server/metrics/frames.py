@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
-from streaming.target.gunzip import NotGzip, TooLarge, gunzip
+from streaming.server.gunzip import NotGzip, TooLarge, gunzip
 
 MAX_PLAIN_BYTES = 128 * 2**20
 TIMESTAMP = "timestamp"

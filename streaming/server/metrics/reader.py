@@ -15,13 +15,13 @@ from itertools import islice
 from operator import is_not
 from pathlib import Path
 
-from streaming.target.errors import StoreUnavailable
-from streaming.target.frame_file import FrameFile, evict
-from streaming.target.frames import Frame, frame_of_csv, read_frame
-from streaming.target.object_names import order_of
-from streaming.target.objects import ObjectStore, StoredObject
-from streaming.target.run_rows import RunRows
-from streaming.target.runs import Run, RunStore
+from streaming.server.errors import StoreUnavailable
+from streaming.server.metrics.cache import FrameFile, evict
+from streaming.server.metrics.frames import Frame, frame_of_csv, read_frame
+from streaming.server.metrics.rows import RunRows
+from streaming.server.storage.object_names import order_of
+from streaming.server.storage.objects import ObjectStore, StoredObject
+from streaming.server.storage.runs import Run, RunStore
 
 INLINE_KEY = "(inline)"
 MAX_OBJECT_BYTES = 64 * 2**20

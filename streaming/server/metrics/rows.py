@@ -10,7 +10,7 @@ from operator import is_
 
 import numpy as np
 
-from streaming.target.frames import TIMESTAMP, Array, Frame
+from streaming.server.metrics.frames import TIMESTAMP, Array, Frame
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from streaming.target.reader import RunReader
-from streaming.target.run_rows import RunRows
-from streaming.target.runs import Run, RunStore
+from streaming.server.metrics.reader import RunReader
+from streaming.server.metrics.rows import RunRows
+from streaming.server.storage.runs import Run, RunStore
 
 FINISH_TIMEOUT_S = 10.0
 _DIGITS = 4

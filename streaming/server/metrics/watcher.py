@@ -12,10 +12,10 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
-from streaming.target.errors import Unavailable
-from streaming.target.reader import RunReader
-from streaming.target.run_statistics import compute_statistics
-from streaming.target.runs import Run, RunStore
+from streaming.server.errors import Unavailable
+from streaming.server.metrics.reader import RunReader
+from streaming.server.metrics.statistics import compute_statistics
+from streaming.server.storage.runs import Run, RunStore
 
 _log = logging.getLogger("uvicorn.error")
 

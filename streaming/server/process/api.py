@@ -10,14 +10,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from streaming.target.directory import TargetDirectory
-from streaming.target.errors import StartFailed
-from streaming.target.guarded import Guarded, launch, log_tail
-from streaming.target.settings import ApiSettings
+from streaming.server.errors import StartFailed
+from streaming.server.process.directory import TargetDirectory
+from streaming.server.process.guarded import Guarded, launch, log_tail
+from streaming.server.settings import ApiSettings
 
 START_TIMEOUT_S = 30.0
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from streaming.target.serve import main; main()"
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from streaming.server.api.serve import main; main()"
 _KEPT_OUT_PREFIXES = ("AWS_", "SENTINEL_", "TRACKER_STREAM_")
 
 

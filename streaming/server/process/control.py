@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from streaming.target.api_process import is_answering
-from streaming.target.directory import TargetDirectory
-from streaming.target.embedded import EmbeddedTarget
-from streaming.target.errors import NotRunning
-from streaming.target.guarded import Guarded
-from streaming.target.settings import ApiSettings, S3Settings
+from streaming.server.errors import NotRunning
+from streaming.server.process.api import is_answering
+from streaming.server.process.directory import TargetDirectory
+from streaming.server.process.embedded import EmbeddedTarget
+from streaming.server.process.guarded import Guarded
+from streaming.server.settings import ApiSettings, S3Settings
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from streaming.target.errors import UnusableDirectory
+from streaming.server.errors import UnusableDirectory
 
 
 class TargetDirectory:

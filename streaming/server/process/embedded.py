@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from streaming.target.api_process import start_api, url_of
-from streaming.target.database import TargetDatabase
-from streaming.target.directory import TargetDirectory, write_private
-from streaming.target.errors import StartFailed, TargetError
-from streaming.target.guarded import Guarded
-from streaming.target.objects import ObjectStore
-from streaming.target.ports import free_port
-from streaming.target.runs import Run, RunStore
-from streaming.target.seaweedfs import SeaweedFS
-from streaming.target.settings import DEFAULT_BUCKET, DEFAULT_CREDENTIAL_LIFETIME_S, ApiSettings, S3Settings
-from streaming.target.tokens import DEFAULT_TOKEN_NAME, TokenStore
+from streaming.server.errors import StartFailed, TargetError
+from streaming.server.process.api import start_api, url_of
+from streaming.server.process.directory import TargetDirectory, write_private
+from streaming.server.process.guarded import Guarded
+from streaming.server.process.ports import free_port
+from streaming.server.process.seaweedfs import SeaweedFS
+from streaming.server.settings import DEFAULT_BUCKET, DEFAULT_CREDENTIAL_LIFETIME_S, ApiSettings, S3Settings
+from streaming.server.storage.database import TargetDatabase
+from streaming.server.storage.objects import ObjectStore
+from streaming.server.storage.runs import Run, RunStore
+from streaming.server.storage.tokens import DEFAULT_TOKEN_NAME, TokenStore
 
 _PORT_TRIES = 3
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from streaming.target.errors import StartFailed
-from streaming.target.processes import ProcessId
+from streaming.server.errors import StartFailed
+from streaming.server.process.processes import ProcessId
 
 _GUARD = Path(__file__).with_name("guard.py")
 _END_TIMEOUT_S = 10.0

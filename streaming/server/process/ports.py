@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 
-from streaming.target.errors import StartFailed
+from streaming.server.errors import StartFailed
 
 _LOWEST, _HIGHEST = 15_000, 32_000  # Linux hands out 32768 and up, macOS 49152 and up
 _TRIES = 1000

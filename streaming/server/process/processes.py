@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from streaming.target.errors import TargetError
+from streaming.server.errors import TargetError
 
 _PROC = Path("/proc")
 

@@ -21,12 +21,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from streaming.target.directory import TargetDirectory, make_private_directory, write_private
-from streaming.target.errors import StartFailed, StoreUnavailable
-from streaming.target.guarded import Guarded, launch, log_tail
-from streaming.target.objects import ObjectStore
-from streaming.target.ports import free_ports, is_free
-from streaming.target.settings import DEFAULT_BUCKET, S3Settings
+from streaming.server.errors import StartFailed, StoreUnavailable
+from streaming.server.process.directory import TargetDirectory, make_private_directory, write_private
+from streaming.server.process.guarded import Guarded, launch, log_tail
+from streaming.server.process.ports import free_ports, is_free
+from streaming.server.settings import DEFAULT_BUCKET, S3Settings
+from streaming.server.storage.objects import ObjectStore
 
 START_TIMEOUT_S = 60.0
 _ADMIN_NAME = "target"

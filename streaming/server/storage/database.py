@@ -19,7 +19,7 @@ from typing import Any
 from sqlite_utils import Database
 from sqlite_utils.utils import OperationalError
 
-from streaming.target.errors import DatabaseUnavailable
+from streaming.server.errors import DatabaseUnavailable
 
 _PRAGMAS = ("journal_mode=DELETE", "synchronous=EXTRA", "busy_timeout=10000", "foreign_keys=ON", "secure_delete=ON")
 

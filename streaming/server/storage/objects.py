@@ -11,9 +11,10 @@ from typing import Any
 
 from botocore.awsrequest import AWSRequest
 
-from streaming.target.errors import StoreUnavailable
+from streaming.server.errors import StoreUnavailable
+from streaming.server.settings import S3Settings
+
 from .s3_client import make_client, make_http_session, translated
-from streaming.target.settings import S3Settings
 
 _SIGNED_FOR_S = 300
 _PROBE_KEY = ".probe"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from streaming.target.database import TargetDatabase
+from streaming.server.storage.database import TargetDatabase
 
 _COLUMNS = (
     "run_id, token_id, prefix, metadata, registered_at, finished_at, ended_at, run_status, exit_code, "

@@ -15,8 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
-from streaming.target.errors import StoreUnavailable
-from streaming.target.settings import S3Settings
+from streaming.server.errors import StoreUnavailable
+from streaming.server.settings import S3Settings
 
 _CONNECT_TIMEOUT_S = 5
 _READ_TIMEOUT_S = 30

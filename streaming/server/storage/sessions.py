@@ -6,8 +6,8 @@ import hashlib
 import secrets
 from datetime import datetime, timedelta, timezone
 
-from streaming.target.database import TargetDatabase
-from streaming.target.tokens import Token
+from streaming.server.storage.database import TargetDatabase
+from streaming.server.storage.tokens import Token
 
 COOKIE = "tracker_stream_session"
 LIFETIME = timedelta(days=7)

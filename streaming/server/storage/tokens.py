@@ -7,8 +7,8 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from streaming.target.database import TargetDatabase
-from streaming.target.errors import TargetError, UnknownName
+from streaming.server.errors import TargetError, UnknownName
+from streaming.server.storage.database import TargetDatabase
 
 DEFAULT_TOKEN_NAME = "default"
 _PREFIX = "tst_"

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from streaming.server.settings import STS_MAX_LIFETIME_S, STS_MIN_LIFETIME_S, S3Settings
+
 from .s3_client import make_client, translated
-from streaming.target.settings import STS_MAX_LIFETIME_S, STS_MIN_LIFETIME_S, S3Settings
 
 
 @dataclass(frozen=True)

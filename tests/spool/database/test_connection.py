@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from spool import Batch, NewRun, Registration, RunState, SegmentState, Spool, connection, reading
-from spool.connection import Connection, translated
+from spool import Batch, NewRun, Registration, RunState, SegmentState, Spool, queries
+from spool.database import connection
+from spool.database.connection import Connection, translated
 from spool.errors import ForkedSpool, SpoolDamaged, SpoolError, SpoolFull, SpoolRefused, SpoolUnavailable
 from tests.support import plays, spools, tracing
 from tests.support.nursery import Nursery, order
@@ -102,7 +103,7 @@ def test_threads_take_turns(spool: Spool) -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert reading.counts(spool.connection).recorded == 80
+    assert queries.counts(spool.connection).recorded == 80
 
 
 def test_locked_spool_is_unavailable_and_not_for_ever(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,17 +230,17 @@ def executed_statements(tmp_path: Path) -> set[str]:
             spool.segments(state)
         spool.append([Batch(HEADER, rows(9))])
         for ask in (
-            reading.backlog,
-            reading.counts,
-            reading.last_append_at,
-            reading.only_in_s3,
-            reading.pending_csv,
-            reading.newest_rows,
+            queries.backlog,
+            queries.counts,
+            queries.last_append_at,
+            queries.only_in_s3,
+            queries.pending_csv,
+            queries.newest_rows,
         ):
             ask(spool.connection)
         for question in ("sent_uris", "last_sent", "has_segments", "last_header", "csv_offset", "run"):
             getattr(spool, question)()
-        list(reading.exported(spool.connection))
+        list(queries.exported(spool.connection))
         spool.is_meant_for("t")
         spool.note_problem("x", cause="y")
         spool.release_sent()
@@ -266,7 +267,7 @@ REPLACING = """
 import sys
 from pathlib import Path
 from spool import machine, replacement
-from spool.connection import file_identity
+from spool.database.connection import file_identity
 path = Path(sys.argv[1])
 with replacement.exclusively(path, file_identity(path)) as descriptor, replacement.new_file(path) as new:
     machine.copy_file(descriptor, new)

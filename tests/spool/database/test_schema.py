@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from spool import Spool, schema
+from spool import Spool
+from spool.database import schema
 from spool.errors import SpoolRefused
 from tests.support import spools
 from tests.support.spools import rows

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from spool import Batch, RunState, SegmentState, Spool, SpoolError, check, findings, reading, schema
-from spool.connection import file_identity
+from spool import Batch, RunState, SegmentState, Spool, SpoolError, queries
+from spool.database import schema
+from spool.database.connection import file_identity
 from spool.errors import SpoolDamaged
-from spool.salvage import Salvaged, salvage
+from spool.recovery import check, scan
+from spool.recovery.recover import Salvaged, salvage
 from tests.support import spools
 from tests.support.spools import HEADER, rows
 
@@ -24,7 +26,7 @@ def test_shapes_are_those_of_the_tables() -> None:
     affinities = {"INTEGER": "i", "REAL": "r", "TEXT": "t", "BLOB": "b"}
     with spools.raw(Path(":memory:")) as connection:
         schema.create(connection)
-        for table, shape in (("run", findings._RUN), ("batch", findings._BATCH), ("segment", findings._SEGMENT)):
+        for table, shape in (("run", scan._RUN), ("batch", scan._BATCH), ("segment", scan._SEGMENT)):
             columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
             wanted = [
                 "0" if key else affinities[kind].upper() if not not_null else affinities[kind]
@@ -64,7 +66,7 @@ def test_any_zeroed_page_costs_only_its_own_rows(tmp_path: Path, number: int) ->
     report = salvaged(path)
     assert report.kept_aside.exists()
     with closing(Spool(path)) as spool:
-        kept = [csv for _, csv in reading.exported(spool.connection)]
+        kept = [csv for _, csv in queries.exported(spool.connection)]
         assert kept == [batch for batch in batches if batch in kept], "in order, and nothing that was not appended"
         assert len(kept) >= 80
         lost = [index + 1 for index, batch in enumerate(batches) if batch not in kept]
@@ -72,7 +74,7 @@ def test_any_zeroed_page_costs_only_its_own_rows(tmp_path: Path, number: int) ->
         assert told == lost
         assert not report.has_lost_run, "its earlier version is in the journal"
         assert spool.run().spool_id == before.spool_id, "so it is registered again as the same run"
-    assert check.audit(path) == ([f"batches {lost[0]} to {lost[-1]}: {reading.MISSING}"] if lost else [])
+    assert check.audit(path) == ([f"batches {lost[0]} to {lost[-1]}: {queries.MISSING}"] if lost else [])
 
 
 def test_a_truncated_file_gives_back_what_is_left_of_it(tmp_path: Path) -> None:
@@ -86,7 +88,7 @@ def test_a_truncated_file_gives_back_what_is_left_of_it(tmp_path: Path) -> None:
     report = salvaged(path)
     assert 0 < report.batch_count < 100
     with closing(Spool(path)) as spool:
-        kept = [csv for _, csv in reading.exported(spool.connection)]
+        kept = [csv for _, csv in queries.exported(spool.connection)]
         assert kept == [batch for batch in batches if batch in kept]
         assert len(kept) == report.batch_count
         spool.append([Batch(HEADER, rows(5000))])
@@ -105,7 +107,7 @@ def test_a_salvaged_batch_is_never_wrong_however_the_bits_flip(tmp_path: Path) -
             spools.flip_random_bit(path, chance)
         report = salvaged(path)
         with closing(Spool(path)) as spool:
-            kept = [csv for _, csv in reading.exported(spool.connection)]
+            kept = [csv for _, csv in queries.exported(spool.connection)]
         assert [csv for csv in kept if csv not in batches] == []
         assert len(kept) == report.batch_count
 
@@ -115,7 +117,7 @@ def test_a_lost_header_is_found_in_its_index(tmp_path: Path) -> None:
     spools.overwrite_page(path, spools.root_pages(path)["header"])
     salvaged(path)
     with closing(Spool(path)) as spool:
-        assert list(reading.exported(spool.connection)) == [(HEADER, rows(1, 3))]
+        assert list(queries.exported(spool.connection)) == [(HEADER, rows(1, 3))]
 
 
 def test_sent_segments_stay_sent_and_are_not_sent_again(tmp_path: Path) -> None:
@@ -225,7 +227,7 @@ def test_a_cached_header_does_not_outlive_the_file_it_was_read_from(tmp_path: Pa
         spools.journal_of(path).write_bytes(b"")
         assert tracker.salvage() is not None
         tracker.append([Batch(other, rows(3))])
-        assert list(reading.exported(tracker.connection))[-1] == (other, rows(3))
+        assert list(queries.exported(tracker.connection))[-1] == (other, rows(3))
 
 
 def test_no_room_for_salvaging_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spool import pages
-from spool.pages import PageFile, Unreadable
+from spool.recovery import sqlite_pages
+from spool.recovery.sqlite_pages import PageFile, Unreadable
 
 
 def encoded_varint(value: int) -> bytes:
@@ -24,11 +24,11 @@ def encoded_varint(value: int) -> bytes:
 @given(st.integers(0, (1 << 56) - 1), st.binary(max_size=9))
 def test_varint_is_read_as_written(value: int, behind: bytes) -> None:
     raw = encoded_varint(value)
-    assert pages.varint(raw + behind, 0) == (value, len(raw))
+    assert sqlite_pages.varint(raw + behind, 0) == (value, len(raw))
 
 
 def test_varint_of_nine_bytes_may_be_negative() -> None:
-    assert pages.varint(b"\xff" * 9, 0) == (-1, 9)
+    assert sqlite_pages.varint(b"\xff" * 9, 0) == (-1, 9)
 
 
 NUMBERS = [0, 1, -1, 127, -32768, 1 << 23, -(1 << 31), 1 << 40, -(1 << 62), 0.5, -1e300]
@@ -49,12 +49,12 @@ def test_rows_are_read_as_sqlite_reads_them(tmp_path: Path, size: int) -> None:
     try:
         file = PageFile(descriptor, 4096)
         found = [
-            pages.table_cell(file, page, at)
-            for number, page in file.leaves(pages.TABLE_LEAF)
+            sqlite_pages.table_cell(file, page, at)
+            for number, page in file.leaves(sqlite_pages.TABLE_LEAF)
             if number > 1
-            for at in pages.cell_offsets(page, number=number)
+            for at in sqlite_pages.cell_offsets(page, number=number)
         ]
-        assert sorted((row_id, pages.record(payload)) for row_id, payload in found) == wanted
+        assert sorted((row_id, sqlite_pages.record(payload)) for row_id, payload in found) == wanted
     finally:
         os.close(descriptor)
 
@@ -62,7 +62,7 @@ def test_rows_are_read_as_sqlite_reads_them(tmp_path: Path, size: int) -> None:
 @given(st.binary(max_size=300))
 def test_garbage_is_unreadable_and_nothing_worse(garbage: bytes) -> None:
     try:
-        values = pages.record(garbage)
+        values = sqlite_pages.record(garbage)
     except Unreadable:
         return
     assert isinstance(values, list)
@@ -75,8 +75,8 @@ def test_garbage_pages_give_cells_or_nothing(page: bytes) -> None:
         if hasattr(os, "memfd_create"):
             os.pwrite(descriptor, page, 0)
         file = PageFile(descriptor, 4096)
-        for at in pages.cell_offsets(page):
-            for read in (pages.table_cell, pages.index_cell):
+        for at in sqlite_pages.cell_offsets(page):
+            for read in (sqlite_pages.table_cell, sqlite_pages.index_cell):
                 try:
                     read(file, page, at)
                 except Unreadable:
@@ -111,4 +111,4 @@ def test_chain_of_overflow_pages_that_bites_its_tail_ends(tmp_path: Path) -> Non
     ],
 )
 def test_rows_are_recognised_by_their_shape(types: list[int], shape: str, fits: bool) -> None:
-    assert pages.is_record_of(types, shape) is fits
+    assert sqlite_pages.is_record_of(types, shape) is fits

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from streaming import settings
+from streaming.cli import settings
 from streaming.errors import BadArgument
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from streaming import credentials
-from streaming.credentials import CredentialKeeper, Credentials
+from streaming.clients import credentials
+from streaming.clients.credentials import CredentialKeeper, Credentials
 from streaming.errors import Busy, CredentialsRefused, RunUnknown, StreamError, Transient, Unauthorized
 
 REFUSED = CredentialsRefused("S3 answered 403 ExpiredToken")

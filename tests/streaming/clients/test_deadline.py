@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from streaming.deadline import DeadlinePassed, deadline
+from streaming.clients.deadline import DeadlinePassed, deadline
 
 
 def test_blocking_call_is_interrupted() -> None:

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from urllib3 import exceptions as urllib3_errors
 
-from streaming.deadline import DeadlinePassed
+from streaming.clients.deadline import DeadlinePassed
+from streaming.clients.http import cause_of, http_date, printable, read_capped, retry_after_s, served_at
 from streaming.errors import NotTheService
-from streaming.wire import cause_of, http_date, printable, read_capped, retry_after_s, served_at
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=timezone.utc)
 

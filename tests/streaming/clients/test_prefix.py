@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streaming.clients.prefix import require_prefix, require_region, require_run_id, split
 from streaming.errors import NotTheService
-from streaming.prefix import require_prefix, require_region, require_run_id, split
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from streaming import s3_upload
-from streaming.credentials import CredentialKeeper, Credentials
+from streaming.clients import s3
+from streaming.clients.credentials import CredentialKeeper, Credentials
+from streaming.clients.s3 import ObjectStore
 from streaming.errors import (
     BadArgument,
     Busy,
@@ -24,7 +25,6 @@ from streaming.errors import (
     Transient,
     Unreachable,
 )
-from streaming.s3_upload import ObjectStore
 from tests.support import faults
 from tests.support.far_end import FarEnd
 from tests.support.faults import Fault
@@ -46,7 +46,7 @@ class Door:
         self.clients.store.keep(self.run_id, credentials)
         self.uri = f"{registration.upload_uri_prefix}/00000001-abc.csv.gz"
 
-    def put(self, body: bytes = BODY, uri: str | None = None) -> s3_upload.Receipt:
+    def put(self, body: bytes = BODY, uri: str | None = None) -> s3.Receipt:
         return self.clients.store.put(self.run_id, uri or self.uri, body)
 
     def refusal(self, fault: Fault | None = None) -> StreamError:
@@ -76,7 +76,7 @@ def test_object_is_stored_with_type_condition_and_digests(home: Any) -> None:
         receipt = door.put()
         door.clients.reset()
         (entry,) = far_end.journal.requests("put")
-    assert receipt == s3_upload.Receipt(door.uri, hashlib.md5(BODY).hexdigest())
+    assert receipt == s3.Receipt(door.uri, hashlib.md5(BODY).hexdigest())
     assert far_end.objects == {door.uri: BODY}
     assert entry.headers["content-type"] == "application/gzip"
     assert entry.headers["if-none-match"] == "*"
@@ -385,7 +385,7 @@ def test_ambient_aws_settings_are_ignored(far_end: FarEnd, tmp_path: Path, monke
 def test_ambient_settings_do_not_move_the_address_of_aws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "true")
-    client = s3_upload._Client("eu-central-1", None, 1.0)
+    client = s3._Client("eu-central-1", None, 1.0)
     assert client._client.meta.endpoint_url == "https://s3.eu-central-1.amazonaws.com"
 
 

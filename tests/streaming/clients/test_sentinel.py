@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from streaming import sentinel_api
+from streaming.clients import sentinel
+from streaming.clients.sentinel import SentinelApi
 from streaming.errors import (
     AlreadyFinished,
     BadArgument,
@@ -23,7 +24,6 @@ from streaming.errors import (
     Unauthorized,
     Unreachable,
 )
-from streaming.sentinel_api import SentinelApi
 from tests.support import faults
 from tests.support.far_end import FarEnd
 from tests.support.faults import Fault
@@ -465,6 +465,6 @@ def test_debug_log_shows_no_token(api: SentinelApi, far_end: FarEnd, caplog: pyt
 
 
 def test_limits_are_as_documented() -> None:
-    assert sentinel_api.REQUEST_DEADLINE_S <= 60
-    assert sentinel_api.ANSWER_MAX_BYTES == 4 << 20
-    assert Path(sentinel_api.__file__).name == "sentinel_api.py"
+    assert sentinel.REQUEST_DEADLINE_S <= 60
+    assert sentinel.ANSWER_MAX_BYTES == 4 << 20
+    assert Path(sentinel.__file__).name == "sentinel_api.py"

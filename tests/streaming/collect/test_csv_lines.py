@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spool import Batch
-from streaming.lines import LineSplitter, first_field
+from streaming.collect.csv_lines import LineSplitter, first_field
 
 HEADER = b"timestamp,cpu\n"
 OTHER = b"timestamp,cpu,gpu\n"

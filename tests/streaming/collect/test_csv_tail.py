@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from spool import Spool, reading
+from spool import Spool, queries
 from spool.errors import SpoolFull
-from streaming.feeder import HELD_LOOKS, READ_BYTES, CsvFeeder, UpdateSchedule
+from streaming.collect.csv_tail import HELD_LOOKS, READ_BYTES, CsvFeeder, UpdateSchedule
 from tests.support import plays, spools
 from tests.support.spools import HEADER, rows
 
@@ -38,7 +38,11 @@ def test_rows_are_taken_once_as_the_file_grows(spool: Spool, csv_path: Path) -> 
         append(csv_path, content)
         counts.append(feeder.take())
     assert counts == [0, 0, 1, 1, 1]
-    assert list(reading.exported(spool.connection)) == [(HEADER, b"1,a\n"), (HEADER, b"2,b\n"), (HEADER, b"3,c\n")]
+    assert list(queries.exported(spool.connection)) == [
+        (HEADER, b"1,a\n"),
+        (HEADER, b"2,b\n"),
+        (HEADER, b"3,c\n"),
+    ]
     assert spool.csv_offset() == csv_path.stat().st_size
 
 
@@ -76,7 +80,7 @@ def test_another_feeder_knows_the_header_in_force(spool: Spool, csv_path: Path) 
     CsvFeeder(spool, csv_path).take()
     append(csv_path, b"3,d,e\n")
     CsvFeeder(spool, csv_path).take()
-    assert list(reading.exported(spool.connection))[-1] == (b"timestamp,x,y\n", b"3,d,e\n")
+    assert list(queries.exported(spool.connection))[-1] == (b"timestamp,x,y\n", b"3,d,e\n")
 
 
 def test_unfinished_last_line_is_a_row_once_its_writer_is_done(spool: Spool, csv_path: Path) -> None:
@@ -228,7 +232,7 @@ def test_another_feeder_knows_the_header_that_came_last_without_rows(spool: Spoo
     assert (feeder.take(), feeder.take()) == (1, 0)
     append(csv_path, b"2,b,c\n")
     CsvFeeder(spool, csv_path).take()
-    assert list(reading.exported(spool.connection)) == [(HEADER, b"1,a\n"), (b"timestamp,x,y\n", b"2,b,c\n")]
+    assert list(queries.exported(spool.connection)) == [(HEADER, b"1,a\n"), (b"timestamp,x,y\n", b"2,b,c\n")]
 
 
 def test_look_at_a_long_file_reads_little_of_it(spool: Spool, csv_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from spool import Spool
-from streaming import metadata
+from streaming.collect import metadata
 from tests.support import plays
 from tests.support.processes import Home
 

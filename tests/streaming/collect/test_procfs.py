@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from resource_tracker import tracker_procfs
 
-from streaming import procfs
-from streaming.procfs import SystemStats
+from streaming.collect import procfs
+from streaming.collect.procfs import SystemStats
 from tests.support.processes import eventually
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs procfs")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.redaction import redact
+from streaming.collect.redaction import redact
 
 SECRET = "s3cr3t-canary-value"
 HIDING = [

@@ -2,7 +2,7 @@
 
 import os
 
-from streaming.sampler import _tolerant
+from streaming.collect.sampler import _tolerant
 
 
 def test_process_that_may_not_be_looked_into_shows_its_resident_size() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from streaming.hpc import limits, placement
+from streaming.collect.scheduler import limits, placement
 
 NOWHERE = Path("/nonexistent")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from streaming import launch
 from streaming.errors import BadArgument, LaunchFailed
+from streaming.processes import launch
 from tests.support.processes import Home, clean_environment, run_script, wait_gone
 
 

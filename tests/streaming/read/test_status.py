@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from spool import Batch, Registration, Spool, Tracker, machine
-from streaming.summary import Condition, summaries, summarize
+from spool import Batch, Registration, Spool, Tracker, system
+from streaming.read.status import Condition, summaries, summarize
 from tests.support.processes import Home
 from tests.support.runs import HEADER, dead_run, dead_tracker, ended_run, live_run, make_run
 
@@ -114,4 +114,4 @@ def test_owned_run_is_being_delivered(home: Home) -> None:
     with directory.ownership(path):
         assert summarize(path).is_owned
     assert not summarize(path).is_owned
-    assert machine.is_here(dead_tracker())
+    assert system.is_here(dead_tracker())

@@ -12,7 +12,7 @@ from tests.support.processes import Home, Program, clean_environment, start_prog
 
 RUN = """
 import sys
-from streaming.command import CannotStart, Command
+from streaming.record.command import CannotStart, Command
 if sys.argv[1] == "portably":
     import os
     del os.posix_spawnp

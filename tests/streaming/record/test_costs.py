@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from spool import Batch, SegmentState, Spool, reading
-from spool.store import SEGMENT_MAX_BYTES
-from streaming.delivery import deliver
+from spool import Batch, SegmentState, Spool, queries
+from spool.spool import SEGMENT_MAX_BYTES
+from streaming.upload.delivery import deliver
 from tests.support import plays
 from tests.support.memory_far_end import MemoryFarEnd
 from tests.support.recorded import HEADER, rows
@@ -98,4 +98,4 @@ def test_a_segments_bytes_come_in_bounded_pieces_and_are_verified(tmp_path: Path
         assert b"".join(pieces) == spool.csv(segment)
         assert len(pieces) > 3
         assert max(map(len, pieces)) < (1 << 20) + BATCH_BYTES
-        assert reading.backlog(spool.connection).row_count == segment.row_count
+        assert queries.backlog(spool.connection).row_count == segment.row_count

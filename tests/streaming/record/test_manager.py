@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import streaming
-from spool import Spool, reading
+from spool import Spool, queries
 from spool.model import BATCH_MAX_BYTES
 from streaming import DataSource, RunStatus, StreamingManager
 from streaming.errors import BadArgument
@@ -163,7 +163,7 @@ def test_feeder_goes_on_after_what_nobody_foresaw_and_tells_it_once_without_quot
 
 def waiting_rows(manager: StreamingManager) -> int:
     assert manager._recorder is not None
-    return reading.counts(manager._recorder.spool.connection).recorded
+    return queries.counts(manager._recorder.spool.connection).recorded
 
 
 def test_csv_update_fn_that_exits_stops_nothing(far_end: FarEnd, home: Home, caplog: pytest.LogCaptureFixture) -> None:

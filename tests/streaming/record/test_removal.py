@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from spool import Batch, NewRun, Spool, machine
+from spool import Batch, NewRun, Spool, system
 from streaming.clients import Clients
-from streaming.dead_runs import Adoption
+from streaming.upload.adoption import Adoption
 
 DAY_S = 86_400.0
 TOKEN = "removal-test-token"
@@ -21,7 +21,7 @@ NOBODY = "http://127.0.0.1:1"
 
 def _run(spool_dir: Path, *, days_ago: float, delivered: bool, lives: bool = False) -> Path:
     at = time.time() - days_ago * DAY_S
-    tracker = machine.identify(os.getpid())
+    tracker = system.identify(os.getpid())
     tracker = tracker if lives else replace(tracker, boot_id="another")
     new = NewRun(tracker=tracker, started_at=at, token=TOKEN, api_url=NOBODY)
     with closing(Spool.create(spool_dir, new, clock=lambda: at)) as spool:

@@ -12,7 +12,7 @@ import pytest
 from spool import Spool
 from streaming import track
 from streaming.errors import BadArgument
-from streaming.tracked_block import _exit_code
+from streaming.record.track import _exit_code
 from tests.support.processes import Home, wait_gone
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from spool import Batch, RunState, Spool, reading
+from spool import Batch, RunState, Spool, queries
 from spool.errors import SpoolDamaged, SpoolFull
-from streaming import tracker
-from streaming.recorder import Delivery, Recorder
-from streaming.sampler import Sampler
-from streaming.tracker import Tracking
+from streaming.collect.sampler import Sampler
+from streaming.record import tracker
+from streaming.record.recorder import Delivery, Recorder
+from streaming.record.tracker import Tracking
 from tests.support import oracle, plays, spools
 
 OFFLINE = Delivery(None, "https://example.com", None, 60, 300)
@@ -55,9 +55,9 @@ def test_each_tick_is_a_row_until_the_process_is_gone(spool: Spool, child: "subp
     child.wait()
     assert not tracking.tick()
     tracking.end(exit_code=137, run_status="failed")
-    assert (tracking.row_count, reading.counts(spool.connection).recorded) == (3, 3)
+    assert (tracking.row_count, queries.counts(spool.connection).recorded) == (3, 3)
     assert (spool.run().state, spool.run().exit_code) == (RunState.ENDED, 137)
-    ((header, rows), *_) = reading.exported(spool.connection)
+    ((header, rows), *_) = queries.exported(spool.connection)
     assert header.startswith(b'"timestamp","system_')
     assert b'"process_' in header
     assert header.count(b",") == rows.count(b",")
@@ -69,7 +69,7 @@ def test_rows_without_room_wait_in_memory_and_are_told_once(
     tracking = Tracking(FullFor(spool, 3), child.pid, interval_s=0.1)
     for _ in range(5):
         tracking.tick()
-    assert reading.counts(spool.connection).recorded == 5
+    assert queries.counts(spool.connection).recorded == 5
     assert caplog.text.count("spool.unavailable") == 1
     times = [float(row.split(b",")[0]) for row in oracle.split_rows(spools.exported(spool))]
     assert times == sorted(times)
@@ -79,7 +79,7 @@ def test_last_rows_get_a_little_time_to_find_room(spool: Spool, child: "subproce
     tracking = Tracking(FullFor(spool, 3), child.pid, interval_s=0.1)
     tracking.tick()
     tracking.end(exit_code=0, run_status="finished")
-    assert reading.counts(spool.connection).recorded == 1
+    assert queries.counts(spool.connection).recorded == 1
 
 
 def test_rows_that_are_lost_in_the_end_are_counted_aloud(

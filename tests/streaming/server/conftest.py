@@ -18,11 +18,12 @@ from fastapi import FastAPI
 from moto.server import ThreadedMotoServer
 from starlette.types import Receive, Scope, Send
 
-from streaming.target import EmbeddedTarget, embedded
-from streaming.target.app import close_app, create_app
-from streaming.target.bodies import BodyLimits
-from streaming.target.objects import ObjectStore
-from streaming.target.settings import ApiSettings, S3Settings
+from streaming.server import EmbeddedTarget
+from streaming.server.api.app import close_app, create_app
+from streaming.server.api.bodies import BodyLimits
+from streaming.server.process import embedded
+from streaming.server.settings import ApiSettings, S3Settings
+from streaming.server.storage.objects import ObjectStore
 from tests.support.processes import Home
 
 LIMITS = BodyLimits(wire_bytes=200_000, plain_bytes=1_000_000)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.streaming.target.conftest import Service
+from tests.streaming.server.conftest import Service
 
 CSV = '"timestamp","system_cpu_usage"\n1,0.5\n2,1.5\n'
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from spool import RunState, Spool, Tracker, directory, machine
+from spool import RunState, Spool, Tracker, directory, system
 from spool.directory import LOCK_SUFFIX, SUFFIX
 from streaming.clients import Clients
-from streaming.dead_runs import ADOPTION_TRIES, FOREIGN_SILENCE_S, Adoption, end_dead_run, tracker_is_gone
-from streaming.feeder import CsvFeeder
+from streaming.collect.csv_tail import CsvFeeder
+from streaming.upload.adoption import ADOPTION_TRIES, FOREIGN_SILENCE_S, Adoption, end_dead_run, tracker_is_gone
 from tests.support import faults, oracle
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Told
@@ -128,13 +128,13 @@ def test_living_tracker_here_is_never_gone(home: Home, is_said: bool) -> None:
 
 @pytest.mark.parametrize("change", [{}, {"boot_id": "earlier boot"}, {"started_at": "1"}])
 def test_dead_tracker_here_is_gone_at_once(home: Home, change: dict[str, str]) -> None:
-    tracker = replace(machine.identify(os.getpid()), **change) if change else dead_tracker()
+    tracker = replace(system.identify(os.getpid()), **change) if change else dead_tracker()
     with closing(Spool(make_run(home.spool_dir, tracker=tracker))) as spool:
         assert tracker_is_gone(spool)
 
 
 def test_tracker_elsewhere_is_gone_after_a_day_of_silence_or_when_it_is_said(home: Home) -> None:
-    path = make_run(home.spool_dir, tracker=elsewhere(machine.identify(os.getpid())))
+    path = make_run(home.spool_dir, tracker=elsewhere(system.identify(os.getpid())))
     with closing(Spool(path)) as spool:
         assert not tracker_is_gone(spool)
         assert not tracker_is_gone(spool, clock=lambda: time.time() + FOREIGN_SILENCE_S - 60)
@@ -168,7 +168,7 @@ def test_runs_of_others_are_left_alone(home: Home, far_end: FarEnd, clients: Cli
     live_run(home.spool_dir, token=far_end.token, api_url=far_end.api_url)
     make_run(
         home.spool_dir,
-        tracker=elsewhere(machine.identify(os.getpid())),
+        tracker=elsewhere(system.identify(os.getpid())),
         token=far_end.token,
         api_url=far_end.api_url,
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from spool import Batch, RunState, SegmentState, Spool
-from streaming import delivery
-from streaming.delivery import Progress, deliver
 from streaming.errors import EverythingRefused, Parked, Refused, RunUnknown, StreamError, Transient, Unauthorized
+from streaming.upload import delivery
+from streaming.upload.delivery import Progress, deliver
 from tests.support import oracle, plays
 from tests.support.memory_far_end import DOWN, EXPIRED, REFUSED, REPLY_LOST, MemoryFarEnd, Outcome
 from tests.support.oracle import Told

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from spool import Spool, directory, machine
+from spool import Spool, directory, system
 from streaming.clients import Clients
-from streaming.drain import Outcome, drain_run
 from streaming.errors import BadArgument
-from streaming.watch import HURRY_S, Watch
+from streaming.upload.drain import Outcome, drain_run
+from streaming.upload.wait import HURRY_S, Watch
 from tests.support import faults
 from tests.support.far_end import FarEnd
 from tests.support.processes import Home
@@ -72,7 +72,7 @@ def test_run_that_another_process_delivers_is_left_to_it(home: Home, far_end: Fa
 
 
 def test_living_run_is_uploaded_and_not_ended(home: Home, far_end: FarEnd) -> None:
-    recorded = record(home.spool_dir, far_end, has_ended=False, tracker=machine.identify(os.getpid()))
+    recorded = record(home.spool_dir, far_end, has_ended=False, tracker=system.identify(os.getpid()))
     for _ in range(2):
         assert drain(recorded.path, far_end) is Outcome.UPLOADED
     assert far_end.journal.count("finish") == 0

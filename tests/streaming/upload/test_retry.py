@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from streaming import retry
 from streaming.errors import BadArgument, Busy, GaveUp, Parked, StreamError, Transient, Unauthorized
-from streaming.retry import persistently
+from streaming.upload import retry
+from streaming.upload.retry import persistently
 from tests.support.recorded import Waits
 
 

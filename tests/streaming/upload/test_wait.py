@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import pytest
 
-from spool import machine
-from streaming import watch
+from spool import system
 from streaming.errors import GaveUp
-from streaming.watch import Watch
+from streaming.upload import wait
+from streaming.upload.wait import Watch
 
 LONG_S = 60.0  # no test waits so long: something always comes before
 
@@ -68,9 +68,9 @@ def test_trackers_death_ends_a_wait(
     child: "subprocess.Popen[bytes]", has_pidfd: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not has_pidfd:
-        monkeypatch.setattr(machine, "open_pid", lambda _pid: None)
-        monkeypatch.setattr(watch, "POLL_S", 0.05)
-    made = Watch(orders=None, tracker=machine.identify(child.pid))
+        monkeypatch.setattr(system, "open_pid", lambda _pid: None)
+        monkeypatch.setattr(wait, "POLL_S", 0.05)
+    made = Watch(orders=None, tracker=system.identify(child.pid))
     assert not made.tracker_has_died()
     threading.Timer(0.1, child.kill).start()
     reaper = threading.Thread(target=child.wait)
@@ -85,7 +85,7 @@ def test_trackers_death_ends_a_wait(
 
 
 def test_reused_pid_is_a_dead_tracker(child: "subprocess.Popen[bytes]") -> None:
-    made = Watch(orders=None, tracker=replace(machine.identify(child.pid), started_at="1"))
+    made = Watch(orders=None, tracker=replace(system.identify(child.pid), started_at="1"))
     assert made.tracker_has_died()
     made.close()
 
@@ -128,7 +128,7 @@ def test_signal_to_hurry_bounds_the_rest(name: str) -> None:
 
 
 def test_ctrl_c_is_not_for_the_uploader() -> None:
-    code = "import os, signal; from streaming.watch import Watch; Watch(orders=None, tracker=None).listen();"
+    code = "import os, signal; from streaming.upload.wait import Watch; Watch(orders=None, tracker=None).listen();"
     code += "os.kill(os.getpid(), signal.SIGINT); print('alive')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from spool import Run, RunState, Spool, directory, reading
+from spool import Run, RunState, Spool, directory, queries
 from spool.errors import SpoolRefused
 from tests.streaming.cli.conftest import AsProgram, InProcess
 from tests.support.far_end import FarEnd
@@ -22,7 +22,7 @@ NOBODY = 65534
 def rows_and_run(home: Home) -> tuple[int, Run | None]:
     for path in directory.spool_paths(home.spool_dir):
         with suppress(SpoolRefused), closing(Spool(path)) as spool:  # just being created
-            return reading.counts(spool.connection).recorded, spool.run()
+            return queries.counts(spool.connection).recorded, spool.run()
     return 0, None
 
 
@@ -103,7 +103,8 @@ def test_process_of_another_user_is_tracked_as_far_as_it_shows(home: Home, progr
     except (PermissionError, subprocess.CalledProcessError):
         pytest.skip("this interpreter is not readable for other users")
     script = (
-        "import sys; from streaming.sampler import Sampler; from streaming.cli.attach import _may_look_inside\n"
+        "import sys; from streaming.collect.sampler import Sampler\n"
+        "from streaming.cli.commands.attach import _may_look_inside\n"
         "pid = int(sys.argv[1]); sampler = Sampler(pid)\n"
         "import time; time.sleep(0.1); assert sampler.sample() is not None\n"
         "assert sampler.latest['process_memory_mib'] > 0; assert not _may_look_inside(pid)"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from streaming import doctor as examination
-from streaming.doctor import Level, file_system_of
+from streaming.cli import doctor_checks as examination
+from streaming.cli.doctor_checks import Level, file_system_of
 from tests.streaming.cli.conftest import InProcess
 from tests.support import faults
 from tests.support.far_end import FarEnd

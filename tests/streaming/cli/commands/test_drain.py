@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spool import Registration, Spool, Tracker, directory
-from streaming.summary import Condition, summarize
+from streaming.read.status import Condition, summarize
 from tests.streaming.cli.conftest import AsProgram, InProcess
 from tests.support import faults, oracle, secrecy
 from tests.support.far_end import FarEnd
@@ -235,7 +235,7 @@ def test_unreachable_target_is_tried_once_for_each_further_run(home: Home, drain
     """The first run waits out its patience; the others must not wait as long each."""
     paths = [ended_run(home.spool_dir, started_at=1000.0 + n) for n in range(3)]
     far_end.down()
-    from streaming.drain_pool import DrainPool, Terms
+    from streaming.upload.pool import DrainPool, Terms
 
     terms = Terms(far_end.token, far_end.api_url, far_end.s3_endpoint_url)
     with DrainPool(terms, jobs=1, patience_s=0.5) as pool:

@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from spool import Batch, Registration, Spool
-from streaming.formats.json_lines import value
+from streaming.read.export.json_lines import value
 from tests.streaming.cli.conftest import AsProgram, InProcess
 from tests.support.processes import Home
 from tests.support.runs import HEADER, ended_run, live_run, rows

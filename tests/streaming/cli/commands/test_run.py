@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from spool import Run, RunState, Spool, directory, reading
+from spool import Run, RunState, Spool, directory, queries
 from spool.errors import SpoolRefused
 from tests.streaming.cli.conftest import ROOT, AsProgram, InProcess
 from tests.support.far_end import FarEnd
@@ -53,7 +53,7 @@ def row_count(home: Home) -> int:
     """Rows of the only run, 0 before there is one."""
     for path in directory.spool_paths(home.spool_dir):
         with suppress(SpoolRefused), closing(Spool(path)) as spool:  # just being created
-            return reading.counts(spool.connection).recorded
+            return queries.counts(spool.connection).recorded
     return 0
 
 

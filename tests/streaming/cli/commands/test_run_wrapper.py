@@ -126,11 +126,11 @@ def test_kill_of_the_wrapper_leaves_the_command_alone_and_the_run_can_be_deliver
 
 
 def rows(home: Home) -> int:
-    from spool import reading
+    from spool import queries
 
     for path in directory.spool_paths(home.spool_dir):
         with suppress(SpoolRefused), closing(Spool(path)) as spool:  # just being created
-            return reading.counts(spool.connection).recorded
+            return queries.counts(spool.connection).recorded
     return 0
 
 

@@ -28,7 +28,7 @@ def target(tmp_path: Path, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> It
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         more = ("--port", "0", "--s3-endpoint", moto_url, "--s3-bucket", "cli") if arguments[0] == "up" else ()
-        command = [sys.executable, "-m", "streaming.cli.target", *arguments, *more]
+        command = [sys.executable, "-m", "streaming.cli.commands.server", *arguments, *more]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     yield run
@@ -39,7 +39,7 @@ def target(tmp_path: Path, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> It
 def foreground(target: Command, moto_url: str) -> Iterator[subprocess.Popen[str]]:
     """`target up --foreground` that has said that it is up."""
     options = ("--foreground", "--port", "0", "--s3-endpoint", moto_url, "--s3-bucket", "cli")
-    command = [sys.executable, "-m", "streaming.cli.target", "up", *options]
+    command = [sys.executable, "-m", "streaming.cli.commands.server", "up", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert "is up" in process.stdout.readline()

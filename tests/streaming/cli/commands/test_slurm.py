@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spool import RunState, Spool, directory, reading
+from spool import RunState, Spool, directory, queries
 from spool.errors import SpoolRefused
 from tests.streaming.cli.conftest import AsProgram
 from tests.support import oracle
@@ -43,7 +43,7 @@ def spools(home: Home) -> Path:
 def row_count(home: Home) -> int:
     for path in directory.spool_paths(spools(home)):
         with suppress(SpoolRefused), closing(Spool(path)) as spool:  # just being created
-            return reading.counts(spool.connection).recorded
+            return queries.counts(spool.connection).recorded
     return 0
 
 

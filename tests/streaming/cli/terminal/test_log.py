@@ -5,11 +5,11 @@ import logging
 
 import pytest
 
-from streaming.cli import notice
-from streaming.cli.display import Screen
-from streaming.cli.drain_report import DrainReport, Rate
-from streaming.drain_pool import Result
-from streaming.summary import summarize
+from streaming.cli.commands.drain_progress import DrainReport, Rate
+from streaming.cli.terminal.log import log_to_stderr
+from streaming.cli.terminal.screen import Screen
+from streaming.read.status import summarize
+from streaming.upload.pool import Result
 from tests.support.processes import Home
 from tests.support.runs import ended_run
 
@@ -26,7 +26,7 @@ class Clock:
 
 def test_same_warning_is_shown_again_after_ten_minutes_with_its_count() -> None:
     stream, clock = io.StringIO(), Clock()
-    notice.log_to_stderr(Screen(stream, {}), clock=clock)
+    log_to_stderr(Screen(stream, {}), clock=clock)
     log = logging.getLogger("streaming.test")
     for second in range(0, 1200, 60):
         clock.now = float(second)
@@ -41,14 +41,14 @@ def test_same_warning_is_shown_again_after_ten_minutes_with_its_count() -> None:
 
 def test_warning_is_one_line_without_control_characters() -> None:
     stream = io.StringIO()
-    notice.log_to_stderr(Screen(stream, {}))
+    log_to_stderr(Screen(stream, {}))
     logging.getLogger("streaming.test").warning("evil %s", "\x1b[31m\nline")
     assert stream.getvalue() == "tracker-stream: evil ?[31m line\n"
 
 
 def test_quiet_keeps_errors_only() -> None:
     stream = io.StringIO()
-    notice.log_to_stderr(Screen(stream, {}), quiet=True)
+    log_to_stderr(Screen(stream, {}), quiet=True)
     logging.getLogger("streaming.test").warning("hidden")
     logging.getLogger("streaming.test").error("shown")
     assert stream.getvalue() == "tracker-stream: shown\n"

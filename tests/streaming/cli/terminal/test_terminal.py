@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from streaming.cli.display import Screen
-from streaming.summary import summarize
+from streaming.cli.terminal.screen import Screen
+from streaming.read.status import summarize
 from tests.streaming.cli.conftest import AsProgram
 from tests.support import faults
 from tests.support.far_end import FarEnd

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from streaming.formats.chart_numbers import MOST_POINTS, STRETCHES, ChartNumbers
-from streaming.formats.rows import RunRows
+from streaming.read.export.chart_data import MOST_POINTS, STRETCHES, ChartNumbers
+from streaming.read.export.rows import RunRows
 
 HEADER = b'"timestamp","system_cpu_usage","note","process_disk_read_bytes"\n'
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from streaming.target.run_view import SILENT_AFTER_S
-from streaming.target.runs import Finish
-from tests.streaming.target.conftest import Service
+from streaming.server.api.run_json import SILENT_AFTER_S
+from streaming.server.storage.runs import Finish
+from tests.streaming.server.conftest import Service
 
 HEADER = "timestamp,system_cpu_usage\n"
 
@@ -59,7 +59,7 @@ def test_a_run_goes_from_registered_to_recording_to_finished(service: Service) -
 
 
 def test_a_run_without_a_word_is_silent(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    from streaming.target import data_routes
+    from streaming.server.api import data
 
     run = service.register()
 
@@ -68,7 +68,7 @@ def test_a_run_without_a_word_is_silent(service: Service, monkeypatch: pytest.Mo
         def now(cls, _: Any = None) -> Any:
             return datetime.now(timezone.utc) + timedelta(seconds=SILENT_AFTER_S + 5)
 
-    monkeypatch.setattr(data_routes, "datetime", Later)
+    monkeypatch.setattr(data, "datetime", Later)
     assert line_of(service, run)["state"] == "silent"
 
 

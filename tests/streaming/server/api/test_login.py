@@ -7,9 +7,9 @@ from datetime import datetime, timedelta, timezone
 import pytest
 import requests
 
-from streaming.target import sessions
-from streaming.target.sessions import COOKIE
-from tests.streaming.target.conftest import Service
+from streaming.server.storage import sessions
+from streaming.server.storage.sessions import COOKIE
+from tests.streaming.server.conftest import Service
 
 
 @pytest.fixture

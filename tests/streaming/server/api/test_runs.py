@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.streaming.target.conftest import LIMITS, Service
+from tests.streaming.server.conftest import LIMITS, Service
 
 CSV = '"timestamp","system_cpu_usage","process_memory_mib"\n10.0,0.5,100\n11.0,1.5,300\n'
 JSON_TYPE = {"Content-Type": "application/json"}
@@ -142,7 +142,7 @@ def test_another_tokens_run_is_unknown(service: Service) -> None:
 def test_an_unreachable_sts_is_503_and_no_run_is_recorded(service: Service) -> None:
     from dataclasses import replace
 
-    from streaming.target.issuer import CredentialIssuer
+    from streaming.server.storage.upload_credentials import CredentialIssuer
 
     service.app.state.issuer.close()
     service.app.state.issuer = CredentialIssuer(replace(service.s3, endpoint_url="http://127.0.0.1:9"), lifetime_s=60)

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streaming.target.frames import Frame
-from streaming.target.run_rows import RunRows
-from streaming.target.series import Window, series
+from streaming.server.metrics.downsample import Window, series
+from streaming.server.metrics.frames import Frame
+from streaming.server.metrics.rows import RunRows
 
 ALL = Window(None, None, 10)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streaming.target.frame_file import FrameFile, evict
-from streaming.target.frames import Frame, read_frame
-from streaming.target.run_rows import RunRows
+from streaming.server.metrics.cache import FrameFile, evict
+from streaming.server.metrics.frames import Frame, read_frame
+from streaming.server.metrics.rows import RunRows
 
 
 def frame(text: str | bytes, key: str = "0001.csv.gz", uploaded_at: float = 0.0) -> Frame:
@@ -82,7 +82,7 @@ def test_what_cannot_be_read_is_an_error_that_says_why(content: bytes, why: str)
 
 
 def test_a_bomb_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streaming.target.frames.MAX_PLAIN_BYTES", 1000)
+    monkeypatch.setattr("streaming.server.metrics.frames.MAX_PLAIN_BYTES", 1000)
     found = frame("a\n" + "1\n" * 1000)
     assert found.error == "more than 1000 bytes when decompressed"
 

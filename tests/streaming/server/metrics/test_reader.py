@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from streaming.target.errors import StoreUnavailable
-from streaming.target.objects import ObjectStore
-from streaming.target.reader import FULL_LIST_EVERY_S, Reading, RunReader
-from streaming.target.runs import Finish
-from tests.streaming.target.conftest import Service
+from streaming.server.errors import StoreUnavailable
+from streaming.server.metrics.reader import FULL_LIST_EVERY_S, Reading, RunReader
+from streaming.server.storage.objects import ObjectStore
+from streaming.server.storage.runs import Finish
+from tests.streaming.server.conftest import Service
 
 
 class CountingStore(ObjectStore):

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from streaming.target.frames import frame_of_csv
-from streaming.target.run_rows import RunRows
-from streaming.target.run_statistics import figures_of
+from streaming.server.metrics.frames import frame_of_csv
+from streaming.server.metrics.rows import RunRows
+from streaming.server.metrics.statistics import figures_of
 
 
 def figures(*texts: str) -> dict[str, Any]:

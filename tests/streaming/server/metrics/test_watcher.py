@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from streaming.target.reader import RunReader
-from streaming.target.runs import Run
-from streaming.target.watcher import Watcher
-from tests.streaming.target.conftest import Service
+from streaming.server.metrics.reader import RunReader
+from streaming.server.metrics.watcher import Watcher
+from streaming.server.storage.runs import Run
+from tests.streaming.server.conftest import Service
 
 
 class Stumbling:

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from streaming.target import EmbeddedTarget, embedded
-from streaming.target.processes import ProcessId
-from streaming.target.settings import S3Settings
+from streaming.server import EmbeddedTarget
+from streaming.server.process import embedded
+from streaming.server.process.processes import ProcessId
+from streaming.server.settings import S3Settings
 from tests.support.processes import ROOT
 
 CSV = '"timestamp","system_cpu_usage"\n10.0,0.5\n'
@@ -83,8 +84,8 @@ def test_no_key_and_no_token_is_in_the_processes_arguments_or_environment(target
 def test_killing_the_starter_ends_the_target(tmp_path: Path, s3: S3Settings) -> None:
     program = (
         "import json, sys, time\n"
-        "from streaming.target import EmbeddedTarget\n"
-        "from streaming.target.settings import S3Settings\n"
+        "from streaming.server import EmbeddedTarget\n"
+        "from streaming.server.settings import S3Settings\n"
         "target = EmbeddedTarget(sys.argv[1], s3=S3Settings(**json.loads(sys.argv[2])))\n"
         "target.start()\n"
         "print(json.dumps(target.api_process.as_json()), flush=True)\n"
@@ -106,7 +107,7 @@ def test_killing_the_guard_ends_the_api(target: EmbeddedTarget) -> None:
 
 
 def test_an_api_that_cannot_start_says_why(tmp_path: Path, s3: S3Settings) -> None:
-    from streaming.target.errors import StartFailed
+    from streaming.server.errors import StartFailed
 
     with embedded(tmp_path / "one", s3=s3) as first:
         second = EmbeddedTarget(tmp_path / "two", s3=s3, port=first.settings.port)

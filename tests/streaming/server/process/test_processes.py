@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import pytest
 
-from streaming.target import processes
-from streaming.target.errors import TargetError
-from streaming.target.processes import ProcessId
+from streaming.server.errors import TargetError
+from streaming.server.process import processes
+from streaming.server.process.processes import ProcessId
 
 
 def test_a_process_with_another_start_is_not_signalled() -> None:

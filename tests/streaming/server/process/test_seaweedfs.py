@@ -13,9 +13,9 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
-from streaming.target import EmbeddedTarget
-from streaming.target.s3_client import make_client
-from streaming.target.seaweedfs import SeaweedFS
+from streaming.server import EmbeddedTarget
+from streaming.server.process.seaweedfs import SeaweedFS
+from streaming.server.storage.s3_client import make_client
 
 pytestmark = pytest.mark.weed
 

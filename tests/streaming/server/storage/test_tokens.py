@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from streaming.target.database import TargetDatabase
-from streaming.target.errors import TargetError, UnknownName
-from streaming.target.tokens import TokenStore
+from streaming.server.errors import TargetError, UnknownName
+from streaming.server.storage.database import TargetDatabase
+from streaming.server.storage.tokens import TokenStore
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import base64
 import json
 from datetime import datetime, timedelta, timezone
 
-from streaming.target.issuer import CredentialIssuer, put_only_policy, sign_with_expiry
-from streaming.target.settings import S3Settings
+from streaming.server.settings import S3Settings
+from streaming.server.storage.upload_credentials import CredentialIssuer, put_only_policy, sign_with_expiry
 
 
 def issued_with(s3: S3Settings, lifetime_s: int) -> float:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.streaming.target.conftest import Service
-from tests.streaming.target.pages.runs import Runs
-from tests.streaming.target.pages.tab import Tab
+from tests.streaming.server.conftest import Service
+from tests.streaming.server.web.runs import Runs
+from tests.streaming.server.web.tab import Tab
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from streaming.target.objects import ObjectStore
-from tests.streaming.target.conftest import Service
-from tests.streaming.target.pages.rows import METADATA, csv_of, objects_of, rows
+from streaming.server.storage.objects import ObjectStore
+from tests.streaming.server.conftest import Service
+from tests.streaming.server.web.rows import METADATA, csv_of, objects_of, rows
 
 
 class Runs:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.streaming.target.pages.runs import Runs
-from tests.streaming.target.pages.tab import Tab
+from tests.streaming.server.web.runs import Runs
+from tests.streaming.server.web.tab import Tab
 
 pytestmark = pytest.mark.xdist_group("pages of everyone")
 

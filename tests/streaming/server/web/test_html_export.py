@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spool import Batch, NewRun, Spool, machine
-from tests.streaming.target.pages.rows import HOST, METADATA, PEAK_AT, PEAK_CORES, csv_of, rows
-from tests.streaming.target.pages.tab import Tab
+from spool import Batch, NewRun, Spool, system
+from tests.streaming.server.web.rows import HOST, METADATA, PEAK_AT, PEAK_CORES, csv_of, rows
+from tests.streaming.server.web.tab import Tab
 from tests.support.processes import ROOT, Home
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.xdist_group("pages in a file")
 # None among the modules: an import of it fails, as if it were not installed.
 PROGRAM = """
 import sys
-sys.modules.update(dict.fromkeys(["fastapi", "uvicorn", "numpy", "pyarrow", "starlette", "pydantic", "streaming.target"]))
+sys.modules.update(dict.fromkeys(["fastapi", "uvicorn", "numpy", "pyarrow", "starlette", "pydantic", "streaming.server"]))
 from streaming.cli import main
 main()
 """
@@ -37,7 +37,7 @@ def recorded(home: Home, count: int, *, start: float, **metadata: object) -> str
     spool = Spool.create(
         home.spool_dir,
         NewRun(
-            tracker=machine.identify(os.getpid()),
+            tracker=system.identify(os.getpid()),
             started_at=start,
             metadata={**{k: v for k, v in METADATA.items() if k not in HOST}, "command": ["train", "a b"], **metadata},
             host_info=HOST,

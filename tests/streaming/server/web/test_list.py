@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from streaming.target.database import TargetDatabase
-from tests.streaming.target.conftest import Service
-from tests.streaming.target.pages.runs import Runs
-from tests.streaming.target.pages.tab import Tab
+from streaming.server.storage.database import TargetDatabase
+from tests.streaming.server.conftest import Service
+from tests.streaming.server.web.runs import Runs
+from tests.streaming.server.web.tab import Tab
 
 pytestmark = pytest.mark.xdist_group("pages of list")
 

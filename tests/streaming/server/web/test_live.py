@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.streaming.target.conftest import Service
-from tests.streaming.target.pages.tab import Tab
+from tests.streaming.server.conftest import Service
+from tests.streaming.server.web.tab import Tab
 from tests.support import processes
 from tests.support.processes import Home, clean_environment, start_program
 

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from streaming.formats.chart_numbers import COLUMNS
-from streaming.target.database import TargetDatabase
-from tests.streaming.target.conftest import Service
-from tests.streaming.target.pages.rows import PEAK_AT, PEAK_CORES
-from tests.streaming.target.pages.runs import Runs
-from tests.streaming.target.pages.tab import Tab
+from streaming.read.export.chart_data import COLUMNS
+from streaming.server.storage.database import TargetDatabase
+from tests.streaming.server.conftest import Service
+from tests.streaming.server.web.rows import PEAK_AT, PEAK_CORES
+from tests.streaming.server.web.runs import Runs
+from tests.streaming.server.web.tab import Tab
 
 pytestmark = pytest.mark.xdist_group("pages of run")
 
