@@ -118,11 +118,11 @@ def test_console_blocks_do_what_is_shown(home: Home, marker: str) -> None:
         for command, shown in steps():
             while shown and not shown[-1]:
                 shown = shown[:-1]
-            output = bash.run(command.replace("target up", "target up --port 0"))  # two tests must not meet
+            output = bash.run(command.replace("server up", "server up --port 0"))  # two tests must not meet
             if not is_as_shown(output, shown):
                 wrong.append("\n".join([f"$ {command}", *output, "--- the README shows:", *shown]))
     finally:
-        bash.run("tracker-stream target down")
+        bash.run("tracker-stream server down")
         bash.close()
     assert not wrong, "\n\n".join(wrong)
     wait_gone(marker)

@@ -27,8 +27,8 @@ def measure_drain(world: World) -> Measured:
     """Fresh processes in turn: the bare one, and a drain of either backlog. A smaller backlog for the memory."""
     row_count = world.pick(600_000, 120_000)
     folder = world.folder("drain")
-    with _target(world) as target:
-        address = {"token": target.token, "api_url": target.api_url, "s3_endpoint_url": target.s3_endpoint_url}
+    with _server(world) as server:
+        address = {"token": server.token, "api_url": server.api_url, "s3_endpoint_url": server.s3_endpoint_url}
         filled = {at_once: _fill(world, folder / str(at_once), row_count, at_once) for at_once in AT_ONCE}
         fewer = world.pick(100_000, 80_000)  # more than one segment, or the comparison would be of segments
         small = {at_once: _fill(world, folder / f"small-{at_once}", fewer, at_once) for at_once in AT_ONCE}
@@ -46,11 +46,11 @@ def measure_drain(world: World) -> Measured:
     return Measured([*_time_figures(taken, row_count), _memory_figure(peaks, row_count, fewer)], [_note(row_count)])
 
 
-def _target(world: World) -> Any:
-    """A whole target of our own: the API, and SeaweedFS as the S3."""
+def _server(world: World) -> Any:
+    """A whole server of our own: the API, and SeaweedFS as the S3."""
     from streaming.server.process.embedded import embedded
 
-    return embedded(world.folder("target"))
+    return embedded(world.folder("server"))
 
 
 def _fill(world: World, folder: Path, row_count: int, at_once: int) -> Path:
@@ -118,10 +118,10 @@ def _memory_figure(peaks: dict[Any, list[int]], row_count: int, fewer: int) -> F
 def _note(row_count: int) -> str:
     size = row_count * 181 // 1_000_000
     return (
-        f"Row 4: {size} MB of CSV to SeaweedFS on loopback, with the target's own short-lived credentials. The bare process"
+        f"Row 4: {size} MB of CSV to SeaweedFS on loopback, with the server's own short-lived credentials. The bare process"
         " has the CSV in memory and does, piece by piece of 8 MiB, zlib at the same level (6) and put_object with a default"
         " boto3 client; the drain also reads and verifies every batch, seals and marks each segment in a durable transaction."
-        " Not counted on either side: imports, and the finish (the target computes its statistics from all objects in it)."
+        " Not counted on either side: imports, and the finish (the server computes its statistics from all objects in it)."
     )
 
 

@@ -16,14 +16,14 @@ from contextlib import closing
 from pathlib import Path
 
 from spool import Spool, directory, queries
-from streaming.server import EmbeddedTarget
+from streaming.server import EmbeddedServer
 from streaming.server.process import embedded
 
 WORK_AT_LEAST_S = 20.0
 WORK_AFTER_KILL_S = 4.0
 OUTAGE_BEGINS_S = 5.0
 OUTAGE_S = 4.0
-KILL_AFTER_S = 2.0  # after the target is back
+KILL_AFTER_S = 2.0  # after the server is back
 SAMPLE_INTERVAL_S = 0.5
 UPLOAD_INTERVAL_S = 2.0
 PATIENCE_S = 60.0
@@ -48,19 +48,19 @@ def main() -> int:
         print(f"{time.monotonic() - began_at:6.1f} s  {text}", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="tracker-stream-demo-") as scratch:
-        say("starting the target: a Sentinel API and SeaweedFS, an S3 that enforces its credentials")
-        with embedded(Path(scratch) / "target") as target:
-            spool_path, outage_s = record(target, Path(scratch) / "spools", say)
-            return report(target, spool_path, outage_s, say)
+        say("starting the server: a Sentinel API and SeaweedFS, an S3 that enforces its credentials")
+        with embedded(Path(scratch) / "server") as server:
+            spool_path, outage_s = record(server, Path(scratch) / "spools", say)
+            return report(server, spool_path, outage_s, say)
 
 
-def record(target: EmbeddedTarget, spool_dir: Path, say: Callable[[str], None]) -> tuple[Path, float]:
-    """Track the workload through its misfortunes. Returns its spool, and the seconds that the target was away."""
+def record(server: EmbeddedServer, spool_dir: Path, say: Callable[[str], None]) -> tuple[Path, float]:
+    """Track the workload through its misfortunes. Returns its spool, and the seconds that the server was away."""
     command = [sys.executable, "-m", "streaming", "run", "--job-name", "demo"]
     command += ["--interval", str(SAMPLE_INTERVAL_S), "--upload-interval", str(UPLOAD_INTERVAL_S)]
     environment = {
         **os.environ,
-        **target.environment(),
+        **server.environment(),
         "TRACKER_STREAM_DIR": str(spool_dir),
         "TRACKER_DISCOVER_CLOUD": "0",  # the demo stays on this machine
     }
@@ -71,13 +71,13 @@ def record(target: EmbeddedTarget, spool_dir: Path, say: Callable[[str], None]) 
     time.sleep(OUTAGE_BEGINS_S)
     say("OUTAGE: the API and S3 are killed")
     outage_began_at = time.monotonic()
-    target.stop_api()
-    target.stop_s3()
+    server.stop_api()
+    server.stop_s3()
     time.sleep(OUTAGE_S)
-    target.start_s3()
-    target.start_api()
+    server.start_s3()
+    server.start_api()
     outage_s = time.monotonic() - outage_began_at
-    say("the target is back")
+    say("the server is back")
     time.sleep(KILL_AFTER_S)
     (spool_path,) = directory.spool_paths(spool_dir)
     uploader_pid = json.loads(spool_path.with_suffix(directory.LOCK_SUFFIX).read_text())["pid"]
@@ -90,16 +90,16 @@ def record(target: EmbeddedTarget, spool_dir: Path, say: Callable[[str], None]) 
     return spool_path, outage_s
 
 
-def report(target: EmbeddedTarget, spool_path: Path, outage_s: float, say: Callable[[str], None]) -> int:
+def report(server: EmbeddedServer, spool_path: Path, outage_s: float, say: Callable[[str], None]) -> int:
     """Read back what S3 holds and what the service knows, compare it with what was recorded, print the table."""
     with closing(Spool(spool_path)) as spool:
         registration = spool.run().registration
         recorded = Counter(row for _, rows in queries.exported(spool.connection) for row in rows.splitlines())
     assert registration is not None, "the run was never registered"
     say("reading the objects back from S3")
-    objects = dict(target.read_objects(registration.run_id))
-    run = target.run(registration.run_id)
-    named = [uri.removeprefix(f"s3://{target.bucket}/") for uri in run.data_uris]
+    objects = dict(server.read_objects(registration.run_id))
+    run = server.run(registration.run_id)
+    named = [uri.removeprefix(f"s3://{server.bucket}/") for uri in run.data_uris]
     delivered = Counter(row for key in named for row in gzip.decompress(objects[key]).splitlines()[1:])
     lost = (recorded - delivered).total()
     doubled = (delivered - recorded).total()

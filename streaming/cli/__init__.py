@@ -20,7 +20,7 @@ _COMMANDS = {
     "export": ("streaming.cli.commands.export:export", "Write the rows of a run as CSV, JSON lines or Parquet."),
     "clean": ("streaming.cli.commands.clean:clean", "Remove delivered runs past their retention."),
     "doctor": ("streaming.cli.commands.doctor:doctor", "Check what recording and delivering need."),
-    "target": ("streaming.cli.commands.server:target", "A service to deliver to, on this machine."),
+    "server": ("streaming.cli.commands.server:server", "A service to deliver to, on this machine."),
 }
 _ALIASES = {"sync": "drain"}
 

@@ -271,7 +271,7 @@ def check_store(patient: Patient) -> Iterator[Finding]:
 
 _REMEDIES = {
     "DNS": "check the address and the name server (is the network up?)",
-    "refused": "nothing listens there: check address and port, or start it (tracker-stream target up)",
+    "refused": "nothing listens there: check address and port, or start it (tracker-stream server up)",
     "TLS": "check the certificate, the clock, and REQUESTS_CA_BUNDLE",
     "proxy": "check HTTPS_PROXY and NO_PROXY",
     "timeout": "a firewall may drop the packets: check address, proxy and network",

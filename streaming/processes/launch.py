@@ -273,7 +273,7 @@ def environment(tokens: Sequence[str] = ()) -> dict[str, str]:
 
 def import_path() -> list[str]:
     """Where the child finds what we found: our own place, then the rest of the caller's path but its script's directory."""
-    own = str(Path(__file__).absolute().parent.parent)
+    own = str(Path(__file__).absolute().parents[2])
     script_directory = _script_directory()
     rest = [entry for entry in sys.path if entry and entry != script_directory and os.path.isabs(entry)]
     return list(dict.fromkeys([own, *rest]))

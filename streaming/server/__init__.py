@@ -1,13 +1,13 @@
-"""A target on this machine: a Sentinel-compatible API in front of a real S3.
+"""A server on this machine: a Sentinel-compatible API in front of a real S3.
 
-with embedded(tmp_path) as target:
-    target.api_url, target.s3_endpoint_url, target.token, target.bucket
-    target.stop_api(), target.start_api(), target.stop_s3(), target.start_s3()
-    target.run(run_id), target.read_objects(run_id), target.inline_csv(run_id)
+with embedded(tmp_path) as server:
+    server.api_url, server.s3_endpoint_url, server.token, server.bucket
+    server.stop_api(), server.start_api(), server.stop_s3(), server.start_s3()
+    server.run(run_id), server.read_objects(run_id), server.inline_csv(run_id)
 """
 
 from __future__ import annotations
 
-from streaming.server.process.embedded import EmbeddedTarget, embedded
+from streaming.server.process.embedded import EmbeddedServer, embedded
 
-__all__ = ["EmbeddedTarget", "embedded"]
+__all__ = ["EmbeddedServer", "embedded"]

@@ -1,9 +1,9 @@
-"""What can go wrong in the target, as one tree.
+"""What can go wrong in the server, as one tree.
 
-TargetError
-├── StartFailed          a process of the target did not come up
-├── NotRunning           the target is not up
-├── UnusableDirectory    the target's directory cannot be used as it is
+ServerError
+├── StartFailed          a process of the server did not come up
+├── NotRunning           the server is not up
+├── UnusableDirectory    the server's directory cannot be used as it is
 ├── Unavailable          for now; worth another try
 │   ├── StoreUnavailable     S3 or STS did not answer as it should
 │   └── DatabaseUnavailable  the database cannot be read or written: locked, disk full
@@ -14,8 +14,8 @@ TargetError
 from __future__ import annotations
 
 
-class TargetError(Exception):
-    """Base of all errors of the target; `hint` tells a person what to do next."""
+class ServerError(Exception):
+    """Base of all errors of the server; `hint` tells a person what to do next."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -26,20 +26,20 @@ class TargetError(Exception):
         return f"{text} {self.hint}" if self.hint else text
 
 
-class StartFailed(TargetError):
-    """A process of the target did not come up."""
+class StartFailed(ServerError):
+    """A process of the server did not come up."""
 
 
-class NotRunning(TargetError):
-    """The target is not up."""
+class NotRunning(ServerError):
+    """The server is not up."""
 
 
-class UnusableDirectory(TargetError):
-    """The target's directory is a file, belongs to someone else, or cannot be written."""
+class UnusableDirectory(ServerError):
+    """The server's directory is a file, belongs to someone else, or cannot be written."""
 
 
-class Unavailable(TargetError):
-    """Something the target needs does not work for now; worth another try."""
+class Unavailable(ServerError):
+    """Something the server needs does not work for now; worth another try."""
 
 
 class DatabaseUnavailable(Unavailable):
@@ -54,7 +54,7 @@ class StoreUnavailable(Unavailable):
         self.code = code
 
 
-class UnreadableObject(TargetError):
+class UnreadableObject(ServerError):
     """An object exists, yet is no gzip CSV with a header line; `key` names it."""
 
     def __init__(self, key: str, reason: str) -> None:
@@ -63,5 +63,5 @@ class UnreadableObject(TargetError):
         self.reason = reason
 
 
-class UnknownName(TargetError):
+class UnknownName(ServerError):
     """No token or run of that name."""

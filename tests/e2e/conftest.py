@@ -7,21 +7,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from streaming.server.process.embedded import EmbeddedTarget, embedded
+from streaming.server.process.embedded import EmbeddedServer, embedded
 from tests.e2e.far_side import FarSide
 from tests.e2e.program import User
 from tests.support.processes import Home
 
 
 @pytest.fixture(scope="session")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTarget]:
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """SeaweedFS and the API, real processes. A test that stops one of them starts it again."""
     with embedded(tmp_path_factory.mktemp("target")) as made:
         yield made
 
 
 @pytest.fixture
-def far_side(target: EmbeddedTarget) -> Iterator[FarSide]:
+def far_side(target: EmbeddedServer) -> Iterator[FarSide]:
     with FarSide(target) as made:
         yield made
 

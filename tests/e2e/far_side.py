@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from spool.model import iso_utc
-from streaming.server.process.embedded import EmbeddedTarget
+from streaming.server.process.embedded import EmbeddedServer
 from streaming.server.storage.runs import Run
 from tests.support.gate import Gate
 from tests.support.oracle import Evidence, Told, judge
@@ -18,7 +18,7 @@ FINISH_DEADLINE_S = 60.0
 class FarSide:
     """What the test's programs are pointed at, and what arrived there. Its runs are those registered since it was made."""
 
-    def __init__(self, target: EmbeddedTarget) -> None:
+    def __init__(self, target: EmbeddedServer) -> None:
         self.target = target
         self.token = target.token
         self._earlier = {run.run_id for run in target.runs()}
@@ -96,7 +96,7 @@ class FarSide:
         return f"the service knows {[(run.run_id, run.run_status) for run in self.runs()]}"
 
 
-def restart(target: EmbeddedTarget) -> None:
+def restart(target: EmbeddedServer) -> None:
     """Bring back what a test killed. The new processes belong to the session, not to the test."""
     marker = os.environ.pop(MARKER_NAME, None)
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from streaming.server.process.embedded import EmbeddedTarget, embedded
+from streaming.server.process.embedded import EmbeddedServer, embedded
 from tests.e2e.far_side import FarSide
 from tests.e2e.program import User, told
 from tests.support.processes import Home
@@ -16,7 +16,7 @@ LIFETIME_S = 3
 
 
 @pytest.fixture
-def far_side(target: EmbeddedTarget, tmp_path: Path) -> Iterator[FarSide]:
+def far_side(target: EmbeddedServer, tmp_path: Path) -> Iterator[FarSide]:
     """A service of its own in front of the same S3, whose credentials expire after LIFETIME_S."""
     with (
         embedded(tmp_path / "target", credential_lifetime_s=LIFETIME_S, s3=target.settings.s3) as hasty,

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from streaming.server.process.embedded import EmbeddedTarget
+from streaming.server.process.embedded import EmbeddedServer
 from tests.e2e.far_side import FarSide, restart
 from tests.e2e.program import User, told
 
@@ -110,7 +110,7 @@ manager.stop()
     user.wait_gone()
 
 
-def test_service_and_s3_are_killed_and_come_back(target: EmbeddedTarget, far_side: FarSide, user: User) -> None:
+def test_service_and_s3_are_killed_and_come_back(target: EmbeddedServer, far_side: FarSide, user: User) -> None:
     program = user.start(
         """
 manager = StreamingManager(TOKEN, csv_path=CSV, upload_interval=1, host_info={}, cloud_info={})

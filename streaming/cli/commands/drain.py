@@ -93,7 +93,7 @@ def _terms(
     if token is None:
         raise Mistake(
             f"there is no token to deliver with: set {config.TOKEN}, or {config.TOKEN_FILE} to a file that holds it"
-            ' (for a service on this machine: eval "$(tracker-stream target env)")'
+            ' (for a service on this machine: eval "$(tracker-stream server env)")'
         )
     return Terms(
         token.text, config.api_url(api_url), config.s3_endpoint_url(s3_endpoint_url), has_ended=has_ended, anew=anew

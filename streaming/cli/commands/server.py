@@ -1,4 +1,4 @@
-"""`tracker-stream target`: a Sentinel-compatible service with a real S3, on this machine."""
+"""`tracker-stream server`: a Sentinel-compatible service with a real S3, on this machine."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import platformdirs
 
 if TYPE_CHECKING:
     from streaming.server.process.control import Status
-    from streaming.server.process.directory import TargetDirectory
-    from streaming.server.process.embedded import EmbeddedTarget
+    from streaming.server.process.directory import ServerDirectory
+    from streaming.server.process.embedded import EmbeddedServer
     from streaming.server.settings import S3Settings
 
 _DEFAULT_PORT = 8742
@@ -27,7 +27,7 @@ _ANY_ROLE_ARN = "arn:aws:iam::000000000000:role/uploader"  # MinIO takes any; AW
 
 
 def _default_directory() -> Path:
-    return platformdirs.user_state_path("tracker-stream") / "target"
+    return platformdirs.user_state_path("tracker-stream") / "server"
 
 
 def _directory_option(command: Any) -> Any:
@@ -36,22 +36,22 @@ def _directory_option(command: Any) -> Any:
         "directory",
         type=click.Path(path_type=Path, file_okay=False),
         default=_default_directory,
-        envvar="TRACKER_STREAM_TARGET_DIR",
+        envvar="TRACKER_STREAM_SERVER_DIR",
         show_envvar=True,
-        help="Where the target keeps everything.  [default: target/ in the user's state directory]",
+        help="Where the server keeps everything.  [default: server/ in the user's state directory]",
     )(command)
 
 
 @click.group()
-def target() -> None:
+def server() -> None:
     """A service to deliver to, on this machine: a Sentinel-compatible API and a real S3.
 
     \b
-    Example: tracker-stream target up
+    Example: tracker-stream server up
     """
 
 
-@target.command()
+@server.command()
 @_directory_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address that the API binds.")
 @click.option("--port", type=click.IntRange(0, 65535), default=_DEFAULT_PORT, show_default=True, help="0: a free one.")
@@ -71,15 +71,15 @@ def target() -> None:
 @click.option("--s3-role-arn", default=_ANY_ROLE_ARN, show_default=True, help="Role to assume for upload credentials.")
 @click.option("--foreground", is_flag=True, help="Stay until Ctrl-C or SIGTERM, then end everything.")
 def up(foreground: bool, directory: Path, **options: Any) -> None:
-    """Start the target, in the background unless told otherwise, and return when it takes requests.
+    """Start the server, in the background unless told otherwise, and return when it takes requests.
 
     \b
-    Example: tracker-stream target up --port 0
+    Example: tracker-stream server up --port 0
     """
-    from streaming.server.process.directory import TargetDirectory
+    from streaming.server.process.directory import ServerDirectory
 
     with _errors_for_people():
-        place = TargetDirectory(directory)
+        place = ServerDirectory(directory)
         place.prepare()
         with place.locked():
             status = _already_up(place)
@@ -92,59 +92,59 @@ def up(foreground: bool, directory: Path, **options: Any) -> None:
             _stay(made)
 
 
-@target.command()
+@server.command()
 @_directory_option
 def down(directory: Path) -> None:
     """End the processes that `up` started, and nothing else. Runs and objects are kept.
 
     \b
-    Example: tracker-stream target down
+    Example: tracker-stream server down
     """
     from streaming.server.process.control import bring_down
-    from streaming.server.process.directory import TargetDirectory
+    from streaming.server.process.directory import ServerDirectory
 
     with _errors_for_people():
-        place = TargetDirectory(directory)
+        place = ServerDirectory(directory)
         if not place.path.is_dir():
-            click.echo("No target has run there.")
+            click.echo("No server has run there.")
             return
         with place.locked():
-            click.echo("The target is down." if bring_down(place) else "The target was not up.")
+            click.echo("The server is down." if bring_down(place) else "The server was not up.")
 
 
-@target.command()
+@server.command()
 @_directory_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(directory: Path, as_json: bool) -> None:
-    """Say what runs. Exit code 0 if the target takes requests, 1 if not.
+    """Say what runs. Exit code 0 if the server takes requests, 1 if not.
 
     \b
-    Example: tracker-stream target status
+    Example: tracker-stream server status
     """
     from streaming.server.process.control import read_status
-    from streaming.server.process.directory import TargetDirectory
+    from streaming.server.process.directory import ServerDirectory
 
     with _errors_for_people():
-        found = read_status(TargetDirectory(directory))
+        found = read_status(ServerDirectory(directory))
         report: dict[str, Any] = found.as_json() if found else {"up": False, "processes": {}}
     click.echo(json.dumps(report) if as_json else _status_text(report, directory))
     raise SystemExit(0 if report["up"] else 1)
 
 
-@target.command()
+@server.command()
 @_directory_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def env(directory: Path, as_json: bool) -> None:
-    """Print the exports that a shell needs: eval "$(tracker-stream target env)".
+    """Print the exports that a shell needs: eval "$(tracker-stream server env)".
 
     \b
-    Example: eval "$(tracker-stream target env)"
+    Example: eval "$(tracker-stream server env)"
     """
     from streaming.server.process.control import running
-    from streaming.server.process.directory import TargetDirectory
+    from streaming.server.process.directory import ServerDirectory
 
     with _errors_for_people():
-        environment = running(TargetDirectory(directory)).environment
+        environment = running(ServerDirectory(directory)).environment
     if as_json:
         click.echo(json.dumps(environment))
         return
@@ -152,12 +152,12 @@ def env(directory: Path, as_json: bool) -> None:
         click.echo(f"export {name}={shlex.quote(value)}")
 
 
-@target.group()
+@server.group()
 def token() -> None:
     """Named bearer tokens. Each sees its own runs only.
 
     \b
-    Example: tracker-stream target token add ada
+    Example: tracker-stream server token add ada
     """
 
 
@@ -168,7 +168,7 @@ def token_add(directory: Path, name: str) -> None:
     """Make a token and print it, this once: only its hash is kept.
 
     \b
-    Example: tracker-stream target token add ada
+    Example: tracker-stream server token add ada
     """
     with _errors_for_people():
         click.echo(_tokens(directory).add(name))
@@ -180,7 +180,7 @@ def token_list(directory: Path) -> None:
     """List the tokens' names.
 
     \b
-    Example: tracker-stream target token list
+    Example: tracker-stream server token list
     """
     with _errors_for_people():
         for entry in _tokens(directory).list():
@@ -195,7 +195,7 @@ def token_revoke(directory: Path, name: str) -> None:
     """Refuse the token from now on. Its runs are kept.
 
     \b
-    Example: tracker-stream target token revoke ada
+    Example: tracker-stream server token revoke ada
     """
     with _errors_for_people():
         _tokens(directory).revoke(name)
@@ -203,17 +203,17 @@ def token_revoke(directory: Path, name: str) -> None:
 
 
 def _tokens(directory: Path) -> Any:
-    from streaming.server.process.directory import TargetDirectory
-    from streaming.server.storage.database import TargetDatabase
+    from streaming.server.process.directory import ServerDirectory
+    from streaming.server.storage.database import ServerDatabase
     from streaming.server.storage.tokens import TokenStore
 
-    place = TargetDirectory(directory)
+    place = ServerDirectory(directory)
     place.prepare()
-    return TokenStore(TargetDatabase(place.database))
+    return TokenStore(ServerDatabase(place.database))
 
 
-def _already_up(place: TargetDirectory) -> Status | None:
-    """The running target; what is left of one that lost a process is ended."""
+def _already_up(place: ServerDirectory) -> Status | None:
+    """The running server; what is left of one that lost a process is ended."""
     from streaming.server.process.control import bring_down, read_status
 
     status = read_status(place)
@@ -223,10 +223,10 @@ def _already_up(place: TargetDirectory) -> Status | None:
     return None
 
 
-def _start(place: TargetDirectory, *, detach: bool, **options: Any) -> EmbeddedTarget:
-    from streaming.server.process.embedded import EmbeddedTarget
+def _start(place: ServerDirectory, *, detach: bool, **options: Any) -> EmbeddedServer:
+    from streaming.server.process.embedded import EmbeddedServer
 
-    made = EmbeddedTarget(
+    made = EmbeddedServer(
         place.path,
         host=options["host"],
         port=options["port"],
@@ -239,7 +239,7 @@ def _start(place: TargetDirectory, *, detach: bool, **options: Any) -> EmbeddedT
     return made
 
 
-def _record(made: EmbeddedTarget | None) -> Status:
+def _record(made: EmbeddedServer | None) -> Status:
     from streaming.server.process.control import record
 
     assert made is not None
@@ -271,10 +271,10 @@ def _needed_variable(name: str) -> str:
 
 
 def _warn_if_different(status: Status, options: dict[str, Any]) -> None:
-    """A running target keeps the options it was started with."""
+    """A running server keeps the options it was started with."""
     asked = (options["host"], options["port"] or status.port, options["credential_lifetime"])
     if asked != (status.host, status.port, status.credential_lifetime_s):
-        click.echo("The target was up already, with other options: `target down` first to change them.", err=True)
+        click.echo("The server was up already, with other options: `server down` first to change them.", err=True)
 
 
 def _warn_if_exposed(host: str, *, own_s3: bool) -> None:
@@ -301,14 +301,14 @@ def _is_loopback(host: str) -> bool:
 
 
 def _say_where(status: Status) -> None:
-    click.echo(f"The target is up: {status.api_url} (bound to {status.host}, process {status.api.command.pid})")
+    click.echo(f"The server is up: {status.api_url} (bound to {status.host}, process {status.api.command.pid})")
     if status.s3:
         endpoint = status.environment["SENTINEL_S3_ENDPOINT_URL"]
         click.echo(f"S3 is SeaweedFS: {endpoint} (loopback only, process {status.s3.command.pid})")
     click.echo(
         f"Its page: {status.api_url}/ (log in with the token in {status.environment['SENTINEL_API_TOKEN_FILE']})"
     )
-    click.echo('Next: eval "$(tracker-stream target env)"')
+    click.echo('Next: eval "$(tracker-stream server env)"')
 
 
 def _status_text(report: dict[str, Any], directory: Path) -> str:
@@ -319,8 +319,8 @@ def _status_text(report: dict[str, Any], directory: Path) -> str:
     return "\n".join(lines)
 
 
-def _stay(made: EmbeddedTarget) -> None:
-    """Until a signal comes or a process of the target ends; then end everything."""
+def _stay(made: EmbeddedServer) -> None:
+    """Until a signal comes or a process of the server ends; then end everything."""
     import threading
 
     asked_to_end = threading.Event()
@@ -334,21 +334,21 @@ def _stay(made: EmbeddedTarget) -> None:
         made.directory.forget_state()
     if not asked_to_end.is_set():
         raise click.ClickException(
-            f"A process of the target has ended, by `target down` or by itself: see the logs in {made.directory.path}."
+            f"A process of the server has ended, by `server down` or by itself: see the logs in {made.directory.path}."
         )
 
 
 @contextlib.contextmanager
 def _errors_for_people() -> Iterator[None]:
     try:
-        from streaming.server.errors import TargetError
+        from streaming.server.errors import ServerError
     except ImportError as exc:
-        raise click.ClickException(f"{exc.name} is missing: install tracker-stream[target].") from exc
+        raise click.ClickException(f"{exc.name} is missing: install tracker-stream[server].") from exc
     try:
         yield
-    except TargetError as exc:
+    except ServerError as exc:
         raise click.ClickException(str(exc)) from exc
 
 
 if __name__ == "__main__":
-    target()
+    server()

@@ -1,4 +1,4 @@
-"""HTML: one self-contained page with the charts of the target's run page, to look at or to send around."""
+"""HTML: one self-contained page with the charts of the server's run page, to look at or to send around."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write(rows: RunRows, out: BinaryIO) -> None:
 
 
 def _run_json(run: Run, numbers: ChartNumbers, objects: list[Segment]) -> dict[str, Any]:
-    """As the target answers `GET /runs/{id}`."""
+    """As the server answers `GET /runs/{id}`."""
     metadata = {**run.metadata, **(run.host_info or {}), **(run.cloud_info or {})}
     if isinstance(metadata.get("command"), list):
         metadata["command"] = json.dumps(metadata["command"])

@@ -1,6 +1,6 @@
-"""The target's run page as one HTML document: its styles and scripts put into it, with a policy that allows nothing else.
+"""The server's run page as one HTML document: its styles and scripts put into it, with a policy that allows nothing else.
 
-The static files are those that the target serves; this needs none of the target's code. Each module becomes a function
+The static files are those that the server serves; this needs none of the server's code. Each module becomes a function
 whose result are its exports, so that names of one never meet those of another.
 """
 
@@ -15,7 +15,7 @@ PAGES = Path(__file__).parents[2] / "server" / "web"
 _ENTRY = "run_file"
 _IMPORT = re.compile(r'^import \{([^}]*)\} from "\./(\w+)\.js";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export ((?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
-_TARGET_ONLY = re.compile(r"<!-- target -->.*?<!-- /target -->\n?", re.DOTALL)
+_SERVER_ONLY = re.compile(r"<!-- server -->.*?<!-- /server -->\n?", re.DOTALL)
 _LOADED = re.compile(r"^<(?:link rel|script)[^\n]*\n", re.MULTILINE)
 
 
@@ -23,7 +23,7 @@ def page(payload_json: str) -> str:
     """The document with these rows in it."""
     style = _read("vendor/uPlot.min.css") + _read("base.css")
     scripts = [_read("vendor/uPlot.min.js"), f'"use strict";\n{bundle(_ENTRY)}']
-    html = _LOADED.sub("", _TARGET_ONLY.sub("", _read("run.html")))
+    html = _LOADED.sub("", _SERVER_ONLY.sub("", _read("run.html")))
     head = f'<meta http-equiv="Content-Security-Policy" content="{_policy(style, scripts)}">\n<style>{style}</style>\n'
     data = payload_json.replace("<", "\\u003c")
     body = f'<script type="application/json" id="run-data">{data}</script>\n'

@@ -20,7 +20,7 @@ from streaming.server.errors import Unavailable
 from streaming.server.metrics.reader import RunReader
 from streaming.server.metrics.watcher import Watcher
 from streaming.server.settings import ApiSettings
-from streaming.server.storage.database import TargetDatabase
+from streaming.server.storage.database import ServerDatabase
 from streaming.server.storage.objects import ObjectStore
 from streaming.server.storage.runs import RunStore
 from streaming.server.storage.sessions import SessionStore
@@ -33,8 +33,8 @@ _BODY_VARIANTS = {"inline", "s3"}
 
 def create_app(settings: ApiSettings, *, limits: BodyLimits | None = None) -> FastAPI:
     """The whole service over one directory and one S3."""
-    app = FastAPI(title="tracker-stream target", version="1", docs_url=None, redoc_url=None, lifespan=_lifespan)
-    database = TargetDatabase(Path(settings.directory) / "target.db")
+    app = FastAPI(title="tracker-stream server", version="1", docs_url=None, redoc_url=None, lifespan=_lifespan)
+    database = ServerDatabase(Path(settings.directory) / "server.db")
     app.state.settings = settings
     app.state.limits = limits or BodyLimits()
     app.state.tokens = TokenStore(database)

@@ -77,7 +77,7 @@ class RunReader:
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._run_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="target-reader")
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="server-reader")
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)

@@ -46,7 +46,7 @@ class Watcher:
         self._plans: dict[str, _Plan] = {}
         self._tidy_at = 0.0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="target-watcher", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="server-watcher", daemon=True)
 
     def start(self) -> None:
         self._thread.start()

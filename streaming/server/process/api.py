@@ -11,17 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from streaming.server.errors import StartFailed
-from streaming.server.process.directory import TargetDirectory
+from streaming.server.process.directory import ServerDirectory
 from streaming.server.process.guarded import Guarded, launch, log_tail
 from streaming.server.settings import ApiSettings
 
 START_TIMEOUT_S = 30.0
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+_PACKAGE_ROOT = Path(__file__).resolve().parents[3]
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from streaming.server.api.serve import main; main()"
 _KEPT_OUT_PREFIXES = ("AWS_", "SENTINEL_", "TRACKER_STREAM_")
 
 
-def start_api(directory: TargetDirectory, settings: ApiSettings, *, detach: bool) -> Guarded:
+def start_api(directory: ServerDirectory, settings: ApiSettings, *, detach: bool) -> Guarded:
     """Start it and return when it answers on its port. Raises StartFailed."""
     process = launch(
         [sys.executable, "-c", _PROGRAM, str(_PACKAGE_ROOT)],

@@ -1,4 +1,4 @@
-"""Bring the target up in the background, see what runs, and end exactly what was started."""
+"""Bring the server up in the background, see what runs, and end exactly what was started."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 from streaming.server.errors import NotRunning
 from streaming.server.process.api import is_answering
-from streaming.server.process.directory import TargetDirectory
-from streaming.server.process.embedded import EmbeddedTarget
+from streaming.server.process.directory import ServerDirectory
+from streaming.server.process.embedded import EmbeddedServer
 from streaming.server.process.guarded import Guarded
 from streaming.server.settings import ApiSettings, S3Settings
 
 
 @dataclass(frozen=True)
 class Status:
-    """What was recorded of a target, and what of it runs now. `s3` None: the S3 is not ours to run."""
+    """What was recorded of a server, and what of it runs now. `s3` None: the S3 is not ours to run."""
 
     api: Guarded
     s3: Guarded | None
@@ -49,28 +49,28 @@ class Status:
         }
 
 
-def record(target: EmbeddedTarget) -> Status:
+def record(server: EmbeddedServer) -> Status:
     """Write down what runs, for `status`, `env` and `down` of other shells. No secret is in it."""
-    assert target.api_process is not None
-    target.directory.write_state(
+    assert server.api_process is not None
+    server.directory.write_state(
         {
-            "api": target.api_process.as_json(),
-            "s3": target.s3_process.as_json() if target.s3_process else None,
-            "api_url": target.api_url,
-            "environment": target.environment(),
-            "host": target.settings.host,
-            "port": target.settings.port,
-            "instance": target.settings.instance,
-            "bucket": target.bucket,
-            "credential_lifetime_s": target.settings.credential_lifetime_s,
+            "api": server.api_process.as_json(),
+            "s3": server.s3_process.as_json() if server.s3_process else None,
+            "api_url": server.api_url,
+            "environment": server.environment(),
+            "host": server.settings.host,
+            "port": server.settings.port,
+            "instance": server.settings.instance,
+            "bucket": server.bucket,
+            "credential_lifetime_s": server.settings.credential_lifetime_s,
         }
     )
-    status = read_status(target.directory)
+    status = read_status(server.directory)
     assert status is not None
     return status
 
 
-def read_status(directory: TargetDirectory) -> Status | None:
+def read_status(directory: ServerDirectory) -> Status | None:
     """What was recorded; None if nothing was."""
     state = directory.read_state()
     if state is None:
@@ -79,15 +79,15 @@ def read_status(directory: TargetDirectory) -> Status | None:
     return Status(api=Guarded.from_json(state.pop("api")), s3=Guarded.from_json(s3) if s3 else None, **state)
 
 
-def running(directory: TargetDirectory) -> Status:
-    """The target that answers now. Raises NotRunning."""
+def running(directory: ServerDirectory) -> Status:
+    """The server that answers now. Raises NotRunning."""
     status = read_status(directory)
     if status is None or not status.is_answering():
-        raise NotRunning(f"No target runs in {directory.path}.", hint="Start one with `tracker-stream target up`.")
+        raise NotRunning(f"No server runs in {directory.path}.", hint="Start one with `tracker-stream server up`.")
     return status
 
 
-def bring_down(directory: TargetDirectory) -> bool:
+def bring_down(directory: ServerDirectory) -> bool:
     """End the recorded processes (known by pid and start time) and forget them; False if nothing ran."""
     status = read_status(directory)
     if status is None:

@@ -1,8 +1,8 @@
-"""The target's directory: what lies where, for its owner's eyes only.
+"""The server's directory: what lies where, for its owner's eyes only.
 
 DIR/                 0700
-  token              the first token, for this machine's own shells (`target env` names the file, never its content)
-  target.db          runs and tokens (hashed)
+  token              the first token, for this machine's own shells (`server env` names the file, never its content)
+  server.db          runs and tokens (hashed)
   state.json         which processes run, and how to reach them
   seaweedfs/         the embedded S3: keys, configuration, data
   api.log seaweedfs.log
@@ -21,13 +21,13 @@ from typing import Any
 from streaming.server.errors import UnusableDirectory
 
 
-class TargetDirectory:
-    """Paths below one target's directory; created on `prepare`."""
+class ServerDirectory:
+    """Paths below one server's directory; created on `prepare`."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path).absolute()
         self.token_file = self.path / "token"
-        self.database = self.path / "target.db"
+        self.database = self.path / "server.db"
         self.state_file = self.path / "state.json"
         self.seaweedfs = self.path / "seaweedfs"
         self.cache = self.path / "cache"

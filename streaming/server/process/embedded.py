@@ -1,4 +1,4 @@
-"""A whole target as one object: for tests, the demo, the benchmark, and `tracker-stream target up`."""
+"""A whole server as one object: for tests, the demo, the benchmark, and `tracker-stream server up`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from streaming.server.errors import StartFailed, TargetError
+from streaming.server.errors import ServerError, StartFailed
 from streaming.server.process.api import start_api, url_of
-from streaming.server.process.directory import TargetDirectory, write_private
+from streaming.server.process.directory import ServerDirectory, write_private
 from streaming.server.process.guarded import Guarded
 from streaming.server.process.ports import free_port
 from streaming.server.process.seaweedfs import SeaweedFS
 from streaming.server.settings import DEFAULT_BUCKET, DEFAULT_CREDENTIAL_LIFETIME_S, ApiSettings, S3Settings
-from streaming.server.storage.database import TargetDatabase
+from streaming.server.storage.database import ServerDatabase
 from streaming.server.storage.objects import ObjectStore
 from streaming.server.storage.runs import Run, RunStore
 from streaming.server.storage.tokens import DEFAULT_TOKEN_NAME, TokenStore
@@ -23,7 +23,7 @@ from streaming.server.storage.tokens import DEFAULT_TOKEN_NAME, TokenStore
 _PORT_TRIES = 3
 
 
-class EmbeddedTarget:
+class EmbeddedServer:
     """The API and (unless another S3 is given) SeaweedFS, each a real process of its own.
 
     Not detached, both end when this process ends, however it ends. All state is in `directory`; starting again there
@@ -41,12 +41,12 @@ class EmbeddedTarget:
         s3: S3Settings | None = None,
         detach: bool = False,
     ) -> None:
-        self.directory = TargetDirectory(directory)
+        self.directory = ServerDirectory(directory)
         self.directory.prepare()
         self._detach = detach
         self._any_port = port == 0
         self._seaweedfs = None if s3 else SeaweedFS(self.directory, bucket=bucket)
-        self._database = TargetDatabase(self.directory.database)
+        self._database = ServerDatabase(self.directory.database)
         self.tokens = TokenStore(self._database)
         self._runs = RunStore(self._database)
         self.token = self._default_token()
@@ -129,7 +129,7 @@ class EmbeddedTarget:
     def start_s3(self) -> None:
         """Bring SeaweedFS back on the same ports, with the same objects and keys."""
         if self._seaweedfs is None:
-            raise TargetError("The S3 of this target is not embedded.")
+            raise ServerError("The S3 of this server is not embedded.")
         if self.s3_process is None:
             self.s3_process = self._seaweedfs.start(detach=self._detach, keep_ports=True)
 
@@ -138,10 +138,10 @@ class EmbeddedTarget:
         return self._runs.of_token(None)
 
     def run(self, run_id: str) -> Run:
-        """The run as the service holds it: metadata, finish, statistics. Raises TargetError if there is none."""
+        """The run as the service holds it: metadata, finish, statistics. Raises ServerError if there is none."""
         run = self._runs.get(run_id)
         if run is None:
-            raise TargetError(f"There is no run {run_id}.")
+            raise ServerError(f"There is no run {run_id}.")
         return run
 
     def inline_csv(self, run_id: str) -> bytes | None:
@@ -199,11 +199,11 @@ def embedded(
     credential_lifetime_s: int = DEFAULT_CREDENTIAL_LIFETIME_S,
     port: int = 0,
     s3: S3Settings | None = None,
-) -> Iterator[EmbeddedTarget]:
-    """A running target for the length of a `with` block (up in 5 to 10 s); nothing of it is left running after."""
-    target = EmbeddedTarget(directory, credential_lifetime_s=credential_lifetime_s, port=port, s3=s3)
+) -> Iterator[EmbeddedServer]:
+    """A running server for the length of a `with` block (up in 5 to 10 s); nothing of it is left running after."""
+    server = EmbeddedServer(directory, credential_lifetime_s=credential_lifetime_s, port=port, s3=s3)
     try:
-        target.start()
-        yield target
+        server.start()
+        yield server
     finally:
-        target.stop()
+        server.stop()

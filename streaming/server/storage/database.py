@@ -1,4 +1,4 @@
-"""The target's SQLite file: runs, and tokens by their hash.
+"""The server's SQLite file: runs, and tokens by their hash.
 
 Invariants:
 - What a caller was told (a run registered, a finish accepted) is on disk before the answer leaves: rollback journal with
@@ -58,7 +58,7 @@ _SCHEMA = (
 )
 
 
-class TargetDatabase:
+class ServerDatabase:
     """Opens the file, makes its tables, and hands out transactions."""
 
     def __init__(self, path: Path) -> None:

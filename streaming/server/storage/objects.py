@@ -1,4 +1,4 @@
-"""The delivered objects, listed and read with the target's own keys (the uploaders' keys can do neither)."""
+"""The delivered objects, listed and read with the server's own keys (the uploaders' keys can do neither)."""
 
 from __future__ import annotations
 

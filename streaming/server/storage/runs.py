@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from streaming.server.storage.database import TargetDatabase
+from streaming.server.storage.database import ServerDatabase
 
 _COLUMNS = (
     "run_id, token_id, prefix, metadata, registered_at, finished_at, ended_at, run_status, exit_code, "
@@ -51,9 +51,9 @@ class Finish:
 
 
 class RunStore:
-    """All runs of a target; `token_id` decides whose are seen."""
+    """All runs of a server; `token_id` decides whose are seen."""
 
-    def __init__(self, database: TargetDatabase) -> None:
+    def __init__(self, database: ServerDatabase) -> None:
         self._database = database
 
     def find_registered(self, token_id: int, idempotency_key: str | None) -> str | None:

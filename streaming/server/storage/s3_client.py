@@ -1,4 +1,4 @@
-"""The only place where the target makes clients of S3 and STS, and where their errors are translated."""
+"""The only place where the server makes clients of S3 and STS, and where their errors are translated."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from datetime import datetime, timedelta, timezone
 
-from streaming.server.storage.database import TargetDatabase
+from streaming.server.storage.database import ServerDatabase
 from streaming.server.storage.tokens import Token
 
 COOKIE = "tracker_stream_session"
@@ -16,7 +16,7 @@ LIFETIME = timedelta(days=7)
 class SessionStore:
     """Survives a restart of the service; ends with its token."""
 
-    def __init__(self, database: TargetDatabase) -> None:
+    def __init__(self, database: ServerDatabase) -> None:
         self._database = database
 
     def open(self, token: Token) -> str:

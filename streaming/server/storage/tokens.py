@@ -7,8 +7,8 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from streaming.server.errors import TargetError, UnknownName
-from streaming.server.storage.database import TargetDatabase
+from streaming.server.errors import ServerError, UnknownName
+from streaming.server.storage.database import ServerDatabase
 
 DEFAULT_TOKEN_NAME = "default"
 _PREFIX = "tst_"
@@ -26,19 +26,19 @@ class Token:
 
 
 class TokenStore:
-    """The tokens of one target."""
+    """The tokens of one server."""
 
-    def __init__(self, database: TargetDatabase) -> None:
+    def __init__(self, database: ServerDatabase) -> None:
         self._database = database
 
     def add(self, name: str) -> str:
         """Make a token and return it: the only time it can be seen. Durable on return. A revoked name can be given again."""
         if not name.isprintable() or not 0 < len(name.strip()) <= _MAX_NAME_LENGTH:
-            raise TargetError(f"A token's name has 1 to {_MAX_NAME_LENGTH} printable characters.")
+            raise ServerError(f"A token's name has 1 to {_MAX_NAME_LENGTH} printable characters.")
         token = _PREFIX + secrets.token_urlsafe(32)
         with self._database.transaction() as db:
             if db.conn.execute("SELECT 1 FROM tokens WHERE name = ? AND revoked_at IS NULL", (name,)).fetchone():
-                raise TargetError(
+                raise ServerError(
                     f"There is a token named {name!r} already.", hint="Revoke it first, or choose another name."
                 )
             db.conn.execute(
@@ -60,7 +60,7 @@ class TokenStore:
             )
             if changed.rowcount == 0:
                 raise UnknownName(
-                    f"There is no valid token named {name!r}.", hint="See `tracker-stream target token list`."
+                    f"There is no valid token named {name!r}.", hint="See `tracker-stream server token list`."
                 )
 
     def find(self, token: str) -> Token | None:

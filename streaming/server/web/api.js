@@ -33,13 +33,13 @@ async function send(path, { method, body }) {
   try {
     return await fetch(path, { method, headers, body: body && JSON.stringify(body), credentials: "same-origin" });
   } catch {
-    throw new ServiceError("The target does not answer.");
+    throw new ServiceError("The server does not answer.");
   }
 }
 
 async function refusal(answer) {
   const detail = (await answer.json().catch(() => ({}))).detail;
-  const text = typeof detail === "string" ? detail : `The target answers ${answer.status}.`;
+  const text = typeof detail === "string" ? detail : `The server answers ${answer.status}.`;
   return new ServiceError(text, { isFinal: answer.status >= 400 && answer.status < 500 && answer.status !== 429 });
 }
 

@@ -1,4 +1,4 @@
-// A run's page as the target serves it.
+// A run's page as the server serves it.
 import { api, showAccount } from "./api.js";
 import { byId, setText } from "./dom.js";
 import { RunPage, showProblem } from "./run.js";
@@ -15,7 +15,7 @@ const source = {
 const RETRY_MS = 3000;
 const page = new RunPage(source);
 
-/** Until the target answers; a refusal is final. */
+/** Until the server answers; a refusal is final. */
 async function begin() {
   try {
     await page.start();

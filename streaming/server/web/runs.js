@@ -170,7 +170,7 @@ function showCounts(runs, total) {
   byId("empty").hidden = total !== 0;
   if (total !== 0) return;
   if (view.q || view.state) setText(byId("empty"), "No run fits.");
-  else setChildren(byId("empty"), ["No run yet. In a shell: ", element("code", {}, ['eval "$(tracker-stream target env)"; tracker-stream run -- python train.py'])]);
+  else setChildren(byId("empty"), ["No run yet. In a shell: ", element("code", {}, ['eval "$(tracker-stream server env)"; tracker-stream run -- python train.py'])]);
 }
 
 /** For the ear: runs that appeared or changed their state since the last look. */

@@ -467,4 +467,4 @@ def test_debug_log_shows_no_token(api: SentinelApi, far_end: FarEnd, caplog: pyt
 def test_limits_are_as_documented() -> None:
     assert sentinel.REQUEST_DEADLINE_S <= 60
     assert sentinel.ANSWER_MAX_BYTES == 4 << 20
-    assert Path(sentinel.__file__).name == "sentinel_api.py"
+    assert Path(sentinel.__file__).name == "sentinel.py"

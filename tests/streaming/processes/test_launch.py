@@ -28,7 +28,7 @@ def test_child_finds_what_the_caller_found_but_not_its_script(monkeypatch: pytes
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "script.py")])
     monkeypatch.setattr(sys, "path", [str(tmp_path), "", "relative", "/somewhere"])
     found = launch.import_path()
-    assert found[0] == str(Path(launch.__file__).parent.parent)
+    assert found[0] == str(Path(launch.__file__).parents[2])
     assert found[1:] == ["/somewhere"]
 
 

@@ -1,4 +1,4 @@
-"""A service in this process in front of moto's S3 and STS (fast), and a whole target with the real SeaweedFS (slow)."""
+"""A service in this process in front of moto's S3 and STS (fast), and a whole server with the real SeaweedFS (slow)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from moto.server import ThreadedMotoServer
 from starlette.types import Receive, Scope, Send
 
-from streaming.server import EmbeddedTarget
+from streaming.server import EmbeddedServer
 from streaming.server.api.app import close_app, create_app
 from streaming.server.api.bodies import BodyLimits
 from streaming.server.process import embedded
@@ -140,7 +140,7 @@ def stage() -> Iterator[Stage]:
 
 @pytest.fixture
 def service(tmp_path: Path, s3: S3Settings, stage: Stage) -> Iterator[Service]:
-    directory = tmp_path / "target"
+    directory = tmp_path / "server"
     directory.mkdir()
     stage.app = create_app(ApiSettings(directory=str(directory), instance="test", s3=s3), limits=LIMITS)
     with requests.Session() as http:
@@ -149,7 +149,7 @@ def service(tmp_path: Path, s3: S3Settings, stage: Stage) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="session")
-def real_target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTarget]:
+def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """API process and SeaweedFS, shared by the tests marked `weed`."""
-    with embedded(tmp_path_factory.mktemp("real-target"), credential_lifetime_s=3) as target:
-        yield target
+    with embedded(tmp_path_factory.mktemp("real-server"), credential_lifetime_s=3) as server:
+        yield server

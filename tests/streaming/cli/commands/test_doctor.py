@@ -58,7 +58,7 @@ def test_unreachable_service_and_s3_fail_with_their_cause(cli: InProcess, settin
     found = findings(cli)
     assert (found["service"]["level"], found["S3"]["level"]) == ("FAIL", "FAIL")
     assert "(refused)" in found["service"]["text"]
-    assert "target up" in found["S3"]["hint"]
+    assert "server up" in found["S3"]["hint"]
 
 
 def test_silent_service_is_given_up_soon(cli: InProcess, settings: FarEnd, monkeypatch: pytest.MonkeyPatch) -> None:

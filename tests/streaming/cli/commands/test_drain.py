@@ -100,7 +100,7 @@ def test_2_usage(home: Home, cli: InProcess, monkeypatch: pytest.MonkeyPatch) ->
     without_token = cli("drain")
     assert without_token.exit_code == 2
     assert "SENTINEL_API_TOKEN" in without_token.stderr
-    assert "target env" in without_token.stderr
+    assert "server env" in without_token.stderr
     monkeypatch.setenv("SENTINEL_API_TOKEN", "t" * 20)
     monkeypatch.setenv("SENTINEL_API_URL", "http://127.0.0.1:9")
     assert cli("drain", "nosuchrun").exit_code == 2

@@ -1,4 +1,4 @@
-"""`tracker-stream target`, each command as a process of its own, in front of moto."""
+"""`tracker-stream server`, each command as a process of its own, in front of moto."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def target(tmp_path: Path, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
-    monkeypatch.setenv("TRACKER_STREAM_TARGET_DIR", str(tmp_path / "target"))
+def server(tmp_path: Path, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    monkeypatch.setenv("TRACKER_STREAM_SERVER_DIR", str(tmp_path / "server"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAADMIN")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "moto-secret-key")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -36,8 +36,8 @@ def target(tmp_path: Path, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 @pytest.fixture
-def foreground(target: Command, moto_url: str) -> Iterator[subprocess.Popen[str]]:
-    """`target up --foreground` that has said that it is up."""
+def foreground(server: Command, moto_url: str) -> Iterator[subprocess.Popen[str]]:
+    """`server up --foreground` that has said that it is up."""
     options = ("--foreground", "--port", "0", "--s3-endpoint", moto_url, "--s3-bucket", "cli")
     command = [sys.executable, "-m", "streaming.cli.commands.server", "up", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -53,17 +53,17 @@ def exports(text: str) -> dict[str, str]:
     return dict(word[1].split("=", 1) for word in words)
 
 
-def test_up_env_status_down(target: Command, tmp_path: Path) -> None:
-    up = target("up")
+def test_up_env_status_down(server: Command, tmp_path: Path) -> None:
+    up = server("up")
     assert up.returncode == 0, up.stderr
     assert "bound to 127.0.0.1" in up.stdout
-    assert 'eval "$(tracker-stream target env)"' in up.stdout
-    again = target("up")
+    assert 'eval "$(tracker-stream server env)"' in up.stdout
+    again = server("up")
     assert (again.stdout, again.stderr) == (up.stdout, "")
-    assert "other options" in target("up", "--credential-lifetime", "7").stderr
+    assert "other options" in server("up", "--credential-lifetime", "7").stderr
 
-    environment = exports(target("env").stdout)
-    assert environment == json.loads(target("env", "--json").stdout)
+    environment = exports(server("env").stdout)
+    assert environment == json.loads(server("env", "--json").stdout)
     token = Path(environment["SENTINEL_API_TOKEN_FILE"]).read_text().strip()
     assert token not in up.stdout
     answer = requests.post(
@@ -71,85 +71,85 @@ def test_up_env_status_down(target: Command, tmp_path: Path) -> None:
     )
     assert answer.status_code == 201
 
-    status = target("status", "--json")
+    status = server("status", "--json")
     assert status.returncode == 0
     assert json.loads(status.stdout)["processes"]["api"]["running"] is True
 
-    down = target("down")
-    assert (down.returncode, down.stdout) == (0, "The target is down.\n")
-    assert target("status").returncode == 1
-    assert target("down").stdout == "The target was not up.\n"
+    down = server("down")
+    assert (down.returncode, down.stdout) == (0, "The server is down.\n")
+    assert server("status").returncode == 1
+    assert server("down").stdout == "The server was not up.\n"
     with pytest.raises(requests.ConnectionError):
         requests.get(environment["SENTINEL_API_URL"] + "/health", timeout=5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_foreground_stays_until_a_signal_and_ends_everything(
-    target: Command, foreground: subprocess.Popen[str], number: signal.Signals
+    server: Command, foreground: subprocess.Popen[str], number: signal.Signals
 ) -> None:
-    status = json.loads(target("status", "--json").stdout)
+    status = json.loads(server("status", "--json").stdout)
     assert status["up"] is True
     foreground.send_signal(number)
     assert foreground.wait(20) == 0
-    assert target("status").returncode == 1
+    assert server("status").returncode == 1
     with pytest.raises(requests.ConnectionError):
         requests.get(status["api_url"] + "/health", timeout=5)
 
 
-def test_foreground_says_so_when_the_target_is_ended_elsewhere(
-    target: Command, foreground: subprocess.Popen[str]
+def test_foreground_says_so_when_the_server_is_ended_elsewhere(
+    server: Command, foreground: subprocess.Popen[str]
 ) -> None:
-    assert target("down").returncode == 0
+    assert server("down").returncode == 0
     _, errors = foreground.communicate(timeout=20)
     assert foreground.returncode == 1
     assert "has ended" in errors
 
 
-def test_env_of_a_target_that_is_down_prints_nothing_to_evaluate(target: Command) -> None:
-    env = target("env")
+def test_env_of_a_server_that_is_down_prints_nothing_to_evaluate(server: Command) -> None:
+    env = server("env")
     assert (env.returncode, env.stdout) == (1, "")
-    assert "target up" in env.stderr
+    assert "server up" in env.stderr
 
 
-def test_a_token_is_printed_once_and_refused_after_revoke(target: Command) -> None:
-    token = target("token", "add", "ann").stdout.strip()
-    assert target("token", "add", "ann").returncode == 1
-    listed = target("token", "list").stdout
+def test_a_token_is_printed_once_and_refused_after_revoke(server: Command) -> None:
+    token = server("token", "add", "ann").stdout.strip()
+    assert server("token", "add", "ann").returncode == 1
+    listed = server("token", "list").stdout
     assert "ann" in listed
     assert token not in listed
-    assert target("token", "revoke", "ann").returncode == 0
-    assert "revoked" in target("token", "list").stdout
-    assert "no valid token" in target("token", "revoke", "ann").stderr
+    assert server("token", "revoke", "ann").returncode == 0
+    assert "revoked" in server("token", "list").stdout
+    assert "no valid token" in server("token", "revoke", "ann").stderr
 
 
-def test_binding_elsewhere_says_what_it_means(target: Command) -> None:
-    up = target("up", "--host", "0.0.0.0")
+def test_binding_elsewhere_says_what_it_means(server: Command) -> None:
+    up = server("up", "--host", "0.0.0.0")
     assert up.returncode == 0
     assert "unencrypted" in up.stderr
     assert "127.0.0.1" in up.stdout
 
 
-def test_a_directory_that_is_a_file_is_one_clear_error(target: Command, tmp_path: Path) -> None:
-    (tmp_path / "target").write_text("")
-    up = target("up")
+def test_a_directory_that_is_a_file_is_one_clear_error(server: Command, tmp_path: Path) -> None:
+    (tmp_path / "server").write_text("")
+    up = server("up")
     assert up.returncode != 0
     assert "Traceback" not in up.stderr
-    assert str(tmp_path / "target") in up.stderr
+    assert str(tmp_path / "server") in up.stderr
 
 
-def test_another_s3_without_keys_is_one_clear_error(target: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_s3_without_keys_is_one_clear_error(server: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    up = target("up")
+    up = server("up")
     assert up.returncode == 2
     assert "AWS_SECRET_ACCESS_KEY" in up.stderr
 
 
-def test_what_is_left_of_a_broken_target_is_ended_by_up(target: Command) -> None:
-    assert target("up").returncode == 0
-    first = json.loads(target("status", "--json").stdout)
+def test_what_is_left_of_a_broken_server_is_ended_by_up(server: Command) -> None:
+    assert server("up").returncode == 0
+    first = json.loads(server("status", "--json").stdout)
     os.kill(first["processes"]["api"]["pid"], signal.SIGKILL)
-    assert target("status").returncode == 1
-    assert target("up").returncode == 0
-    second = json.loads(target("status", "--json").stdout)
+    assert server("status").returncode == 1
+    assert server("up").returncode == 0
+    second = json.loads(server("status", "--json").stdout)
     assert second["up"] is True
     assert second["processes"]["api"]["pid"] != first["processes"]["api"]["pid"]

@@ -73,7 +73,7 @@ def test_neither_token_nor_cookie_is_in_the_database(service: Service, browser: 
     from pathlib import Path
 
     log_in(service, browser)
-    content = (Path(service.app.state.settings.directory) / "target.db").read_bytes()
+    content = (Path(service.app.state.settings.directory) / "server.db").read_bytes()
     assert browser.cookies[COOKIE].encode() not in content
     assert service.token.encode() not in content
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from streaming.server import EmbeddedTarget
+from streaming.server import EmbeddedServer
 from streaming.server.process import embedded
 from streaming.server.process.processes import ProcessId
 from streaming.server.settings import S3Settings
@@ -24,74 +24,74 @@ FINISH = {"data_source": "inline", "data_csv": CSV, "run_status": "finished", "e
 
 
 @pytest.fixture
-def target(tmp_path: Path, s3: S3Settings) -> Iterator[EmbeddedTarget]:
-    with embedded(tmp_path / "target", s3=s3) as made:
+def server(tmp_path: Path, s3: S3Settings) -> Iterator[EmbeddedServer]:
+    with embedded(tmp_path / "server", s3=s3) as made:
         yield made
 
 
-def post(target: EmbeddedTarget, path: str, body: object = None, **headers: str) -> requests.Response:
-    headers = {"Authorization": f"Bearer {target.token}", **headers}
-    return requests.post(target.api_url + path, json=body, headers=headers, timeout=10)
+def post(server: EmbeddedServer, path: str, body: object = None, **headers: str) -> requests.Response:
+    headers = {"Authorization": f"Bearer {server.token}", **headers}
+    return requests.post(server.api_url + path, json=body, headers=headers, timeout=10)
 
 
-def test_sigkill_loses_no_acknowledged_run_and_no_finish(target: EmbeddedTarget) -> None:
-    url = target.api_url
-    finished = post(target, "/runs", {"job_name": "a"}).json()["run_id"]
-    assert post(target, f"/runs/{finished}/finish", FINISH).status_code == 200
-    registered = post(target, "/runs", {"job_name": "b"}, **{"Idempotency-Key": "k"}).json()["run_id"]
-    target.stop_api()
+def test_sigkill_loses_no_acknowledged_run_and_no_finish(server: EmbeddedServer) -> None:
+    url = server.api_url
+    finished = post(server, "/runs", {"job_name": "a"}).json()["run_id"]
+    assert post(server, f"/runs/{finished}/finish", FINISH).status_code == 200
+    registered = post(server, "/runs", {"job_name": "b"}, **{"Idempotency-Key": "k"}).json()["run_id"]
+    server.stop_api()
     with pytest.raises(requests.ConnectionError):
-        post(target, "/runs", {})
-    target.start_api()
-    assert target.api_url == url
-    assert post(target, f"/runs/{finished}/finish", FINISH).status_code == 409
-    assert post(target, "/runs", {}, **{"Idempotency-Key": "k"}).json()["run_id"] == registered
-    assert target.run(finished).run_status == "finished"
-    assert target.inline_csv(finished) == CSV.encode()
+        post(server, "/runs", {})
+    server.start_api()
+    assert server.api_url == url
+    assert post(server, f"/runs/{finished}/finish", FINISH).status_code == 409
+    assert post(server, "/runs", {}, **{"Idempotency-Key": "k"}).json()["run_id"] == registered
+    assert server.run(finished).run_status == "finished"
+    assert server.inline_csv(finished) == CSV.encode()
 
 
 def test_the_same_directory_has_the_same_token_and_runs(tmp_path: Path, s3: S3Settings) -> None:
-    with embedded(tmp_path / "target", s3=s3) as first:
+    with embedded(tmp_path / "server", s3=s3) as first:
         run_id = post(first, "/runs", {"job_name": "a"}).json()["run_id"]
-    with embedded(tmp_path / "target", s3=s3) as second:
+    with embedded(tmp_path / "server", s3=s3) as second:
         assert second.token == first.token
         assert [run.run_id for run in second.runs()] == [run_id]
 
 
 def test_a_lost_token_file_is_replaced_and_the_old_token_refused(tmp_path: Path, s3: S3Settings) -> None:
-    old = EmbeddedTarget(tmp_path / "target", s3=s3).token
-    (tmp_path / "target" / "token").unlink()
-    made = EmbeddedTarget(tmp_path / "target", s3=s3)
+    old = EmbeddedServer(tmp_path / "server", s3=s3).token
+    (tmp_path / "server" / "token").unlink()
+    made = EmbeddedServer(tmp_path / "server", s3=s3)
     assert made.token != old
     assert made.tokens.find(old) is None
 
 
-def test_what_it_keeps_is_for_its_owner_only(target: EmbeddedTarget) -> None:
-    modes = {path.name: path.stat().st_mode & 0o777 for path in target.directory.path.iterdir()}
-    assert {modes[name] for name in ("token", "target.db", "api.log")} == {0o600}
-    assert target.directory.path.stat().st_mode & 0o777 == 0o700
+def test_what_it_keeps_is_for_its_owner_only(server: EmbeddedServer) -> None:
+    modes = {path.name: path.stat().st_mode & 0o777 for path in server.directory.path.iterdir()}
+    assert {modes[name] for name in ("token", "server.db", "api.log")} == {0o600}
+    assert server.directory.path.stat().st_mode & 0o777 == 0o700
 
 
-def test_no_key_and_no_token_is_in_the_processes_arguments_or_environment(target: EmbeddedTarget) -> None:
-    assert target.api_process is not None
-    for process in (target.api_process.guard, target.api_process.command):
+def test_no_key_and_no_token_is_in_the_processes_arguments_or_environment(server: EmbeddedServer) -> None:
+    assert server.api_process is not None
+    for process in (server.api_process.guard, server.api_process.command):
         for name in ("cmdline", "environ"):
             seen = Path(f"/proc/{process.pid}/{name}").read_bytes()
-            assert target.token.encode() not in seen
-            assert target.settings.s3.secret_key.encode() + b"\0" not in seen
+            assert server.token.encode() not in seen
+            assert server.settings.s3.secret_key.encode() + b"\0" not in seen
 
 
-def test_killing_the_starter_ends_the_target(tmp_path: Path, s3: S3Settings) -> None:
+def test_killing_the_starter_ends_the_server(tmp_path: Path, s3: S3Settings) -> None:
     program = (
         "import json, sys, time\n"
-        "from streaming.server import EmbeddedTarget\n"
+        "from streaming.server import EmbeddedServer\n"
         "from streaming.server.settings import S3Settings\n"
-        "target = EmbeddedTarget(sys.argv[1], s3=S3Settings(**json.loads(sys.argv[2])))\n"
-        "target.start()\n"
-        "print(json.dumps(target.api_process.as_json()), flush=True)\n"
+        "server = EmbeddedServer(sys.argv[1], s3=S3Settings(**json.loads(sys.argv[2])))\n"
+        "server.start()\n"
+        "print(json.dumps(server.api_process.as_json()), flush=True)\n"
         "time.sleep(60)\n"
     )
-    arguments = [sys.executable, "-c", program, str(tmp_path / "target"), json.dumps(vars(s3))]
+    arguments = [sys.executable, "-c", program, str(tmp_path / "server"), json.dumps(vars(s3))]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, cwd=ROOT) as starter:
         assert starter.stdout is not None
         pids = json.loads(starter.stdout.readline())
@@ -100,17 +100,17 @@ def test_killing_the_starter_ends_the_target(tmp_path: Path, s3: S3Settings) -> 
             assert ProcessId(**pids[name]).wait_ended(10)
 
 
-def test_killing_the_guard_ends_the_api(target: EmbeddedTarget) -> None:
-    assert target.api_process is not None
-    os.kill(target.api_process.guard.pid, signal.SIGKILL)
-    assert target.api_process.command.wait_ended(10)
+def test_killing_the_guard_ends_the_api(server: EmbeddedServer) -> None:
+    assert server.api_process is not None
+    os.kill(server.api_process.guard.pid, signal.SIGKILL)
+    assert server.api_process.command.wait_ended(10)
 
 
 def test_an_api_that_cannot_start_says_why(tmp_path: Path, s3: S3Settings) -> None:
     from streaming.server.errors import StartFailed
 
     with embedded(tmp_path / "one", s3=s3) as first:
-        second = EmbeddedTarget(tmp_path / "two", s3=s3, port=first.settings.port)
+        second = EmbeddedServer(tmp_path / "two", s3=s3, port=first.settings.port)
         with pytest.raises(StartFailed, match="address already in use"):
             second.start()
         assert not second.is_running()

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from streaming.server.errors import TargetError
+from streaming.server.errors import ServerError
 from streaming.server.process import processes
 from streaming.server.process.processes import ProcessId
 
@@ -27,7 +27,7 @@ def test_a_process_with_another_start_is_not_signalled() -> None:
 
 
 def test_a_process_that_never_was() -> None:
-    with pytest.raises(TargetError):
+    with pytest.raises(ServerError):
         ProcessId.of(2**22 + 1)
 
 

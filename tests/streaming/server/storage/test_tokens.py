@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from streaming.server.errors import TargetError, UnknownName
-from streaming.server.storage.database import TargetDatabase
+from streaming.server.errors import ServerError, UnknownName
+from streaming.server.storage.database import ServerDatabase
 from streaming.server.storage.tokens import TokenStore
 
 
 @pytest.fixture
 def tokens(tmp_path: Path) -> TokenStore:
-    return TokenStore(TargetDatabase(tmp_path / "target.db"))
+    return TokenStore(ServerDatabase(tmp_path / "server.db"))
 
 
 def test_a_token_is_found_and_is_nowhere_in_the_file(tokens: TokenStore, tmp_path: Path) -> None:
@@ -21,8 +21,8 @@ def test_a_token_is_found_and_is_nowhere_in_the_file(tokens: TokenStore, tmp_pat
     found = tokens.find(token)
     assert found is not None
     assert found.name == "ann"
-    assert token.encode() not in (tmp_path / "target.db").read_bytes()
-    assert (tmp_path / "target.db").stat().st_mode & 0o777 == 0o600
+    assert token.encode() not in (tmp_path / "server.db").read_bytes()
+    assert (tmp_path / "server.db").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_revoked_token_is_not_found_and_its_name_is_free(tokens: TokenStore) -> None:
@@ -47,13 +47,13 @@ def test_a_name_given_again_is_the_same_owner(tokens: TokenStore) -> None:
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "a" * 101])
 def test_an_odd_name_is_refused(tokens: TokenStore, name: str) -> None:
-    with pytest.raises(TargetError, match="printable"):
+    with pytest.raises(ServerError, match="printable"):
         tokens.add(name)
 
 
 def test_a_name_in_use_and_an_unknown_name_are_refused(tokens: TokenStore) -> None:
     tokens.add("ann")
-    with pytest.raises(TargetError, match="already"):
+    with pytest.raises(ServerError, match="already"):
         tokens.add("ann")
     with pytest.raises(UnknownName):
         tokens.revoke("bob")

@@ -1,4 +1,4 @@
-"""A real browser (Debian's Chromium, driven by Playwright) in front of the service of the target's tests."""
+"""A real browser (Debian's Chromium, driven by Playwright) in front of the service of the server's tests."""
 
 from __future__ import annotations
 

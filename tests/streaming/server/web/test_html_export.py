@@ -1,4 +1,4 @@
-"""`export --format html`: one file with the charts, for any browser, without the target or what it needs."""
+"""`export --format html`: one file with the charts, for any browser, without the server or what it needs."""
 
 from __future__ import annotations
 

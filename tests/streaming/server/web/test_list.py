@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from streaming.server.storage.database import TargetDatabase
+from streaming.server.storage.database import ServerDatabase
 from tests.streaming.server.conftest import Service
 from tests.streaming.server.web.runs import Runs
 from tests.streaming.server.web.tab import Tab
@@ -112,7 +112,7 @@ def test_a_new_run_appears_and_nothing_else_moves(tab: Tab, runs: Runs) -> None:
 
 def test_a_run_gone_silent_says_so_and_for_how_long(tab: Tab, runs: Runs, service: Service) -> None:
     run_id = runs.live(0)
-    with TargetDatabase(service.app.state.runs._database._path).transaction() as db:
+    with ServerDatabase(service.app.state.runs._database._path).transaction() as db:
         moment = "2026-01-01T00:00:00.000000+00:00"
         db.conn.execute("UPDATE runs SET registered_at = ? WHERE run_id = ?", (moment, run_id))
     tab.go("/")

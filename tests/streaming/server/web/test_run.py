@@ -8,7 +8,7 @@ import time
 import pytest
 
 from streaming.read.export.chart_data import COLUMNS
-from streaming.server.storage.database import TargetDatabase
+from streaming.server.storage.database import ServerDatabase
 from tests.streaming.server.conftest import Service
 from tests.streaming.server.web.rows import PEAK_AT, PEAK_CORES
 from tests.streaming.server.web.runs import Runs
@@ -181,10 +181,10 @@ def test_a_run_without_rows_says_so(tab: Tab, runs: Runs, service: Service) -> N
 def test_a_store_that_does_not_answer_is_told_and_passes(tab: Tab, runs: Runs, service: Service) -> None:
     run_id = runs.live(120)
     tab.go(f"/run/{run_id}")
-    with TargetDatabase(service.app.state.runs._database._path).transaction() as db:
+    with ServerDatabase(service.app.state.runs._database._path).transaction() as db:
         db.conn.execute("UPDATE runs SET run_id = run_id || 'x'")
     tab.wait_text("#problem", "There is no such run.")
-    with TargetDatabase(service.app.state.runs._database._path).transaction() as db:
+    with ServerDatabase(service.app.state.runs._database._path).transaction() as db:
         db.conn.execute("UPDATE runs SET run_id = substr(run_id, 1, 32)")
     tab.wait_until("document.getElementById('problem').hidden")
     tab.errors.clear()  # the browser notes each 404
@@ -194,7 +194,7 @@ def test_a_page_opened_during_an_outage_fills_itself_later(tab: Tab, runs: Runs)
     run_id = runs.live(120)
     tab.page.route("**/series?*", lambda route: route.abort())
     tab.page.goto(f"{tab.url}/run/{run_id}")
-    tab.wait_text("#problem", "The target does not answer. Trying again.")
+    tab.wait_text("#problem", "The server does not answer. Trying again.")
     tab.page.unroute("**/series?*")
     tab.page.wait_for_selector("body[data-ready]")
     assert tab.page.locator("#charts canvas").count() == 6
