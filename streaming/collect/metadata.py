@@ -11,6 +11,20 @@ from typing import Any
 from spool import Run
 from streaming.errors import BadArgument
 
+# Texts on the wire, and settings of the command by the same names. `tags` (a dict) and `command` have forms of their own.
+NAMES = (
+    "job_name",
+    "project_name",
+    "stage_name",
+    "task_name",
+    "team",
+    "env",
+    "language",
+    "orchestrator",
+    "executor",
+    "external_run_id",
+    "container_image",
+)
 IDENTIFYING = ("host_id", "host_name", "host_ip")
 
 
@@ -29,10 +43,7 @@ def payload(run: Run) -> dict[str, Any]:
 
 def _numbers_as_texts(known: Mapping[str, Any]) -> dict[str, str]:
     """Where the service takes texts only, e.g. a scheduler's number as `external_run_id`."""
-    from streaming.cli.settings import METADATA  # not in the caller's process
-
-    names = (setting.name for setting in METADATA)
-    return {name: str(known[name]) for name in names if isinstance(known.get(name), (int, float))}
+    return {name: str(known[name]) for name in NAMES if isinstance(known.get(name), (int, float))}
 
 
 def command_text(command: object) -> str:

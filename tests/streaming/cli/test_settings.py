@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from streaming.cli import settings
+from streaming.collect import metadata
 from streaming.errors import BadArgument
 
 
@@ -77,3 +78,7 @@ def test_tag_without_key_or_value_is_refused(flags: tuple[str, ...], environment
 
 def test_value_of_a_tag_may_hold_an_equals_sign() -> None:
     assert settings.merge_tags(("a=b=c",), "", {}) == {"a": "b=c"}
+
+
+def test_names_of_the_wire_are_settings_by_the_same_names() -> None:
+    assert tuple(setting.name for setting in settings.METADATA) == metadata.NAMES
