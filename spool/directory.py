@@ -68,9 +68,7 @@ def _require_private(directory: Path) -> None:
     status = directory.lstat()
     if stat.S_ISLNK(status.st_mode):
         raise DirectoryUnusable(f"the spool directory {directory} is a symbolic link", path=directory, hint=_REMEDY)
-    user = system.current_user()
-    if user is None:
-        return
+    user = os.geteuid()
     if status.st_uid != user:
         raise DirectoryUnusable(
             f"the spool directory {directory} belongs to user {status.st_uid}, not to you ({user})",
@@ -98,7 +96,7 @@ def _tighten(directory: Path) -> None:
 def _probe_locks(directory: Path) -> None:
     """Try both kinds of lock on a scratch file: SQLite would report a missing one as "locked", for ever."""
     scratch = directory / f".probe-{system.random_name()}"
-    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
     descriptor = os.open(scratch, flags, system.FILE_MODE)
     try:
         system.lock_byte_range(descriptor)
@@ -165,8 +163,8 @@ def _require_own_file(path: Path) -> None:
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
         raise SpoolRefused(f"{path} is not a plain file", path=path, hint="remove the link or device, keep the spool")
-    user = system.current_user()
-    if user is not None and status.st_uid != user:
+    user = os.geteuid()
+    if status.st_uid != user:
         raise SpoolRefused(
             f"{path} belongs to user {status.st_uid}, not to you ({user})", path=path, hint="let its owner drain it"
         )
@@ -197,7 +195,7 @@ def _sign(descriptor: int) -> None:
 def _lock_file(spool_path: Path) -> int:
     """The locked descriptor. Tries for a moment: somebody may just be looking whether the lock is free."""
     path = spool_path.with_suffix(LOCK_SUFFIX)
-    flags = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
     for _ in range(_LOCK_TRIES):
         try:
             descriptor = os.open(path, flags, system.FILE_MODE)
@@ -237,7 +235,7 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
 def is_owned(spool_path: Path) -> bool:
     """Whether some living process delivers this run right now."""
     try:
-        descriptor = os.open(spool_path.with_suffix(LOCK_SUFFIX), os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        descriptor = os.open(spool_path.with_suffix(LOCK_SUFFIX), os.O_RDWR | os.O_NOFOLLOW)
     except OSError:
         return False
     try:

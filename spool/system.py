@@ -1,30 +1,21 @@
-"""What the machine offers beyond plain Python: locks, process identity, safe creation. With portable fallbacks.
-
-Everything that only some systems have (flock, O_NOFOLLOW, procfs, pidfd) is in this file and in no other.
-"""
+"""What a spool asks of the operating system: private files, locks, who a process is. Linux, and macOS without procfs."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import math
 import os
-import select
+import resource
 import sys
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from spool.model import Tracker
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
-LONGEST_WAIT_S = 1e6  # eleven days; poll() counts milliseconds in 32 bits
 _PROBE_BYTES = 64 << 10
 _NEAR_BYTES = 256 << 20  # to the limit: an append may be that large
 _SQLITE_PENDING_BYTE = 0x40000000  # SQLite's lock bytes, part of its file format: pending, reserved, 510 shared
@@ -41,11 +32,10 @@ def create_private_file(path: Path) -> None:
 
     Raises FileExistsError if anything, even a dangling symlink, is there.
     """
-    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, FILE_MODE)
     try:
-        if hasattr(os, "fchmod"):
-            os.fchmod(descriptor, FILE_MODE)
+        os.fchmod(descriptor, FILE_MODE)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -53,9 +43,7 @@ def create_private_file(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make created, renamed and removed names in a directory survive power loss (not possible on Windows)."""
-    if os.name != "posix":
-        return
+    """Make created, renamed and removed names in a directory survive power loss."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -65,34 +53,19 @@ def sync_directory(path: Path) -> None:
 
 def extend_file(path: Path, size: int) -> None:
     """Let a file of ours have at least `size` bytes, by zeros that really take their room. Raises OSError."""
-    descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         end = os.fstat(descriptor).st_size
         while end < size:
-            end += _write_at(descriptor, bytes(size - end), end)
+            end += os.pwrite(descriptor, bytes(size - end), end)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _write_at(descriptor: int, content: bytes, at: int) -> int:
-    if hasattr(os, "pwrite"):
-        return os.pwrite(descriptor, content, at)
-    os.lseek(descriptor, at, os.SEEK_SET)
-    return os.write(descriptor, content)
-
-
-def read_at(descriptor: int, size: int, at: int) -> bytes:
-    """Up to `size` bytes of an open file."""
-    if hasattr(os, "pread"):
-        return os.pread(descriptor, size, at)
-    os.lseek(descriptor, at, os.SEEK_SET)
-    return os.read(descriptor, size)
-
-
 def copy_file(descriptor: int, to_path: Path) -> None:
     """Copy an open file into an existing one, durably. (Opening it once more would drop this process's locks on it.)"""
-    copy = os.open(to_path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
+    copy = os.open(to_path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.lseek(descriptor, 0, os.SEEK_SET)
         while piece := os.read(descriptor, 1 << 20):
@@ -105,7 +78,7 @@ def copy_file(descriptor: int, to_path: Path) -> None:
 
 def is_no_room(error: OSError) -> bool:
     """Whether the disk is full, a quota is used up, or a file size limit is reached."""
-    return error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+    return error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 def lacks_room(path: Path) -> bool:
@@ -125,17 +98,8 @@ def lacks_room(path: Path) -> bool:
 
 
 def _file_size_limit() -> float:
-    try:
-        import resource
-    except ImportError:  # Windows has none
-        return math.inf
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     return math.inf if limit == resource.RLIM_INFINITY else limit
-
-
-def current_user() -> int | None:
-    """The effective user id, None where users have no number."""
-    return os.geteuid() if hasattr(os, "geteuid") else None
 
 
 def lock_exclusively(descriptor: int) -> bool:
@@ -143,8 +107,6 @@ def lock_exclusively(descriptor: int) -> bool:
 
     The lock ends with the process, however it ends. Raises OSError where the file system has no locks.
     """
-    if fcntl is None:
-        return _lock_on_windows(descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -154,8 +116,6 @@ def lock_exclusively(descriptor: int) -> bool:
 
 def lock_byte_range(descriptor: int) -> None:
     """Take and release the kind of lock that SQLite uses. Raises OSError where the file system has none."""
-    if fcntl is None:
-        return
     fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     fcntl.lockf(descriptor, fcntl.LOCK_UN)
 
@@ -163,33 +123,13 @@ def lock_byte_range(descriptor: int) -> None:
 def lock_database(descriptor: int) -> bool:
     """Lock all bytes of a database file that SQLite ever locks: no reader and no writer is left, and none can come.
 
-    False if somebody is there now. Without such locks (Windows) True: there a file in use cannot be replaced anyway.
+    False if somebody is there now.
     """
-    if fcntl is None:
-        return True
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, _SQLITE_LOCK_BYTES, _SQLITE_PENDING_BYTE)
     except (BlockingIOError, PermissionError):
         return False
     return True
-
-
-def _lock_on_windows(descriptor: int) -> bool:
-    import msvcrt
-
-    try:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-    except OSError:
-        return False
-    return True
-
-
-def forbid_core_dumps() -> None:
-    """Let no crash of this process write its memory to disk."""
-    with suppress(ImportError, ValueError, OSError):  # Windows has none
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def descriptors_on(identity: tuple[int, int]) -> frozenset[int]:
@@ -257,8 +197,6 @@ def process_started_at(pid: int) -> str | None:
 
 
 def _started_at_portable(pid: int) -> str | None:
-    if os.name == "nt":
-        return _started_at_windows(pid)
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -268,74 +206,9 @@ def _started_at_portable(pid: int) -> str | None:
     return ""
 
 
-def _started_at_windows(pid: int) -> str | None:
-    import psutil  # os.kill(pid, 0) would end the process on Windows; psutil is what samples there
-
-    try:
-        return repr(psutil.Process(pid).create_time())
-    except psutil.NoSuchProcess:
-        return None
-
-
 def host_identity() -> str:
     """A stable name of this machine: its machine id where there is one, and its host name."""
-    node = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
-    return f"{_read_text('/etc/machine-id')}/{node}"
-
-
-def open_pid(pid: int) -> int | None:
-    """A descriptor that becomes readable when the process ends (pidfd), None where the system has none."""
-    if not hasattr(os, "pidfd_open"):
-        return None
-    with suppress(OSError):
-        return os.pidfd_open(pid)
-    return None
-
-
-def wait_readable(descriptors: list[int], timeout_s: float) -> list[int]:
-    """Those of the descriptors that are readable (or closed at the other end) within `timeout_s` seconds.
-
-    None may also mean that LONGEST_WAIT_S have passed.
-    """
-    timeout_s = min(max(0.0, timeout_s), LONGEST_WAIT_S)
-    if not descriptors:
-        time.sleep(timeout_s)
-        return []
-    if not hasattr(select, "poll"):
-        return _wait_for_windows_pipes(descriptors, timeout_s)
-    poll = select.poll()
-    for descriptor in descriptors:
-        poll.register(descriptor, select.POLLIN | select.POLLHUP)
-    return [descriptor for descriptor, _ in poll.poll(timeout_s * 1000)]
-
-
-def _wait_for_windows_pipes(descriptors: list[int], timeout_s: float) -> list[int]:
-    """Windows cannot wait for pipes; it can be asked again and again whether there is something in them."""
-    give_up_at = time.monotonic() + timeout_s
-    while True:
-        ready = [descriptor for descriptor in descriptors if _has_input_on_windows(descriptor)]
-        left_s = give_up_at - time.monotonic()
-        if ready or left_s <= 0:
-            return ready
-        time.sleep(min(0.05, left_s))
-
-
-def _has_input_on_windows(descriptor: int) -> bool:
-    import ctypes
-    import msvcrt
-
-    waiting = ctypes.c_ulong()
-    handle = msvcrt.get_osfhandle(descriptor)  # type: ignore[attr-defined,unused-ignore]
-    peek = ctypes.windll.kernel32.PeekNamedPipe  # type: ignore[attr-defined,unused-ignore]
-    is_open = peek(handle, None, 0, None, ctypes.byref(waiting), None)
-    return not is_open or waiting.value > 0
-
-
-def seconds_since_boot() -> float:
-    """A clock that never jumps and, where the system has one, goes on while the machine sleeps."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
+    return f"{_read_text('/etc/machine-id')}/{os.uname().nodename}"
 
 
 def _read_text(path: str) -> str:

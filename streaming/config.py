@@ -8,7 +8,6 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spool.system import LONGEST_WAIT_S
 from streaming.errors import BadArgument
 
 DEFAULT_API_URL = "https://api.sentinel.sparecores.net"
@@ -18,6 +17,7 @@ STOP_TIMEOUT_S = 30.0
 EXIT_TIMEOUT_S = 5.0
 LINGER_S = 300.0
 DEFAULT_KEEP_DAYS = 7.0
+LONGEST_WAIT_S = 1e6  # eleven days; poll() counts milliseconds in 32 bits
 
 TOKEN = "SENTINEL_API_TOKEN"
 TOKEN_FALLBACK = "SENTINEL_API_KEY"

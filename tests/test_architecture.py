@@ -24,7 +24,6 @@ DOORS = {
     "click": ("streaming/cli/",),
     "fastapi": ("streaming/server/",),
     "fcntl": ("spool/system.py", "streaming/server/process/directory.py"),
-    "msvcrt": ("spool/system.py",),
 }
 HEAVY = ("boto3", "botocore", "requests", "tenacity", "sqlite_utils", "click", "rich", "resource_tracker")
 NETWORK = {"socket", "ssl", "http", "urllib3", "requests", "boto3", "botocore", "httpx", "aiohttp", "asyncio"}
@@ -112,30 +111,3 @@ def test_caller_of_a_whole_run_imports_nothing_heavy(far_end: FarEnd, home: Home
     result = run_script(RECORDING, environment, far_end.token).check_unfelt()
     assert result.stdout.split() == [b"True", b"[]"]
     wait_gone(marker)
-
-
-WITHOUT = """
-import os, sys
-for name in ("fcntl", "resource", "termios", "pwd", "grp"):
-    sys.modules[name] = None  # importing it raises ImportError, as on Windows
-for name in ("geteuid", "getuid", "fork", "register_at_fork", "O_NOFOLLOW", "O_CLOEXEC", "fchmod", "pidfd_open",
-             "pread", "pwrite", "setsid", "uname", "sched_getaffinity"):
-    if hasattr(os, name):
-        delattr(os, name)
-import select, signal, time
-for module, name in ((select, "poll"), (select, "epoll"), (time, "CLOCK_BOOTTIME"), (signal, "SIGHUP"),
-                     (signal, "pthread_sigmask"), (signal, "sigtimedwait"), (signal, "setitimer")):
-    if hasattr(module, name):
-        delattr(module, name)
-import streaming, spool
-from streaming.cli.commands import drain, run
-from streaming.processes import launch
-from streaming.record import command, tracker
-from streaming.upload import drain, uploader, wait
-print("imported")
-"""
-
-
-def test_import_needs_nothing_that_only_linux_has() -> None:
-    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, cwd=ROOT, text=True)
-    assert done.stdout.strip() == "imported", done.stderr

@@ -247,8 +247,7 @@ def _make_immortal(database: sqlite3.Connection) -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(database))
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_inherited_open)
+os.register_at_fork(after_in_child=_keep_inherited_open)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def exclusively(path: Path, identity: tuple[int, int]) -> Iterator[int | None]:
     The caller must not have the file open otherwise: closing any descriptor drops a process's locks.
     Raises SpoolUnavailable if the others do not leave within `BUSY_TIMEOUT_S`.
     """
-    flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
     with _translated(path):
         descriptor = os.open(path, flags)
     try:
@@ -85,7 +85,7 @@ def keep_aside(path: Path, descriptor: int) -> Path:
     with _translated(path):
         _second_name(path, aside, descriptor)
         if _journal(path).exists():
-            journal = os.open(_journal(path), os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            journal = os.open(_journal(path), os.O_RDONLY | os.O_NOFOLLOW)
             try:
                 _second_name(_journal(path), _journal(aside), journal)
             finally:

@@ -11,8 +11,6 @@ import os
 import struct
 from collections.abc import Iterator
 
-from spool import system
-
 TABLE_LEAF = 0x0D
 INDEX_LEAF = 0x0A
 _FILE_HEADER_BYTES = 100
@@ -38,7 +36,7 @@ class PageFile:
     def page(self, number: int) -> bytes:
         if not 1 <= number <= self.page_count:
             raise Unreadable(f"there is no page {number}")
-        return system.read_at(self._descriptor, self.page_bytes, (number - 1) * self.page_bytes)
+        return os.pread(self._descriptor, self.page_bytes, (number - 1) * self.page_bytes)
 
     def leaves(self, kind: int) -> Iterator[tuple[int, bytes]]:
         """Number and bytes of every page that looks like a leaf of this kind, in use or not."""

@@ -124,8 +124,6 @@ def file_system_of(path: Path, mounts: Path = Path("/proc/mounts")) -> str | Non
 
 def _space(path: Path) -> Iterator[Finding]:
     """Free space by the file system's word, and by really allocating some: quotas and limits show only then."""
-    if not hasattr(os, "statvfs"):
-        return
     found = os.statvfs(path)
     free = found.f_bavail * found.f_frsize
     text = f"{free / 1e9:.1f} GB free"
@@ -214,7 +212,7 @@ def check_token(patient: Patient) -> Iterator[Finding]:
 
 def _token_file(path: Path) -> Finding:
     mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077 and os.name == "posix":
+    if mode & 0o077:
         return Finding(
             Level.WARN, "token", f"from {path}, which others may read (mode {mode:04o})", f"chmod 600 {path}"
         )

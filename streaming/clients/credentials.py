@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from spool.system import seconds_since_boot
 from streaming.errors import CredentialsRefused, Transient, Unauthorized
+from streaming.processes.system import seconds_since_boot
 
 REFRESH_AHEAD_S = 300.0  # refresh when less than this remains ...
 REFRESH_AHEAD_SHARE = 1 / 3  # ... or less than this share of the lifetime, whichever is shorter

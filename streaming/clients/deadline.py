@@ -1,8 +1,8 @@
 """A wall-clock bound on a blocking call: interrupts it, whatever the far end drips in the meantime.
 
 Library timeouts bound one read; a peer that sends a byte a second passes them for ever. Here an interval timer raises
-inside the call. It needs the main thread of a POSIX process, where all deliveries run; elsewhere (Windows, another
-thread) the libraries' own timeouts are all there is.
+inside the call. It needs the main thread of a process, where all deliveries run; in another
+thread the libraries' own timeouts are all there is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class DeadlinePassed(Exception):
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
     """Raise DeadlinePassed inside the block after `seconds`."""
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
 

@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 
 from spool import system
+from streaming.processes.system import wait_readable
 
 FIRST_DESCRIPTOR = 3  # 0 to 2 are the program's, also if it has closed them
 BLIND_POLL_S = 0.05
@@ -64,9 +65,7 @@ class Child:
         if not self._has_ended:
             end = self._end.get()
             # Readable means closed at the other end: by its death, or on purpose when its work for us is done.
-            self._has_ended = (
-                self._wait_blindly(timeout_s) if end is None else bool(system.wait_readable([end], timeout_s))
-            )
+            self._has_ended = self._wait_blindly(timeout_s) if end is None else bool(wait_readable([end], timeout_s))
         return self._has_ended
 
     def _wait_blindly(self, timeout_s: float) -> bool:

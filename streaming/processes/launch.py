@@ -24,9 +24,8 @@ from spool import system
 from streaming import config
 from streaming.errors import BadArgument, LaunchFailed
 from streaming.processes.child import FIRST_DESCRIPTOR, Child, PipeEnd, moved_up, pipe
+from streaming.processes.system import forbid_core_dumps
 
-# Windows only: no console window, and not in the caller's group for Ctrl-C. 0 elsewhere.
-_CREATION_FLAGS = getattr(subprocess, "CREATE_NO_WINDOW", 0) | getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 START_METHODS = ("spawn", "fork")
 _ENTRIES = {
     "uploader": "streaming.upload.uploader",
@@ -40,12 +39,11 @@ _ENTRIES = {
 # found by PYTHONPATH, must not stand in for what we import: the standard library is first, then our dependencies and we.
 _BOOT = """
 import os, sys
-if os.name == "posix" and os.fork():
+if os.fork():
     os._exit(0)
 os.write(1, b"%d\\n" % os.getpid())
-if os.name == "posix":
-    os.closerange(3, 65536)
-    os.umask(0o077)
+os.closerange(3, 65536)
+os.umask(0o077)
 answer = os.dup(1)
 os.dup2(2, 1)
 given = [] if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -68,9 +66,9 @@ def require_start_method(method: str) -> str:
     """`method` if it can be used. Raises BadArgument."""
     if method not in START_METHODS:
         raise BadArgument(f"start_method={method!r} is unknown", hint='use "spawn" (the default) or "fork"')
-    if method == "fork" and (not hasattr(os, "fork") or threading.active_count() > 1):
+    if method == "fork" and threading.active_count() > 1:
         raise BadArgument(
-            'start_method="fork" cannot be used in a program with other threads or without fork',
+            'start_method="fork" cannot be used in a program with other threads',
             hint='use start_method="spawn"',
         )
     if method == "fork" and _is_daemonic():
@@ -132,10 +130,8 @@ def _start_by_exec(entry: str, stdin: int, stdout: int, log_path: Path | None, t
             cwd=str(log_path.parent) if log_path else None,
             env=environment(tokens),
             start_new_session=True,
-            creationflags=_CREATION_FLAGS,
         )
-        if os.name == "posix":
-            process.wait()
+        process.wait()
     finally:
         os.close(log_file)
 
@@ -146,7 +142,7 @@ def _interpreter() -> str:
     folders = [Path(sys.exec_prefix, "bin"), Path(sys.base_exec_prefix, "bin"), Path(sys.exec_prefix)]
     given = [sys.executable, getattr(sys, "_base_executable", None)]
     named = [path for path in given if path and os.path.basename(path).lower().startswith(("python", "pypy"))]
-    guessed = [str(folder / f"{name}{suffix}") for folder in folders for suffix in ("", ".exe")]
+    guessed = [str(folder / name) for folder in folders]
     for path in [*named, *guessed]:
         if os.access(path, os.X_OK):
             return path
@@ -209,9 +205,8 @@ def enter(entry: str) -> None:
     """The child's side: read the order, run the entry's `main(order)`, leave without the caller's exit handlers."""
     import importlib
 
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the starting thread may have blocked what we listen to
-    system.forbid_core_dumps()  # our memory holds the token and the keys
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the starting thread may have blocked what we listen to
+    forbid_core_dumps()  # our memory holds the token and the keys
     order = json.loads(_read_line(0))
     code = 1
     try:
@@ -252,7 +247,7 @@ def _open_log(log_path: Path | None) -> int:
     """The child's stderr: the run's log file (0600), or nowhere."""
     if log_path is None:
         return os.open(os.devnull, os.O_WRONLY)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     try:
         return os.open(log_path, flags, system.FILE_MODE)
     except OSError:

@@ -21,6 +21,7 @@ from typing import Any
 from spool import Batch, NewRun, Spool, SpoolError, system
 from streaming import config
 from streaming.collect.sampler import Sampler
+from streaming.processes.system import wait_readable
 from streaming.record.recorder import Delivery, Recorder
 
 FIRST_SAMPLE_S = 0.1  # so that a short run has a row too
@@ -125,9 +126,8 @@ class Tracking:
 
 def main(order: dict[str, Any]) -> int:
     """The detached child of `streaming.track`: samples the caller until told to end, or until the caller is gone."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # meant for the caller; we end when it does
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the caller; we end when it does
+        signal.signal(number, signal.SIG_IGN)
     spool = Spool(Path(order["spool_path"]))
     spool.take_over(system.identify(os.getpid()))
     delivery = Delivery(**order["delivery"])
@@ -145,7 +145,7 @@ def _track_until_told(tracking: Tracking) -> dict[str, Any]:
     """The caller's last word (exit_code, run_status, timeout_s), empty if the caller went without one."""
     while True:
         wait_s = max(0.0, tracking.next_at - time.monotonic())
-        if system.wait_readable([0], wait_s):
+        if wait_readable([0], wait_s):
             tracking.tick()
             return _read_ending()
         if not tracking.tick():
@@ -153,7 +153,7 @@ def _track_until_told(tracking: Tracking) -> dict[str, Any]:
 
 
 def _read_ending() -> dict[str, Any]:
-    line = os.read(0, select.PIPE_BUF if hasattr(select, "PIPE_BUF") else 4096)
+    line = os.read(0, select.PIPE_BUF)
     return json.loads(line) if line else {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import stat
 import time
 from collections import Counter
@@ -66,7 +67,7 @@ def _is_the_runs_csv(spool: Spool, csv_path: Path) -> bool:
     known_headers = queries.headers(spool.connection)
     try:
         status = csv_path.stat()
-        is_ours = stat.S_ISREG(status.st_mode) and system.current_user() in (None, status.st_uid)
+        is_ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
         return is_ours and _begins_with_one_of(csv_path, known_headers)
     except OSError:
         return False

@@ -16,12 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spool import RunState, Spool, directory, queries, system
+from spool import RunState, Spool, directory, queries
 from spool.errors import Owned, SpoolError
 from spool.recovery.check import surviving_damage
 from streaming.clients import Clients
 from streaming.collect import host
 from streaming.errors import GaveUp, StreamError, Unauthorized
+from streaming.processes.system import seconds_since_boot
 from streaming.upload import delivery
 from streaming.upload.adoption import Adoption, end_dead_run, tell_salvaged
 from streaming.upload.retry import persistently
@@ -92,7 +93,7 @@ class Loop:
         adoption: Adoption,
         *,
         linger_s: float,
-        clock: Callable[[], float] = system.seconds_since_boot,
+        clock: Callable[[], float] = seconds_since_boot,
         awake_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`clock` counts seconds, those asleep too, and never jumps back; `awake_clock` leaves out those asleep."""

@@ -10,6 +10,7 @@ from types import FrameType
 
 from spool import Tracker, system
 from streaming.errors import GaveUp
+from streaming.processes.system import open_pid, seconds_since_boot, wait_readable
 
 HURRY_S = 20.0  # after SIGTERM
 POLL_S = 1.0  # where nothing can be waited for, the tracker's life is looked at this often
@@ -25,20 +26,18 @@ class Watch:
     def __init__(self, *, orders: int | None, tracker: Tracker | None) -> None:
         self._orders = orders
         self._tracker = tracker
-        self._pidfd = None if tracker is None else system.open_pid(tracker.pid)
+        self._pidfd = None if tracker is None else open_pid(tracker.pid)
         self._deadline_at = float("inf")
         self._hurried_until = float("inf")
         self._is_hurried = False
         self._signal_read, self._signal_write = os.pipe()
-        if hasattr(os, "set_blocking"):  # Windows has it from Python 3.12 on
-            os.set_blocking(self._signal_read, False)
-            os.set_blocking(self._signal_write, False)
+        os.set_blocking(self._signal_read, False)
+        os.set_blocking(self._signal_write, False)
 
     def listen(self) -> None:
         """Take SIGTERM and SIGHUP as "hurry", ignore Ctrl-C (it reaches the whole group). Main thread only."""
-        for name in ("SIGTERM", "SIGHUP"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), self._hurry)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._hurry)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _hurry(self, _signal: int, _frame: FrameType | None) -> None:
@@ -63,7 +62,7 @@ class Watch:
 
         Raises GaveUp when the deadline has passed.
         """
-        end_at = system.seconds_since_boot() + seconds
+        end_at = seconds_since_boot() + seconds
         while True:
             self._apply_hurry()
             left_s = self._left_s(end_at)
@@ -87,7 +86,7 @@ class Watch:
             raise GaveUp("the time for delivery is over; what is left stays in the spool")
 
     def _left_s(self, end_at: float) -> float:
-        return min(end_at - system.seconds_since_boot(), self._deadline_at - time.monotonic())
+        return min(end_at - seconds_since_boot(), self._deadline_at - time.monotonic())
 
     def _apply_hurry(self) -> None:
         if self._is_hurried:
@@ -99,7 +98,7 @@ class Watch:
         """Whether something happened that ends the wait."""
         must_poll = self._tracker is not None and self._pidfd is None
         descriptors = [fd for fd in (self._orders, self._pidfd, self._signal_read) if fd is not None]
-        ready = system.wait_readable(descriptors, min(seconds, POLL_S) if must_poll else seconds)
+        ready = wait_readable(descriptors, min(seconds, POLL_S) if must_poll else seconds)
         if self._signal_read in ready:
             os.read(self._signal_read, 64)
         if self._orders in ready and not os.read(self._orders or 0, 256):

@@ -20,9 +20,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from spool import Spool, SpoolError, queries, system
+from spool import Spool, SpoolError, queries
 from streaming.clients import Clients
 from streaming.errors import GaveUp, StreamError
+from streaming.processes.system import wait_readable
 from streaming.upload.drain import Outcome, drain_run
 from streaming.upload.pool import Terms
 
@@ -61,7 +62,7 @@ class RunTime:
 
     def _called_back(self, seconds: float) -> bool:
         """Whether the parent wants us to end, or is gone, within so many seconds."""
-        self._is_called_back = self._is_called_back or bool(system.wait_readable([0], seconds))
+        self._is_called_back = self._is_called_back or bool(wait_readable([0], seconds))
         return self._is_called_back
 
 

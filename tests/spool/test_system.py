@@ -5,11 +5,10 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,19 +18,10 @@ from tests.support.processes import eventually
 
 @pytest.fixture(params=["here", "without"])
 def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Once as this machine is, once as one that has nothing but plain Python on POSIX."""
+    """Once as this machine is, once as one that has no procfs."""
     if request.param == "without":
         monkeypatch.setattr(system, "sys", SimpleNamespace(platform="other", version_info=sys.version_info))
-        monkeypatch.setattr(
-            system, "os", lacking(os, "pidfd_open", "geteuid", "pread", "pwrite", "fchmod", "O_NOFOLLOW")
-        )
-        monkeypatch.setattr(system, "time", lacking(time, "CLOCK_BOOTTIME"))
     return str(request.param)
-
-
-def lacking(module: ModuleType, *names: str) -> SimpleNamespace:
-    """A module without some of what it has."""
-    return SimpleNamespace(**{name: value for name, value in vars(module).items() if name not in names})
 
 
 @pytest.fixture
@@ -40,7 +30,7 @@ def child() -> Iterator["subprocess.Popen[bytes]"]:
         yield made
 
 
-def test_private_file_is_created_empty_and_never_over_another(either: str, tmp_path: Path) -> None:
+def test_private_file_is_created_empty_and_never_over_another(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         system.create_private_file(tmp_path / "new")
@@ -53,7 +43,7 @@ def test_private_file_is_created_empty_and_never_over_another(either: str, tmp_p
             system.create_private_file(tmp_path / taken)
 
 
-def test_file_is_extended_once_and_read_at_any_place(either: str, tmp_path: Path) -> None:
+def test_file_is_extended_once_and_copied(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"abc")
     for _ in range(2):
@@ -61,16 +51,11 @@ def test_file_is_extended_once_and_read_at_any_place(either: str, tmp_path: Path
     assert path.read_bytes() == b"abc" + b"\0" * 7
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        assert system.read_at(descriptor, 2, 1) == b"bc"
         (tmp_path / "copy").write_bytes(b"")
         system.copy_file(descriptor, tmp_path / "copy")
     finally:
         os.close(descriptor)
     assert (tmp_path / "copy").read_bytes() == path.read_bytes()
-
-
-def test_current_user_is_known_where_users_have_numbers(either: str) -> None:
-    assert system.current_user() == (os.geteuid() if either == "here" else None)
 
 
 def test_living_process_is_alive_and_a_dead_one_is_not(either: str, child: "subprocess.Popen[bytes]") -> None:
@@ -98,52 +83,6 @@ def test_zombie_is_dead() -> None:
     child.wait()
 
 
-def test_end_of_a_process_can_be_waited_for_where_the_system_has_pidfd(
-    either: str, child: "subprocess.Popen[bytes]"
-) -> None:
-    descriptor = system.open_pid(child.pid)
-    if either == "without":
-        assert descriptor is None
-        return
-    assert descriptor is not None
-    assert system.wait_readable([descriptor], 0.0) == []
-    child.kill()
-    assert system.wait_readable([descriptor], 20.0) == [descriptor]
-    os.close(descriptor)
-
-
-def test_end_of_a_process_that_is_gone_cannot_be_waited_for(child: "subprocess.Popen[bytes]") -> None:
-    child.kill()
-    child.wait()
-    assert system.open_pid(child.pid) is None
-
-
-def test_wait_tells_what_is_readable_or_closed() -> None:
-    read, write = os.pipe()
-    assert system.wait_readable([read], 0.01) == []
-    os.write(write, b"!")
-    assert system.wait_readable([read], 20.0) == [read]
-    os.read(read, 1)
-    os.close(write)
-    assert system.wait_readable([read], 20.0) == [read], "closed at the other end"
-    os.close(read)
-    assert system.wait_readable([], 0.0) == []
-
-
-def test_wait_of_any_length_can_be_asked_for() -> None:
-    read, write = os.pipe()
-    os.close(write)
-    assert system.wait_readable([read], 1e300) == [read]
-    os.close(read)
-
-
-def test_pipes_are_asked_again_and_again_where_none_can_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([False, False, True])
-    monkeypatch.setattr(system, "_has_input_on_windows", lambda _descriptor: next(answers))
-    monkeypatch.setattr(system, "select", SimpleNamespace())
-    assert system.wait_readable([7], 20.0) == [7]
-
-
 def test_lock_is_exclusive_between_descriptors_and_ends_with_one(tmp_path: Path) -> None:
     first, second = (os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR) for _ in range(2))
     system.lock_byte_range(first)
@@ -152,28 +91,6 @@ def test_lock_is_exclusive_between_descriptors_and_ends_with_one(tmp_path: Path)
     os.close(first)
     assert system.lock_exclusively(second)
     os.close(second)
-
-
-def test_without_fcntl_the_portable_locks_are_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked = []
-
-    def locking(descriptor: int, mode: int, size: int) -> None:
-        asked.append((descriptor, mode, size))
-        if len(asked) > 1:
-            raise OSError
-
-    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2))  # type: ignore[arg-type]
-    monkeypatch.setattr(system, "fcntl", None)
-    system.lock_byte_range(5)
-    assert system.lock_database(5)
-    assert system.lock_exclusively(5)
-    assert not system.lock_exclusively(5)
-    assert asked == [(5, 2, 1)] * 2
-
-
-def test_clock_never_jumps(either: str) -> None:
-    first = system.seconds_since_boot()
-    assert 0 < first <= system.seconds_since_boot()
 
 
 @pytest.mark.parametrize(("number", "is_full"), [("ENOSPC", True), ("EDQUOT", True), ("EFBIG", True), ("EIO", False)])
@@ -199,9 +116,3 @@ def test_room_is_lacking_near_a_file_size_limit_and_on_a_full_disk_and_nothing_i
     monkeypatch.setattr(system, "extend_file", lambda *_: (_ for _ in ()).throw(OSError(errno.EDQUOT, "quota")))
     assert system.lacks_room(path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
-
-
-def test_core_dumps_are_forbidden() -> None:
-    script = "from spool import machine; machine.forbid_core_dumps(); import resource as r; print(r.getrlimit(r.RLIMIT_CORE))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "(0, 0)"

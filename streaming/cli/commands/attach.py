@@ -20,6 +20,7 @@ from streaming.cli.commands.recording import Wish, Witness
 from streaming.cli.settings import Mode
 from streaming.cli.terminal.log import log_to_stderr
 from streaming.cli.terminal.screen import stderr
+from streaming.processes.system import wait_readable
 from streaming.record.recorder import Recorder
 from streaming.record.tracker import Tracking
 from streaming.upload.wait import HURRY_S
@@ -107,7 +108,7 @@ class _Ending:
 
     def wait(self, seconds: float) -> bool:
         """Whether we were asked to stop within so many seconds."""
-        return bool(self.count or system.wait_readable([self._read], max(0.0, seconds)))
+        return bool(self.count or wait_readable([self._read], max(0.0, seconds)))
 
 
 def _track(pid: int, spool: Spool, wish: Wish) -> int:

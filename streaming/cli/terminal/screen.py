@@ -109,9 +109,6 @@ class Screen:
 @contextmanager
 def _whole() -> Iterator[None]:
     """Ctrl-C waits until a picture is drawn: half of one would stay on the terminal beside the last."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -11,6 +11,7 @@ DIR/                 0700
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import stat
@@ -70,7 +71,7 @@ def make_private_directory(path: Path) -> None:
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode):
             raise UnusableDirectory(f"{path} is not a directory.", hint="Choose another with --dir.")
-        if hasattr(os, "getuid") and found.st_uid != os.getuid():
+        if found.st_uid != os.getuid():
             raise UnusableDirectory(f"{path} belongs to another user.", hint="Choose another with --dir.")
         path.chmod(0o700)
     except OSError as exc:
@@ -89,8 +90,4 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def _lock(descriptor: int) -> None:
-    try:
-        import fcntl
-    except ImportError:  # no such lock on Windows: two `up` at the same moment are the user's to avoid
-        return
     fcntl.flock(descriptor, fcntl.LOCK_EX)

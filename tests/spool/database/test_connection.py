@@ -266,14 +266,15 @@ def test_no_statement_walks_over_all_batches(tmp_path: Path) -> None:
 REPLACING = """
 import sys
 from pathlib import Path
-from spool import machine, replacement
+from spool import system
+from spool.recovery import replace
 from spool.database.connection import file_identity
 path = Path(sys.argv[1])
-with replacement.exclusively(path, file_identity(path)) as descriptor, replacement.new_file(path) as new:
-    machine.copy_file(descriptor, new)
+with replace.exclusively(path, file_identity(path)) as descriptor, replace.new_file(path) as new:
+    system.copy_file(descriptor, new)
     print("locked", flush=True)
     sys.stdin.readline()
-    replacement.put_in_place(new, path)
+    replace.put_in_place(new, path)
 """
 
 

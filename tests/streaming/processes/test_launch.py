@@ -72,7 +72,7 @@ def test_program_without_free_descriptors_is_told_so_and_none_is_left_open(home:
 CHILD = """
 import json, os, sys
 from pathlib import Path
-from streaming import launch
+from streaming.processes import launch
 inheritable = os.open(os.devnull, os.O_RDONLY)
 os.set_inheritable(inheritable, True)
 child = launch.start("discovery", {"cloud": False}, log_path=None, method=sys.argv[1])
@@ -107,7 +107,7 @@ def test_child_is_detached_and_its_end_is_seen(home: Home, marker: str, method: 
 
 def test_order_and_token_are_not_in_argv(home: Home, marker: str) -> None:
     script = (
-        "from streaming import launch\nfrom pathlib import Path\n"
+        "from streaming.processes import launch\nfrom pathlib import Path\n"
         "child = launch.start('discovery', {'cloud': False, 'token': 'canary-in-an-order'}, log_path=None)\n"
         "print('canary-in-an-order' in Path(f'/proc/{child.pid}/cmdline').read_text())\n"
         "print('canary-in-an-order' in Path(f'/proc/{child.pid}/environ').read_text())\n"
@@ -121,7 +121,7 @@ def test_order_and_token_are_not_in_argv(home: Home, marker: str) -> None:
 def test_log_of_a_child_is_private(home: Home, marker: str, tmp_path: Path) -> None:
     log = home.path / "child.log"
     script = (
-        "import os, sys\nos.umask(0)\nfrom pathlib import Path\nfrom streaming import launch\n"
+        "import os, sys\nos.umask(0)\nfrom pathlib import Path\nfrom streaming.processes import launch\n"
         "child = launch.start('discovery', {'cloud': False}, log_path=Path(sys.argv[1]))\nchild.wait(60); child.close()\n"
     )
     run_script(script, clean_environment(home, marker), str(log)).check_unfelt()
@@ -130,6 +130,6 @@ def test_log_of_a_child_is_private(home: Home, marker: str, tmp_path: Path) -> N
 
 
 def test_embedded_python_without_an_executable_finds_one() -> None:
-    code = "import sys; sys.executable = ''; from streaming import launch; print(launch._interpreter())"
+    code = "import sys; sys.executable = ''; from streaming.processes import launch; print(launch._interpreter())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert os.access(done.stdout.strip(), os.X_OK)

@@ -68,7 +68,7 @@ def test_trackers_death_ends_a_wait(
     child: "subprocess.Popen[bytes]", has_pidfd: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not has_pidfd:
-        monkeypatch.setattr(system, "open_pid", lambda _pid: None)
+        monkeypatch.setattr("streaming.upload.wait.open_pid", lambda _pid: None)
         monkeypatch.setattr(wait, "POLL_S", 0.05)
     made = Watch(orders=None, tracker=system.identify(child.pid))
     assert not made.tracker_has_died()
@@ -105,10 +105,10 @@ def test_deadline_ends_a_wait_by_giving_up_and_is_never_put_off() -> None:
 
 HURRIED = """
 import os, signal, sys, threading, time
-from streaming import watch
+from streaming.upload import wait
 from streaming.errors import GaveUp
-watch.HURRY_S = 0.2
-made = watch.Watch(orders=None, tracker=None)
+wait.HURRY_S = 0.2
+made = wait.Watch(orders=None, tracker=None)
 made.listen()
 threading.Timer(0.1, os.kill, (os.getpid(), getattr(signal, sys.argv[1]))).start()
 began_at = time.monotonic()
