@@ -32,7 +32,7 @@ PACKAGES = {
     "config": Package("settings of the environment, and their defaults", ("spool", "errors")),
     "processes": Package("starting our own processes, and what the kernel tells of them", BASE),
     "collect": Package("where rows and facts come from: samples, CSV files, host, scheduler", (*BASE, "processes")),
-    "clients": Package("the two ways to the network: the Sentinel API and S3", BASE),
+    "clients": Package("the two ways to the network: the Sentinel API and S3", (*BASE, "processes")),
     "upload": Package("from the spool to the service", (*BASE, "processes", "collect", "clients")),
     "record": Package("the caller's side: StreamingManager, track, a command's run", (*BASE, "processes", "collect")),
     "read": Package("what anybody may ask of runs, wherever their rows lie", (*BASE, "upload")),
