@@ -139,7 +139,7 @@ def drain(path: str, address: dict[str, str]) -> dict[str, Any]:
     import logging
 
     from spool import Spool, system
-    from streaming.clients import Clients
+    from streaming.clients.connect import Clients
     from streaming.upload.drain import Outcome, drain_run
     from streaming.upload.wait import Watch
 

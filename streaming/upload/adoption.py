@@ -29,7 +29,7 @@ ADOPTION_TRIES = 3
 HEADER_MAX_BYTES = 1 << 20
 
 if TYPE_CHECKING:
-    from streaming.clients import Clients
+    from streaming.clients.connect import Clients
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from streaming.upload.adoption import end_dead_run, tell_salvaged, tracker_is_go
 from streaming.upload.retry import persistently
 
 if TYPE_CHECKING:
-    from streaming.clients import Clients
+    from streaming.clients.connect import Clients
 
 log = logging.getLogger(__name__)
 

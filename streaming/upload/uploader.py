@@ -19,7 +19,7 @@ from typing import Any
 from spool import RunState, Spool, directory, queries
 from spool.errors import Owned, SpoolError
 from spool.recovery.check import surviving_damage
-from streaming.clients import Clients
+from streaming.clients.connect import Clients
 from streaming.collect import host
 from streaming.errors import GaveUp, StreamError, Unauthorized
 from streaming.processes.system import seconds_since_boot

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from spool import Spool, SpoolError, queries
-from streaming.clients import Clients
+from streaming.clients.connect import Clients
 from streaming.errors import GaveUp, StreamError
 from streaming.processes.system import wait_readable
 from streaming.upload.drain import Outcome, drain_run

@@ -14,7 +14,7 @@ import pytest
 from spool import Batch, SegmentState, Spool, SpoolError, directory, queries
 from spool.errors import SpoolDamaged
 from spool.recovery import check
-from streaming.clients import Clients
+from streaming.clients.connect import Clients
 from streaming.errors import StreamError
 from streaming.record.recorder import Delivery, Recorder
 from streaming.upload import delivery

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from streaming.clients import Clients, s3, sentinel
+from streaming.clients import s3, sentinel
+from streaming.clients.connect import Clients
 from streaming.upload.drain import Outcome
 from tests.support import faults, processes
 from tests.support.far_end import FarEnd

@@ -24,7 +24,7 @@ DRAIN = """
 import json, re, sys
 from pathlib import Path
 from streaming import config
-from streaming.clients import Clients
+from streaming.clients.connect import Clients
 from streaming.upload.drain import drain_run
 from streaming.upload.wait import Watch
 clients = Clients.connect(config.token_from_environment(), api_url=config.api_url(), s3_endpoint_url=config.s3_endpoint_url())

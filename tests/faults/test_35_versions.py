@@ -13,7 +13,7 @@ from spool.database import migration, schema
 from spool.database.connection import file_identity
 from spool.errors import NewerSchema, SpoolRefused
 from spool.recovery import check
-from streaming.clients import Clients
+from streaming.clients.connect import Clients
 from streaming.upload.drain import Outcome, drain_run
 from tests.support import oracle, spools
 from tests.support.memory_far_end import MemoryFarEnd, Run

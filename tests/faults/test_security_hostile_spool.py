@@ -11,7 +11,7 @@ import pytest
 
 from spool import Batch, Spool, SpoolError
 from spool.errors import SpoolRefused
-from streaming.clients import Clients
+from streaming.clients.connect import Clients
 from streaming.errors import BadArgument, StreamError
 from streaming.upload.drain import drain_run
 from tests.support import oracle, plays, spools

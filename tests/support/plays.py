@@ -14,7 +14,7 @@ from typing import Any
 
 from spool import Batch, NewRun, Spool, SpoolError, directory, system
 from spool.database import connection
-from streaming.clients import Clients
+from streaming.clients.connect import Clients
 from streaming.collect.csv_tail import CsvFeeder
 from streaming.upload import delivery
 from tests.support.memory_far_end import MemoryFarEnd

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spool import Batch, NewRun, Run, Spool, Tracker
-from streaming.clients import Clients
+from streaming.clients.connect import Clients
 from streaming.clients.credentials import CredentialKeeper
 from streaming.clients.s3 import ObjectStore
 from streaming.clients.sentinel import SentinelApi

@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 from spool import Spool, directory
-from streaming.clients import Clients
+from streaming.clients.connect import Clients
 from streaming.upload import delivery
 from streaming.upload.adoption import end_dead_run
 from streaming.upload.delivery import Progress

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from spool import Batch, NewRun, Spool, system
-from streaming.clients import Clients
+from streaming.clients.connect import Clients
 from streaming.upload.adoption import Adoption
 
 DAY_S = 86_400.0

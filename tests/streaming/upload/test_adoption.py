@@ -12,7 +12,7 @@ import pytest
 
 from spool import RunState, Spool, Tracker, directory, system
 from spool.directory import LOCK_SUFFIX, SUFFIX
-from streaming.clients import Clients
+from streaming.clients.connect import Clients
 from streaming.collect.csv_tail import CsvFeeder
 from streaming.upload.adoption import ADOPTION_TRIES, FOREIGN_SILENCE_S, Adoption, end_dead_run, tracker_is_gone
 from tests.support import faults, oracle

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spool import Spool, directory, system
-from streaming.clients import Clients
+from streaming.clients.connect import Clients
 from streaming.errors import BadArgument
 from streaming.upload.drain import Outcome, drain_run
 from streaming.upload.wait import HURRY_S, Watch

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from streaming.server import EmbeddedServer
-from streaming.server.process import embedded
+from streaming.server.process.embedded import embedded
 from streaming.server.process.processes import ProcessId
 from streaming.server.settings import S3Settings
 from tests.support.processes import ROOT
