@@ -89,12 +89,18 @@ class CredentialsRefused(StreamError):
 
 
 class Refused(StreamError):
-    """A permanent refusal. `status` is the HTTP status, `answer` the beginning of the body."""
+    """A permanent refusal. `status` is the HTTP status, `answer` the beginning of the body.
 
-    def __init__(self, message: str, *, status: int, answer: str = "", hint: str = "") -> None:
+    `keys`: the top-level keys of what was sent that the answer complains about, where it names any.
+    """
+
+    def __init__(
+        self, message: str, *, status: int, answer: str = "", hint: str = "", keys: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
         self.answer = answer
+        self.keys = keys
 
 
 class RunUnknown(Refused):

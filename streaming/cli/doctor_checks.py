@@ -234,7 +234,7 @@ def check_service(patient: Patient) -> Iterator[Finding]:
         yield Finding(Level.FAIL, "service", f"{url} refuses the token", f"get a valid token and set {config.TOKEN}")
         return
     except Transient as error:
-        yield Finding(Level.FAIL, "service", f"{url}: {error.message}", _remedy(error.cause))
+        yield Finding(Level.FAIL, "service", f"{url}: {error.message}", _remedy(error))
         return
     except StreamError as error:
         yield Finding(Level.FAIL, "service", f"{url}: {error.message}", "is this the address of the service?")
@@ -262,23 +262,13 @@ def check_store(patient: Patient) -> Iterator[Finding]:
     try:
         check_reachable(url, deadline_s=NETWORK_DEADLINE_S)
     except Transient as error:
-        yield Finding(Level.FAIL, "S3", f"{name}: {error.message}", _remedy(error.cause))
+        yield Finding(Level.FAIL, "S3", f"{name}: {error.message}", _remedy(error))
         return
     yield Finding(Level.OK, "S3", f"{name} answers")
 
 
-_REMEDIES = {
-    "DNS": "check the address and the name server (is the network up?)",
-    "refused": "nothing listens there: check address and port, or start it (tracker-stream server up)",
-    "TLS": "check the certificate, the clock, and REQUESTS_CA_BUNDLE",
-    "proxy": "check HTTPS_PROXY and NO_PROXY",
-    "timeout": "a firewall may drop the packets: check address, proxy and network",
-    "captive portal": "log in to the network first: open any page in a browser",
-}
-
-
-def _remedy(cause: str) -> str:
-    return _REMEDIES.get(cause, "check address and network; rows are kept meanwhile")
+def _remedy(error: StreamError) -> str:
+    return error.hint or "check address and network; rows are kept meanwhile"
 
 
 def check_proxies(patient: Patient) -> Iterator[Finding]:

@@ -24,6 +24,18 @@ _CAUSES: tuple[tuple[str, tuple[type[BaseException], ...]], ...] = (
     ("no route", (OSError,)),
 )
 
+_REMEDIES = {
+    "DNS": "check the address and the name server (is the network up?)",
+    "refused": "nothing listens there: check address and port, or start it (tracker-stream server up)",
+    "TLS": "check the certificate; for a private authority name its file in SSL_CERT_FILE",
+    "TLS: certificate out of date, or this clock wrong": "compare the certificate's dates with this machine's clock",
+    "proxy": "check HTTPS_PROXY and NO_PROXY",
+    "timeout": "a firewall may drop the packets: check address, proxy and network",
+    "no route": "is the network up? check the address",
+    "captive portal": "log in to the network first: open any page in a browser",
+    "wrong API URL": "is this the address of the service? check SENTINEL_API_URL",
+}
+
 _OUT_OF_DATE = {9, 10}  # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 
 
@@ -36,6 +48,11 @@ def cause_of(error: BaseException) -> str:
         if any(isinstance(link, kinds) and not _is_wrapper(link) for link in links):
             return word
     return "no connection"
+
+
+def remedy(cause: str) -> str:
+    """What a person can do about such a cause; empty where there is nothing but to wait."""
+    return _REMEDIES.get(cause, "")
 
 
 def is_caused_by(error: BaseException, kind: type[BaseException]) -> bool:

@@ -23,7 +23,7 @@ from spool import Registration
 from streaming import config
 from streaming.clients.credentials import Credentials
 from streaming.clients.deadline import DeadlinePassed, deadline
-from streaming.clients.http import cause_of, printable, read_capped, retry_after_s, served_at
+from streaming.clients.http import cause_of, printable, read_capped, remedy, retry_after_s, served_at
 from streaming.clients.prefix import require_prefix, require_region, require_run_id
 from streaming.errors import (
     AlreadyFinished,
@@ -46,6 +46,7 @@ _SHOWN_CHARACTERS = 300
 _KEPT_BYTES = 64 << 10
 _ABOUT_THE_BODY = {400, 413, 415, 422}  # refusals of what was sent: the same would be refused again
 _ABOUT_THE_RUN = {404, 409, 410}  # these too, if they are the service's own JSON. Any other 4xx may pass
+_LONG_TOKEN = 16  # characters. A shorter one may stand in any word, and tells nothing there
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +81,23 @@ class SentinelApi:
     def register(self, payload: Mapping[str, Any], *, idempotency_key: str) -> tuple[Registration, Credentials]:
         """POST /runs. The same key again is answered with the same run.
 
-        Keys that a 422 names as forbidden are dropped, once, with a warning: an optional key must not cost the run.
+        Every key is optional, so none may cost the run: whatever a 422 complains about is left out, with a warning.
         """
-        headers = {"Idempotency-Key": idempotency_key}
+        offered = dict(payload)
+        while True:  # ends: each round offers less, or `tags` in its other shape
+            try:
+                answer, served = self._offer(offered, idempotency_key)
+                break
+            except Refused as refusal:
+                offered = _without_refused(offered, refusal, payload)
+        run_id = require_run_id(self._require_foreign(_text(answer, "run_id")))
+        prefix = require_prefix(self._require_foreign(_text(answer, "upload_uri_prefix")))
+        return Registration(run_id, prefix), _credentials(answer, served)
+
+    def _offer(self, payload: Mapping[str, Any], idempotency_key: str) -> tuple[dict[str, Any], datetime]:
+        """One POST /runs. A refusal that is not about the payload is an outage."""
         try:
-            answer, served = self._post("/runs", payload, headers=headers)
+            return self._post("/runs", payload, headers={"Idempotency-Key": idempotency_key})
         except RunUnknown as error:
             raise NotTheService(
                 f"{self._base_url} does not know how to register a run ({error.status})",
@@ -94,15 +107,7 @@ class SentinelApi:
         except Refused as refusal:
             if refusal.status == 409:  # the first request with this key is still being worked on
                 raise Busy(refusal.message, cause="HTTP 409") from refusal
-            forbidden = _forbidden_keys(refusal) & payload.keys()
-            if not forbidden:
-                raise
-            log.warning("register.keys_dropped: the service does not know %s", ", ".join(sorted(forbidden)))
-            kept = {key: value for key, value in payload.items() if key not in forbidden}
-            answer, served = self._post("/runs", kept, headers=headers)
-        run_id = require_run_id(_text(answer, "run_id"))
-        prefix = require_prefix(_text(answer, "upload_uri_prefix"))
-        return Registration(run_id, prefix), _credentials(answer, served)
+            raise
 
     def refresh(self, run_id: str) -> Credentials:
         """POST /runs/{run_id}/refresh-credentials. A refusal other than RunUnknown is an outage: rows wait, none is lost."""
@@ -115,15 +120,19 @@ class SentinelApi:
         return _credentials(answer, served)
 
     def finish(self, run_id: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """POST /runs/{run_id}/finish. A large body is sent compressed, and plain once more if that is refused."""
+        """POST /runs/{run_id}/finish. A large body is sent compressed, and plain once more if that is refused.
+
+        A 200 without a body is an answer, too.
+        """
         path = f"/runs/{quote(run_id, safe='')}/finish"
         try:
             try:
-                return self._post(path, payload, may_compress=True)[0]
+                answer, _ = self._post(path, payload, may_compress=True, may_be_empty=True)
             except Refused as refusal:
                 if refusal.status not in (400, 415, 422) or len(_body(payload)) < GZIP_FROM_BYTES:
                     raise
-                return self._post(path, payload)[0]
+                answer, _ = self._post(path, payload, may_be_empty=True)
+            return {self._hidden(key): self._hidden(value) for key, value in answer.items()}
         except Refused as refusal:
             if refusal.status == 409:
                 raise AlreadyFinished(refusal.message, status=409, answer=refusal.answer) from refusal
@@ -144,7 +153,7 @@ class SentinelApi:
         served = served_at(response.headers.get("Date"))
         skew_s = (served - datetime.now(timezone.utc)).total_seconds()
         with suppress(Refused):  # 404: it knows us, and not the run
-            _understand(response, text, served)
+            self._understand(response, text, served)
         return skew_s
 
     def _post(
@@ -154,6 +163,7 @@ class SentinelApi:
         *,
         headers: Mapping[str, str] | None = None,
         may_compress: bool = False,
+        may_be_empty: bool = False,
     ) -> tuple[dict[str, Any], datetime]:
         """The answer's JSON object, and when the server says it was given."""
         body = None if payload is None else _body(payload)
@@ -162,10 +172,10 @@ class SentinelApi:
             body = gzip.compress(body, mtime=0)
             all_headers["Content-Encoding"] = "gzip"
         response, text = self._send("POST", path, body, {**all_headers, **(headers or {})})
-        # Whatever the answer echoes: the token is in no log line, no error and no file.
-        text = text.replace(self._token.encode(), b"[token]")
         served = served_at(response.headers.get("Date"))
-        return _understand(response, text, served), served
+        if may_be_empty and response.status_code == 200 and _is_empty(response, text):
+            return {}, served
+        return self._understand(response, text, served), served
 
     def _send(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
@@ -190,7 +200,54 @@ class SentinelApi:
         except (requests.RequestException, urllib3.exceptions.HTTPError, DeadlinePassed, OSError, ValueError) as error:
             self.reset()
             cause = cause_of(error)
-            raise Unreachable(f"the service {self._base_url} cannot be reached ({cause})", cause=cause) from error
+            message = f"the service {self._base_url} cannot be reached ({cause})"
+            raise Unreachable(message, cause=cause, hint=remedy(cause)) from error
+
+    def _understand(self, response: requests.Response, text: bytes, served: datetime) -> dict[str, Any]:
+        """The JSON object of a good answer; the fitting error for any other, in which the token is hidden."""
+        status = response.status_code
+        if 200 <= status < 300:
+            return _json_object(text)
+        body = text[:_KEPT_BYTES].decode("utf-8", "replace").replace(self._token, "[token]")
+        message = f"the service answered {status}"
+        if status in (401, 403):
+            _require_own_refusal(response, text)
+            raise Unauthorized(
+                f"the service refuses the token ({status})",
+                hint="the rows are kept; get a valid token, set it as SENTINEL_API_TOKEN, then: tracker-stream drain",
+            )
+        if status == 429 or status == 408 or status >= 500:
+            cause = "captive portal" if status == 511 else f"HTTP {status}"
+            asked_s = retry_after_s(response.headers.get("Retry-After"), served_at=served)
+            raise Busy(_with_detail(message, body), cause=cause, hint=remedy(cause), retry_after_s=asked_s)
+        if status < 400:
+            raise NotTheService(
+                f"{message}, a redirect that is not followed", cause="captive portal", hint=remedy("captive portal")
+            )
+        if status in _ABOUT_THE_RUN:
+            _json_object(text)  # a proxy's or portal's own page must not park a run or count as its finish
+        elif status not in _ABOUT_THE_BODY:
+            raise Busy(_with_detail(message, body), cause=f"HTTP {status}", hint=remedy("wrong API URL"))
+        kind = RunUnknown if status in (404, 410) else Refused
+        shown = printable(body, _SHOWN_CHARACTERS)
+        raise kind(f"{message}: {shown}", status=status, answer=body, keys=_complained_about(text))
+
+    def _hidden(self, value: Any) -> Any:
+        """What the service answered, fit to be kept: it may echo the token."""
+        if isinstance(value, str):
+            is_long = len(self._token) >= _LONG_TOKEN
+            return value.replace(self._token, "[token]") if is_long or value == self._token else value
+        if isinstance(value, list):
+            return [self._hidden(item) for item in value]
+        if isinstance(value, dict):
+            return {self._hidden(key): self._hidden(item) for key, item in value.items()}
+        return value
+
+    def _require_foreign(self, text: str) -> str:
+        """`text`, which will be kept, unless it holds the token. Raises NotTheService then."""
+        if self._hidden(text) != text:
+            raise NotTheService("the service named an id or prefix that holds the token", cause="unexpected answer")
+        return text
 
     def _new_session(self) -> requests.Session:
         session = requests.Session()
@@ -211,30 +268,36 @@ def _body(payload: Mapping[str, Any]) -> bytes:
     return json.dumps(payload).encode()
 
 
-def _understand(response: requests.Response, text: bytes, served: datetime) -> dict[str, Any]:
-    """The JSON object of a good answer; the fitting error for any other."""
-    status = response.status_code
-    if 200 <= status < 300:
-        return _json_object(text)
-    body = text[:_KEPT_BYTES].decode("utf-8", "replace")
-    message = f"the service answered {status}"
-    if status in (401, 403):
-        raise Unauthorized(
-            f"the service refuses the token ({status})",
-            hint="set a valid SENTINEL_API_TOKEN and run: tracker-stream drain",
+def _is_empty(response: requests.Response, text: bytes) -> bool:
+    """Whether the answer has no body and says so: one that was cut off amid its headers looks the same, and does not."""
+    is_told = response.headers.get("Content-Length") == "0" or "Transfer-Encoding" in response.headers
+    return not text.strip() and (is_told or bool(text))
+
+
+def _require_own_refusal(response: requests.Response, text: bytes) -> None:
+    """A 401 or 403 of the service is JSON, or names the bearer scheme. Raises NotTheService for a proxy's own page."""
+    is_bearer = response.headers.get("WWW-Authenticate", "").lower().startswith("bearer")
+    try:
+        is_own = is_bearer or isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        is_own = False
+    if not is_own:
+        status = response.status_code
+        raise NotTheService(
+            f"{status} comes from something between here and the service, not from it",
+            cause="proxy",
+            hint=remedy("proxy"),
         )
-    if status == 429 or status == 408 or status >= 500:
-        cause = "captive portal" if status == 511 else f"HTTP {status}"
-        asked_s = retry_after_s(response.headers.get("Retry-After"), served_at=served)
-        raise Busy(message, cause=cause, retry_after_s=asked_s)
-    if status < 400:
-        raise NotTheService(f"{message}, a redirect that is not followed", cause="captive portal")
-    if status in _ABOUT_THE_RUN:
-        _json_object(text)  # a proxy's or portal's own page must not park a run or count as its finish
-    elif status not in _ABOUT_THE_BODY:
-        raise Busy(message, cause=f"HTTP {status}")
-    kind = RunUnknown if status in (404, 410) else Refused
-    raise kind(f"{message}: {printable(body, _SHOWN_CHARACTERS)}", status=status, answer=body)
+
+
+def _with_detail(message: str, body: str) -> str:
+    """With the reason that the service gives, where it is one of ours or speaks as FastAPI does."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return message
+    detail = answer.get("detail") if isinstance(answer, dict) else None
+    return f"{message}: {printable(detail, _SHOWN_CHARACTERS)}" if isinstance(detail, str) else message
 
 
 def _json_object(text: bytes) -> dict[str, Any]:
@@ -285,16 +348,36 @@ def _lifetime_s(expiry: object, served: datetime) -> float | None:
     return (at - served).total_seconds()
 
 
-def _forbidden_keys(refusal: Refused) -> set[str]:
-    """The top-level keys that a 422 answer names as forbidden."""
-    if refusal.status != 422:
-        return set()
+def _complained_about(text: bytes) -> frozenset[str]:
+    """The top-level keys of the body that an error answer names, whatever it holds against them."""
     try:
-        details = json.loads(refusal.answer)["detail"]
-        return {
-            str(detail["loc"][1])
-            for detail in details
-            if detail.get("type") == "extra_forbidden" and len(detail["loc"]) == 2 and detail["loc"][0] == "body"
-        }
+        details = json.loads(text)["detail"]
+        places = [detail["loc"] for detail in details]
+        return frozenset(
+            place[1] for place in places if len(place) > 1 and place[0] == "body" and type(place[1]) is str
+        )
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-        return set()
+        return frozenset()
+
+
+def _without_refused(offered: Mapping[str, Any], refusal: Refused, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """What is offered next. Raises the refusal unless it is a 422 about keys that were offered."""
+    refused = refusal.keys & offered.keys()
+    if refusal.status != 422 or not refused:
+        raise refusal
+    left = {key: value for key, value in offered.items() if key not in refused}
+    if "tags" in refused and offered["tags"] == payload["tags"]:
+        left.update(_tags_in_other_shape(payload["tags"]))
+    dropped = sorted(offered.keys() - left.keys())
+    if dropped:
+        log.warning("register.keys_dropped: the service does not take %s", ", ".join(dropped))
+    return left
+
+
+def _tags_in_other_shape(tags: object) -> dict[str, Any]:
+    """The service's two clients send a dict, and a list of "key=value"; nothing, if these tags have only one shape."""
+    if isinstance(tags, dict):
+        return {"tags": [f"{name}={value}" for name, value in tags.items()]}
+    if isinstance(tags, list) and all(isinstance(tag, str) and "=" in tag for tag in tags):
+        return {"tags": dict(tag.split("=", 1) for tag in tags)}
+    return {}

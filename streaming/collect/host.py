@@ -60,13 +60,13 @@ def _host(server: dict[str, Any]) -> dict[str, Any]:
     """resource-tracker's names as host_* fields; what is not known is left out."""
     host = {
         "host_id": system.host_identity().partition("/")[0],
-        "host_name": system.host_identity().partition("/")[2],
+        "host_hostname": system.host_identity().partition("/")[2],
         "host_vcpus": server.get("vcpus"),
         "host_cpu_model": _cpu_model(),
         "host_memory_mib": server.get("memory_mib"),
         "host_gpu_model": server.get("gpu_name"),
         "host_gpu_count": server.get("gpu_count"),
-        "host_gpu_vram_mib": server.get("gpu_memory_mib"),
+        "host_gpu_memory_mib": server.get("gpu_memory_mib"),
     }
     return {key: value for key, value in host.items() if value not in (None, "")}
 

@@ -25,12 +25,17 @@ NAMES = (
     "external_run_id",
     "container_image",
 )
-IDENTIFYING = ("host_id", "host_name", "host_ip")
+IDENTIFYING = ("host_id", "host_hostname", "host_ip")
+_FORMER_NAMES = {  # the service's own, until its schema was corrected; the Python client documents them still
+    "host_name": "host_hostname",
+    "host_allocation": "host_server_allocation",
+    "host_gpu_vram_mib": "host_gpu_memory_mib",
+}
 
 
 def payload(run: Run) -> dict[str, Any]:
     """The flat body of POST /runs: metadata, host_* and cloud_*; keys with value None are left out."""
-    host_info = run.host_info or {}
+    host_info = {_FORMER_NAMES.get(key, key): value for key, value in (run.host_info or {}).items()}
     if not os.environ.get("TRACKER_SEND_HOST_IDENTITY"):
         host_info = {key: value for key, value in host_info.items() if key not in IDENTIFYING}
     merged = {**run.metadata, **host_info, **(run.cloud_info or {})}

@@ -28,7 +28,7 @@ def test_exit_code_and_rows_arrive(far_side: FarSide, user: User, command: tuple
     run = far_side.judge(user.recorded(), run_status=status, exit_code=exit_code)
     assert run.metadata["job_name"] == "the-job"
     assert json.loads(run.metadata["command"]) == list(command)
-    assert {"host_id", "host_name", "host_ip"}.isdisjoint(run.metadata)  # nobody opted in
+    assert {"host_id", "host_hostname", "host_ip"}.isdisjoint(run.metadata)  # nobody opted in
     user.wait_gone()
 
 

@@ -26,17 +26,18 @@ METADATA_KEYS = {
 }
 HOST_KEYS = {
     "host_id",
-    "host_name",
+    "host_hostname",
     "host_ip",
-    "host_allocation",
+    "host_server_allocation",
     "host_vcpus",
     "host_cpu_model",
     "host_memory_mib",
 } | {
-    *("host_gpu_model", "host_gpu_count", "host_gpu_vram_mib", "host_storage_gb"),
+    *("host_gpu_model", "host_gpu_count", "host_gpu_memory_mib", "host_storage_gb"),
 }
 CLOUD_KEYS = {f"cloud_{name}" for name in ("vendor_id", "account_id", "region_id", "zone_id", "instance_type")}
 RUN_KEYS = METADATA_KEYS | HOST_KEYS | CLOUD_KEYS
+FORMER_KEYS = {"host_name", "host_allocation", "host_gpu_vram_mib"}  # as the Python client documents them
 FINISH_KEYS = {"inline": "data_csv", "s3": "data_uris"}
 PREFIX = re.compile(r"s3://([^/]+)/?(.*)")
 
@@ -60,6 +61,8 @@ class Service:
         self.tokens: set[str] = {token}
         self.runs: dict[str, Run] = {}
         self.forbidden_keys: set[str] = set()
+        self.complaints: dict[str, str] = {}  # key -> what is held against whatever it holds, e.g. "string_too_long"
+        self.tags_shape: type = dict  # or list; nobody here knows what the live schema wants
         self.accepts_gzip = True
         self.register_status = 200  # the contract names none; 201 is as good
         self.upload_uri_prefix = "s3://far-end-bucket/team/{run_id}"  # sent as it is where it has no {run_id}
@@ -80,12 +83,34 @@ class Service:
 
     def _register(self, request: Request) -> Answer:
         metadata = decode_json(request)
-        problems = _run_problems(metadata, self.forbidden_keys)
+        problems = self._run_problems(metadata)
         if problems:
             return Answer.of_json(422, {"detail": problems})
         run = self._find_or_create(metadata, request.head.headers.get("idempotency-key"))
         ours = {"run_id": run.run_id, "upload_uri_prefix": run.upload_uri_prefix}
         return Answer.of_json(self.register_status, {**ours, "upload_credentials": self._credentials(run)})
+
+    def _run_problems(self, metadata: Any) -> list[dict[str, Any]]:
+        """What the closed schema of register holds against `metadata`, all of it at once, as FastAPI would list it."""
+        if not isinstance(metadata, dict):
+            return [_problem("dict_type")]
+        extra = sorted(set(metadata) - ((RUN_KEYS | FORMER_KEYS) - self.forbidden_keys))
+        odd = [_problem("type_error", key) for key, content in metadata.items() if not self._fits(key, content)]
+        more = [_problem(self.complaints[key], key) for key in metadata if key in self.complaints]
+        return [
+            *extra_forbidden(extra)["detail"],
+            *(problem for problem in odd if problem["loc"][1] not in extra),
+            *more,
+        ]
+
+    def _fits(self, key: str, content: Any) -> bool:
+        if content is None:
+            return True
+        if key == "tags":
+            return isinstance(content, self.tags_shape)
+        if key == "command":
+            return isinstance(content, str) and _is_json_list(content)
+        return isinstance(content, str | int | float)
 
     def _find_or_create(self, metadata: dict[str, Any], idempotency_key: str | None) -> Run:
         for run in self.runs.values():
@@ -129,23 +154,6 @@ def decode_json(request: Request) -> Any:
 
 def _problem(kind: str, *loc: str) -> dict[str, Any]:
     return {"type": kind, "loc": ["body", *loc], "msg": kind.replace("_", " ")}
-
-
-def _run_problems(metadata: Any, forbidden: set[str]) -> list[dict[str, Any]]:
-    if not isinstance(metadata, dict):
-        return [_problem("dict_type")]
-    extra = sorted(set(metadata) - (RUN_KEYS - forbidden))
-    if extra:
-        return list(extra_forbidden(extra)["detail"])
-    return [_problem("type_error", key) for key, content in metadata.items() if not _fits(key, content)]
-
-
-def _fits(key: str, content: Any) -> bool:
-    if key == "tags":
-        return isinstance(content, dict)
-    if key == "command":
-        return isinstance(content, str) and _is_json_list(content)
-    return isinstance(content, str | int | float)
 
 
 def _is_json_list(text: str) -> bool:

@@ -41,7 +41,7 @@ def _run_json(run: Run, numbers: ChartNumbers, objects: list[Segment]) -> dict[s
         "run_id": run.registration.run_id if run.registration else run.spool_id,
         "state": "recording" if run.state is RunState.OPEN else run.run_status or "finished",
         **{name: metadata.get(name) for name in ("project_name", "job_name", "tags")},
-        "host": metadata.get("host_name"),
+        "host": metadata.get("host_hostname") or metadata.get("host_name"),
         "started_at": iso_utc(run.started_at),
         "ended_at": ended_at,
         "duration_s": None if run.ended_at is None else run.ended_at - run.started_at,

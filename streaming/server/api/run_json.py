@@ -14,6 +14,7 @@ from streaming.server.storage.runs import Run
 
 SILENT_AFTER_S = 300.0
 _SILENT_AFTER_GAPS = 3.0
+_HOST_NAMES = ("host_hostname", "host_name", "host_id", "cloud_instance_type")  # what is known best of where it ran
 
 
 class RunState(Enum):
@@ -45,7 +46,7 @@ def view_of(run: Run, reader: RunReader, *, now: datetime) -> dict[str, Any]:
         "run_id": run.run_id,
         "state": state_of(run, seen, now).value,
         **{name: given.get(name) for name in ("project_name", "job_name", "stage_name", "task_name", "team", "tags")},
-        "host": given.get("host_name") or given.get("host_id") or given.get("cloud_instance_type"),
+        "host": next((given[name] for name in _HOST_NAMES if given.get(name)), None),
         "registered_at": _json_moment(run.registered_at),
         "started_at": _json_moment(started_at),
         "ended_at": _json_moment(ended_at),

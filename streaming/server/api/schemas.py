@@ -5,7 +5,16 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+)
 
 MAX_URIS = 100_000
 MAX_CSV = 2**26  # the limit of the whole body is lower
@@ -34,6 +43,11 @@ def _is_json_array(text: str) -> str:
 Command = Annotated[str, StringConstraints(max_length=262_144), AfterValidator(_is_json_array)]
 
 
+def _renamed(name: str, former: str) -> Any:
+    """A key that the Python client documents by a former name: both are taken, and kept under the present one."""
+    return Field(default=None, validation_alias=AliasChoices(name, former))
+
+
 class Closed(BaseModel):
     """Only the keys that are named."""
 
@@ -58,15 +72,15 @@ class RunMetadata(Closed):
     tags: Tags | None = None
 
     host_id: Text | None = None
-    host_name: Text | None = None
+    host_hostname: Text | None = _renamed("host_hostname", "host_name")
     host_ip: Text | None = None
-    host_allocation: Text | None = None
+    host_server_allocation: Text | None = _renamed("host_server_allocation", "host_allocation")
     host_vcpus: Number | None = None
     host_cpu_model: Text | None = None
     host_memory_mib: Number | None = None
     host_gpu_model: Text | None = None
     host_gpu_count: Number | None = None
-    host_gpu_vram_mib: Number | None = None
+    host_gpu_memory_mib: Number | None = _renamed("host_gpu_memory_mib", "host_gpu_vram_mib")
     host_storage_gb: Number | None = None
 
     cloud_vendor_id: Text | None = None
@@ -112,7 +126,6 @@ class UploadCredentialsBody(BaseModel):
     secret_key: str
     session_token: str
     expires_at: str
-    expiration: str
     region: str
 
 

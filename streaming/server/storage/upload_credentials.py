@@ -33,14 +33,13 @@ class UploadCredentials:
     region: str
 
     def as_json(self) -> dict[str, str]:
-        """Both names of the expiry: the Python client knows `expires_at`, its Rust sibling `expiration`."""
+        """With one name of the expiry: the Rust client refuses an answer with both `expires_at` and `expiration`."""
         expiry = self.expires_at.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         return {
             "access_key": self.access_key,
             "secret_key": self.secret_key,
             "session_token": self.session_token,
             "expires_at": expiry,
-            "expiration": expiry,
             "region": self.region,
         }
 

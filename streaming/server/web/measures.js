@@ -42,7 +42,7 @@ export const PICTURES = [
   },
   {
     id: "vram", title: "GPU memory", gpu: true, format: mebibytes, binary: true,
-    limit: (host) => host.host_gpu_vram_mib || null, limitName: "GPU memory of the host",
+    limit: (host) => host.host_gpu_memory_mib || host.host_gpu_vram_mib || null, limitName: "GPU memory of the host",
     lines: [system("system_gpu_vram_mib"), process("process_gpu_vram_mib")],
   },
 ];
@@ -66,9 +66,10 @@ const METADATA_NAMES = {
   project_name: "Project", job_name: "Job", stage_name: "Stage", task_name: "Task", external_run_id: "External run",
   container_image: "Container image", command: "Command", env: "Environment", language: "Language",
   orchestrator: "Orchestrator", executor: "Executor", team: "Team", tags: "Tags",
-  host_id: "Host id", host_name: "Host", host_ip: "Host address", host_allocation: "Allocation",
+  host_id: "Host id", host_hostname: "Host", host_name: "Host", host_ip: "Host address",
+  host_server_allocation: "Allocation", host_allocation: "Allocation",
   host_vcpus: "vCPUs", host_cpu_model: "CPU model", host_memory_mib: "Memory", host_gpu_model: "GPU model",
-  host_gpu_count: "GPUs", host_gpu_vram_mib: "GPU memory", host_storage_gb: "Storage",
+  host_gpu_count: "GPUs", host_gpu_memory_mib: "GPU memory", host_gpu_vram_mib: "GPU memory", host_storage_gb: "Storage",
   cloud_vendor_id: "Cloud", cloud_account_id: "Cloud account", cloud_region_id: "Region", cloud_zone_id: "Zone",
   cloud_instance_type: "Instance type",
 };

@@ -121,13 +121,57 @@ def test_refused_compressed_finish_goes_plain_once(api: SentinelApi, far_end: Fa
     assert far_end.run().finish == large
 
 
-def test_forbidden_keys_are_dropped_once_with_a_warning(
+def test_keys_that_the_service_refuses_are_dropped_and_the_run_is_registered(
     api: SentinelApi, far_end: FarEnd, caplog: pytest.LogCaptureFixture
 ) -> None:
     far_end.service.forbidden_keys = {"team"}
-    register(api, job_name="x", team="y", pid=7)
+    far_end.service.complaints = {"container_image": "string_too_long"}
+    register(api, job_name="x", team="y", pid=7, container_image="i" * 9000, env=["prod"])
     assert far_end.run().metadata == {"job_name": "x"}
-    assert "register.keys_dropped: the service does not know pid, team" in caplog.text
+    assert "register.keys_dropped: the service does not take container_image, env, pid, team" in caplog.text
+    assert far_end.journal.count("register") == 2
+
+
+def test_service_that_names_one_key_at_a_time_is_asked_until_it_takes_the_run(
+    api: SentinelApi, far_end: FarEnd
+) -> None:
+    for key in ("team", "env"):
+        far_end.fail_next("register", faults.json_answer(422, complaint(key)))
+    register(api, job_name="x", team="y", env="z")
+    assert far_end.run().metadata == {"job_name": "x"}
+
+
+def complaint(*place: str) -> dict[str, Any]:
+    return {"detail": [{"type": "enum", "loc": ["body", *place], "msg": "Input should be one of a list"}]}
+
+
+@pytest.mark.parametrize(
+    ("given", "shape", "registered"),
+    [
+        ({"a": "b", "n": 3}, dict, {"a": "b", "n": 3}),
+        ({"a": "b", "n": 3}, list, ["a=b", "n=3"]),
+        (["a=b", "c=d=e"], dict, {"a": "b", "c": "d=e"}),
+        (["a", "b"], dict, None),
+    ],
+)
+def test_tags_go_in_the_shape_that_the_service_takes(
+    api: SentinelApi, far_end: FarEnd, given: Any, shape: type, registered: Any
+) -> None:
+    far_end.service.tags_shape = shape
+    register(api, job_name="x", tags=given)
+    assert far_end.run().metadata.get("tags") == registered
+    assert far_end.run().metadata["job_name"] == "x"
+
+
+def test_tags_that_no_shape_saves_are_dropped_and_nothing_else(api: SentinelApi, far_end: FarEnd) -> None:
+    far_end.service.complaints = {"tags": "too_long"}
+    register(api, job_name="x", tags={"a": "b"})
+    assert far_end.run().metadata == {"job_name": "x"}
+    assert [entry.payload and entry.payload.get("tags") for entry in far_end.journal.requests("register")] == [
+        {"a": "b"},
+        ["a=b"],
+        None,
+    ]
 
 
 def test_forbidden_keys_that_were_not_sent_are_a_refusal(api: SentinelApi, far_end: FarEnd) -> None:
@@ -339,6 +383,54 @@ def test_echoed_token_is_in_no_message(api: SentinelApi, far_end: FarEnd) -> Non
     run_id = register(api)
     with far_end.always("finish", faults.json_answer(200, {"you": far_end.token})):
         assert api.finish(run_id, FINISH) == {"you": "[token]"}
+
+
+@pytest.mark.parametrize("token", ["tok", "token", "run", "s3", "id", "detail", "body", "a"])
+def test_token_that_is_a_part_of_the_answers_words_changes_nothing(home: Home, token: str) -> None:
+    with FarEnd(token=token) as far_end:
+        api = SentinelApi(token, base_url=far_end.api_url)
+        far_end.service.forbidden_keys = {"team"}
+        registration, _ = api.register({"team": "y", "job_name": "x"}, idempotency_key="spool-1")
+        assert registration.upload_uri_prefix == far_end.run().upload_uri_prefix
+        assert api.refresh(registration.run_id).access_key == far_end.grants.all()[-1].access_key
+        assert api.finish(registration.run_id, FINISH)["cpu_usage_mean"] == 0.5
+        api.reset()
+
+
+@pytest.mark.parametrize("field", ["run_id", "upload_uri_prefix"])
+def test_token_never_becomes_a_part_of_what_is_kept(api: SentinelApi, far_end: FarEnd, field: str) -> None:
+    far_end.always("register", faults.with_fields(**{field: f"s3://bucket/{far_end.token}"}))
+    with pytest.raises(NotTheService, match="holds the token"):
+        register(api)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"  "])
+def test_finish_without_an_answers_body_is_an_answer(api: SentinelApi, far_end: FarEnd, body: bytes) -> None:
+    run_id = register(api)
+    with far_end.always("finish", faults.not_json(body)):
+        assert api.finish(run_id, FINISH) == {}
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("kind", ["register", "refresh", "finish"])
+def test_proxys_own_refusal_is_an_outage_and_no_refused_token(
+    api: SentinelApi, far_end: FarEnd, kind: str, status: int
+) -> None:
+    page = faults.answer(status, b"<html>Blocked by policy</html>", headers={"Content-Type": "text/html"})
+    met = refusal_of(api, far_end, kind, page)
+    assert isinstance(met, NotTheService)
+    assert met.cause == "proxy"
+    assert "NO_PROXY" in met.hint
+
+
+def test_bearer_challenge_without_a_body_is_a_refused_token(api: SentinelApi, far_end: FarEnd) -> None:
+    met = refusal_of(api, far_end, "register", faults.answer(401, b"", headers={"WWW-Authenticate": "Bearer"}))
+    assert isinstance(met, Unauthorized)
+
+
+def test_servers_reason_for_being_busy_is_told(api: SentinelApi, far_end: FarEnd) -> None:
+    met = refusal_of(api, far_end, "register", faults.json_answer(503, {"detail": "The store has no STS."}))
+    assert "The store has no STS." in met.message
 
 
 @pytest.mark.parametrize(

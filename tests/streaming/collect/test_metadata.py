@@ -32,10 +32,20 @@ def test_metadata_host_and_cloud_are_one_flat_object_without_nothings(tmp_path: 
 def test_what_identifies_the_host_is_told_only_on_request(
     tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host = {"host_id": "i-1", "host_name": "n", "host_ip": "10.0.0.1", "host_vcpus": 2}
+    host = {"host_id": "i-1", "host_hostname": "n", "host_ip": "10.0.0.1", "host_vcpus": 2}
     assert payload(tmp_path, host_info=host) == {"host_vcpus": 2}
     monkeypatch.setenv("TRACKER_SEND_HOST_IDENTITY", "1")
     assert payload(tmp_path, host_info=host) == host
+
+
+def test_former_names_of_host_fields_go_by_the_present_ones(
+    tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = {"host_name": "n", "host_allocation": "dedicated", "host_gpu_vram_mib": 80}
+    told = payload(tmp_path, host_info=host)
+    assert told == {"host_server_allocation": "dedicated", "host_gpu_memory_mib": 80}
+    monkeypatch.setenv("TRACKER_SEND_HOST_IDENTITY", "1")
+    assert payload(tmp_path, host_info=host) == {**told, "host_hostname": "n"}
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from tests.streaming.server.conftest import Service
 
@@ -39,8 +41,6 @@ def test_its_client_registers_refreshes_and_finishes_inline(service: Service, pe
 
 
 def test_its_client_finishes_with_objects(service: Service, peer: Any) -> None:
-    import gzip
-
     run = peer.register_run(service.token, {})
     uris = [service.put(run, f"{number:04d}.csv.gz", gzip.compress(CSV.encode())) for number in (1, 2)]
     answer = peer.finish_run(service.token, run["run_id"], data_uris=uris, run_status=peer.RunStatus.failed)
@@ -85,13 +85,93 @@ def test_its_whole_tracker_delivers_its_rows(service: Service, peer: Any) -> Non
     assert "system_cpu_usage" in run.statistics
 
 
-def test_the_rust_clients_shapes_are_accepted(service: Service) -> None:
-    """Tags as a list, six-digit keys, `expiration`, a finish in plain JSON."""
-    import gzip
+def test_its_uploader_puts_an_object(service: Service, peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knows AWS's addresses only: what it sends there goes to the same bucket of the store instead."""
+    from urllib.request import Request, urlopen
 
-    run = service.register(job_name="a", tags=["x", "y"], command='["./train"]', host_memory_mib=1024.5)
-    assert run["upload_credentials"]["expiration"] == run["upload_credentials"]["expires_at"]
-    uri = service.put(run, "000001.csv.gz", gzip.compress(CSV.encode()))
-    body = {"data_source": "s3", "data_uris": [uri], "run_status": "finished", "exit_code": 0}
-    assert service.post(f"/runs/{run['run_id']}/finish", body).json()["row_count"] == 2
+    from resource_tracker import s3_upload
+
+    def to_our_store(request: Request, timeout: float) -> Any:
+        assert request.host.startswith(f"{service.s3.bucket}.s3.{service.s3.region}.")
+        headers = {name: text for name, text in request.header_items() if name != "Host"}
+        headers["Content-Type"] = "binary/octet-stream"  # it names none; urllib would name a form, which moto parses
+        url = f"{service.s3.endpoint_url}/{service.s3.bucket}{request.selector}"
+        return urlopen(Request(url, request.data, headers, method=request.get_method()), timeout=timeout)
+
+    monkeypatch.setattr(s3_upload, "urlopen", to_our_store)
+    run = peer.register_run(service.token, {"job_name": "a"}, host_info={"host_name": "n", "host_gpu_vram_mib": 80})
+    kept = service.app.state.runs.get(run["run_id"]).metadata
+    assert kept == {"job_name": "a", "host_hostname": "n", "host_gpu_memory_mib": 80}
+    credentials = run["upload_credentials"]
+    uri = s3_upload.put_bytes_with_sts(
+        s3_uri=f"{run['upload_uri_prefix']}/0001.csv.gz",
+        body=gzip.compress(CSV.encode()),
+        **{name: credentials[name] for name in ("access_key", "secret_key", "session_token", "region")},
+    )
+    assert peer.finish_run(service.token, run["run_id"], data_uris=[uri])["row_count"] == 2
+
+
+# What the Rust client 0.1.14 puts on the wire, recorded with its own structs.
+RUST_REGISTER = (
+    b'{"job_name":"j","tags":["a=b"],"command":"[\\"sleep\\"]","host_id":null,"host_hostname":null,"host_ip":null,'
+    b'"host_server_allocation":null,"host_vcpus":2,"host_cpu_model":null,"host_memory_mib":null,"host_gpu_model":null,'
+    b'"host_gpu_count":null,"host_gpu_memory_mib":null,"host_storage_gb":null,"cloud_vendor_id":null,'
+    b'"cloud_account_id":null,"cloud_region_id":null,"cloud_zone_id":null,"cloud_instance_type":null}'
+)
+RUST_FINISH_S3 = (
+    '{"exit_code":0,"run_status":"finished","finished_at":"2026-11-24T10:00:00Z",'
+    '"data_source":"s3","data_uris":["URI"]}'
+)
+RUST_FINISH_INLINE = (
+    b'{"run_status":"failed","finished_at":"2026-11-24T10:00:00+00:00","data_source":"inline",'
+    b'"data_csv":"\\"timestamp\\",\\"system_cpu_usage\\"\\n1,0.5\\n"}'
+)
+JSON = {"Content-Type": "application/json"}
+
+
+def rust_credentials(answer: dict[str, Any]) -> dict[str, Any]:
+    """Its struct: `expires_at` is an alias of `expiration`; both together are a duplicate field."""
+    given: dict[str, Any] = answer["upload_credentials"]
+    assert len({"expires_at", "expiration"} & given.keys()) == 1
+    assert all(given[name] for name in ("access_key", "secret_key", "session_token"))
+    return given
+
+
+def test_the_rust_client_registers_refreshes_uploads_and_finishes(service: Service) -> None:
+    registered = service.post("/runs", data=RUST_REGISTER, headers=JSON)
+    assert registered.status_code == 201, registered.text
+    run = registered.json()
+    rust_credentials(run)
+    assert service.app.state.runs.get(run["run_id"]).metadata == {
+        "job_name": "j",
+        "tags": ["a=b"],
+        "command": '["sleep"]',
+        "host_vcpus": 2,
+    }
+    refreshed = service.post(f"/runs/{run['run_id']}/refresh-credentials")
+    uri = f"{run['upload_uri_prefix']}/000001.csv.gz"
+    put_as_the_rust_client(service, rust_credentials(refreshed.json()), uri, gzip.compress(CSV.encode()))
+    finish = RUST_FINISH_S3.replace("URI", uri).encode()
+    finished = service.post(f"/runs/{run['run_id']}/finish", data=finish, headers=JSON)
+    assert finished.json()["row_count"] == 2, finished.text
     assert service.get(f"/runs/{run['run_id']}/objects").json()["objects"][0]["seq"] == 1
+
+
+def put_as_the_rust_client(service: Service, given: dict[str, Any], uri: str, body: bytes) -> None:
+    """A PUT by SigV4 with `Content-Type: application/gzip`, and no other header of its own."""
+    from botocore.auth import S3SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    url = f"{service.s3.endpoint_url}/{uri.removeprefix('s3://')}"
+    request = AWSRequest("PUT", url, headers={"Content-Type": "application/gzip"}, data=body)
+    keys = Credentials(given["access_key"], given["secret_key"], given["session_token"])
+    S3SigV4Auth(keys, "s3", given["region"]).add_auth(request)
+    answer = requests.put(url, body, headers=dict(request.headers.items()), timeout=20)
+    assert answer.status_code == 200, answer.text
+
+
+def test_the_rust_client_finishes_inline_without_an_exit_code(service: Service) -> None:
+    run_id = service.post("/runs", data=RUST_REGISTER, headers=JSON).json()["run_id"]
+    finished = service.post(f"/runs/{run_id}/finish", data=RUST_FINISH_INLINE, headers=JSON)
+    assert (finished.json()["row_count"], finished.json()["exit_code"]) == (1, None)

@@ -39,7 +39,7 @@ def line_of(service: Service, run: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_run_goes_from_registered_to_recording_to_finished(service: Service) -> None:
-    run = service.register(job_name="train", project_name="p", tags={"k": "v"}, host_name="box")
+    run = service.register(job_name="train", project_name="p", tags={"k": "v"}, host_hostname="box")
     line = line_of(service, run)
     assert (line["state"], line["job_name"], line["project_name"], line["tags"], line["host"]) == (
         "registered",

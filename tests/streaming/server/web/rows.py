@@ -12,14 +12,14 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 HOST = {
-    "host_name": "node-17",
+    "host_hostname": "node-17",
     "host_vcpus": 16,
     "host_cpu_model": "AMD EPYC 9354P",
     "host_memory_mib": 65_536,
     "host_storage_gb": 480.0,
     "host_gpu_model": "NVIDIA L40S",
     "host_gpu_count": 2,
-    "host_gpu_vram_mib": 98_304,
+    "host_gpu_memory_mib": 98_304,
 }
 METADATA = {
     "project_name": "protein-folding",

@@ -124,7 +124,7 @@ def test_a_run_gone_silent_says_so_and_for_how_long(tab: Tab, runs: Runs, servic
 
 def test_names_from_clients_are_text_never_markup(tab: Tab, runs: Runs) -> None:
     hostile = "<img src=x onerror=alert(1)>"
-    run_id = runs.finished(60, job_name=hostile, tags={hostile: hostile}, host_name=hostile, project_name=hostile)
+    run_id = runs.finished(60, job_name=hostile, tags={hostile: hostile}, host_hostname=hostile, project_name=hostile)
     tab.go("/")
     assert jobs(tab) == [hostile]
     tab.go(f"/run/{run_id}")
