@@ -17,7 +17,10 @@ SpoolError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from spool.model import Batch
 
 
 class SpoolError(Exception):
@@ -70,7 +73,12 @@ class InTheMiddle(SpoolError):
 
 
 class RunEnded(SpoolError):
-    """Rows were appended to a run that has ended."""
+    """Rows were appended to a run that has ended. `left`: those of them that are not in it; `csv_offset`: behind them."""
+
+    def __init__(self, message: str, *, path: Path, left: Sequence[Batch] = (), csv_offset: int | None = None) -> None:
+        super().__init__(message, path=path)
+        self.left = left
+        self.csv_offset = csv_offset
 
 
 class ForkedSpool(SpoolError):

@@ -76,13 +76,24 @@ class Spool:
 
     @classmethod
     def create(
-        cls, in_directory: Path, new: NewRun, *, step: Step = no_step, clock: Callable[[], float] = time.time
+        cls,
+        in_directory: Path,
+        new: NewRun,
+        *,
+        first: Sequence[Batch] = (),
+        csv_offset: int | None = None,
+        step: Step = no_step,
+        clock: Callable[[], float] = time.time,
     ) -> Spool:
-        """A new spool for a new run, durable when this returns. Raises DirectoryUnusable and other SpoolErrors."""
+        """A new spool for a new run, durable when this returns. Raises DirectoryUnusable and other SpoolErrors.
+
+        `first`: batches that it holds from its first moment on, `csv_offset` as in `append`: there is no moment at which
+        a run that goes on with another one's CSV file does not know how far that one took it.
+        """
         directory.prepare(in_directory)
         path = directory.new_spool_path(in_directory, new.started_at)
         try:
-            creation.create_file(path, new)
+            creation.create_file(path, new, first=first, csv_offset=csv_offset)
         except BaseException:
             directory.remove(path)
             raise
@@ -111,11 +122,17 @@ class Spool:
         self.step("appended")
 
     def _append(self, batches: Sequence[Batch], csv_offset: int | None) -> None:
-        if self._doubt is not None:
+        doubt = self._doubt
+        if doubt is not None:
             self._db.reopen()
-            batches = self._settle(self._doubt, batches)
+            batches = self._settle(doubt, batches)
+            if not batches:
+                return
         try:
             self._insert(batches, csv_offset)
+        except RunEnded:
+            self._doubt = doubt  # whoever tries again with the same rows is told the same
+            raise
         except SpoolError as error:
             if not isinstance(error, (SpoolUnavailable, SpoolFull)) or self._attempted_batch_id == 0:
                 raise
@@ -143,28 +160,24 @@ class Spool:
         with self._db.transaction() as db:
             (state,) = db.execute("SELECT state FROM run").fetchone()
             if state != RunState.OPEN.value:
-                raise RunEnded(f"run {self.path.stem} has ended and takes no more rows", path=self.path)
+                raise RunEnded(
+                    f"run {self.path.stem} has ended and takes no more rows",
+                    path=self.path,
+                    left=batches,
+                    csv_offset=csv_offset,
+                )
             now = self._clock()
             known, generation = self._known_header
             if generation != self._db.generation:
                 known = {}
             for batch in batches:
                 if batch.header not in known:
-                    known = {batch.header: self._insert_header(db, batch.header)}
-                header_id = known[batch.header]
-                cursor = db.execute(
-                    "INSERT INTO batch (header_id, row_count, csv_offset, appended_at, sha256, csv)"
-                    " VALUES (?, ?, ?, ?, ?, ?)",
-                    (header_id, batch.row_count, csv_offset, now, batch.sha256, batch.rows),
+                    known = {batch.header: creation.insert_header(db, batch.header)}
+                self._attempted_batch_id = creation.insert_batch(
+                    db, batch, known[batch.header], csv_offset=csv_offset, appended_at=now
                 )
-                self._attempted_batch_id = int(cursor.lastrowid or 0)
             self.step("append:inserted")
         self._known_header = (known, self._db.generation)  # not before: the header may have been rolled back
-
-    def _insert_header(self, db: Any, header: bytes) -> int:
-        db.execute("INSERT OR IGNORE INTO header (csv) VALUES (?)", (header,))
-        (header_id,) = db.execute("SELECT header_id FROM header WHERE csv = ?", (header,)).fetchone()
-        return int(header_id)
 
     def _last_batch_id(self) -> int:
         return int(self._db.query("SELECT coalesce(max(batch_id), 0) FROM batch")[0][0])
@@ -173,17 +186,22 @@ class Spool:
         """Another process appends from now on; its death is the run's end."""
         self._update("UPDATE run SET tracker = ?", (json.dumps(asdict(tracker)),))
 
-    def end(self, *, exit_code: int | None, run_status: str, ended_at: float) -> None:
-        """Record the run's end: exit code (None: unknown), "finished" or "failed", and when. The first call counts."""
+    def end(self, *, exit_code: int | None, run_status: str, ended_at: float) -> bool:
+        """Record the run's end: exit code (None: unknown), "finished" or "failed", and when. The first call counts.
+
+        False if another end was recorded before.
+        """
         try:
-            self._end(exit_code, run_status, ended_at)
+            is_first = self._end(exit_code, run_status, ended_at)
         except SpoolUnavailable:  # a sync that fails once must not cost the exit code: nobody comes back to tell it
             self._db.reopen()
-            self._end(exit_code, run_status, ended_at)
+            is_first = self._end(exit_code, run_status, ended_at)
         self.step("ended")
+        run = self.run()
+        return bool(is_first) or (run.exit_code, run.run_status) == (exit_code, run_status)
 
-    def _end(self, exit_code: int | None, run_status: str, ended_at: float) -> None:
-        self._update(
+    def _end(self, exit_code: int | None, run_status: str, ended_at: float) -> int:
+        return self._update(
             "UPDATE run SET state = ?, exit_code = ?, run_status = ?, ended_at = ? WHERE state = ?",
             (RunState.ENDED.value, exit_code, run_status, ended_at, RunState.OPEN.value),
             step="end:updated",

@@ -6,6 +6,7 @@ import hmac
 import json
 import os
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -13,18 +14,21 @@ from pathlib import Path
 from spool import space, system
 from spool.database import schema
 from spool.database.connection import Connection
-from spool.model import NewRun, RunState
+from spool.model import Batch, NewRun, RunState
 from spool.recovery import replace
 
 
-def create_file(path: Path, new: NewRun) -> None:
-    """Write a new spool at `path`, durably. Raises SpoolError; what is there then is to be removed."""
+def create_file(path: Path, new: NewRun, *, first: Sequence[Batch] = (), csv_offset: int | None = None) -> None:
+    """Write a new spool with its first batches, durably. Raises SpoolError; what is at `path` then is to be removed."""
     try:
         system.create_private_file(path)
         connection = Connection(path)
         with closing(connection), connection.transaction() as db:
             schema.create(db)
             insert_run(db, new)
+            for batch in first:
+                header_id = insert_header(db, batch.header)
+                insert_batch(db, batch, header_id, csv_offset=csv_offset, appended_at=new.started_at)
         space.reserve_journal(path)
     except OSError as error:
         raise replace.translate(error, path) from error
@@ -52,6 +56,24 @@ def insert_run(db: sqlite3.Connection, new: NewRun) -> None:
             new.upload_interval_s,
         ),
     )
+
+
+def insert_header(db: sqlite3.Connection, header: bytes) -> int:
+    """The header line's id, given to it if it is new."""
+    db.execute("INSERT OR IGNORE INTO header (csv) VALUES (?)", (header,))
+    (header_id,) = db.execute("SELECT header_id FROM header WHERE csv = ?", (header,)).fetchone()
+    return int(header_id)
+
+
+def insert_batch(
+    db: sqlite3.Connection, batch: Batch, header_id: int, *, csv_offset: int | None, appended_at: float
+) -> int:
+    """Add a batch behind all others. Returns its id."""
+    cursor = db.execute(
+        "INSERT INTO batch (header_id, row_count, csv_offset, appended_at, sha256, csv) VALUES (?, ?, ?, ?, ?, ?)",
+        (header_id, batch.row_count, csv_offset, appended_at, batch.sha256, batch.rows),
+    )
+    return int(cursor.lastrowid or 0)
 
 
 def _path_value(path: str) -> str | bytes:

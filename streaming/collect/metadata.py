@@ -81,6 +81,16 @@ def recorded(metadata: Mapping[str, Any] | None, *, hidden: str | None = None) -
     return found
 
 
+def tagged(metadata: Mapping[str, Any], name: str, value: str) -> dict[str, Any]:
+    """Metadata with one more tag, whichever of the two shapes its tags have; unchanged if they have neither."""
+    tags = metadata.get("tags") or {}
+    if isinstance(tags, Mapping):
+        return {**metadata, "tags": {**tags, name: value}}
+    if isinstance(tags, list):
+        return {**metadata, "tags": [*tags, f"{name}={value}"]}
+    return dict(metadata)
+
+
 def jsonable(mapping: Mapping[str, Any] | None, what: str = "metadata") -> dict[str, Any] | None:
     """A copy that JSON can hold: what it cannot hold (also NaN, which no service takes) becomes its text; bytes of an
     argument that are no UTF-8 become question marks.

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from spool import NewRun, Spool, SpoolError, directory, system
+from spool.errors import RunEnded
 from spool.model import BATCH_MAX_BYTES
 from streaming import config
 from streaming.collect import metadata as run_metadata
@@ -140,8 +141,6 @@ class StreamingManager:
             upload_interval_s=self._delivery.upload_interval_s,
         )
         self._recorder = Recorder.start(self._spool_dir or directory.default_directory(), new, self._delivery)
-        if self._csv_path is not None:
-            self._feeder = CsvFeeder(self._recorder.spool, self._csv_path)
         self._thread = threading.Thread(target=self._feed_until_stopped, name="tracker-stream-feeder", daemon=True)
         self._thread.start()
         atexit.register(self._stop_at_exit)
@@ -243,16 +242,28 @@ class StreamingManager:
     def _feed(self, *, is_final: bool = False) -> bool:
         """One look at the CSV. False if the spool cannot take rows now: that is told once; the file keeps them."""
         self._updates.call_if_due(is_final=is_final)
-        feeder = self._feeder
-        if feeder is None:
+        recorder = self._recorder
+        if self._csv_path is None or recorder is None or not recorder.is_ours:
             return True
         try:
-            self._ask(lambda recorder: recorder.surviving_damage(lambda: feeder.take(is_final=is_final)))
+            while not self._take(recorder, self._csv_path, is_final=is_final):
+                pass
             self._feed_problem = ""
         except SpoolError as error:
             if self._feed_problem != error.message:
                 self._feed_problem = error.message
                 log.warning("spool.unavailable: %s; rows stay in %s and are taken over later", error, self._csv_path)
+            return False
+        return True
+
+    def _take(self, recorder: Recorder, csv_path: Path, *, is_final: bool) -> bool:
+        """Take over what the CSV holds. False if others ended the run meanwhile: the next one takes the rest."""
+        feeder = self._feeder = self._feeder or CsvFeeder(recorder.spool, csv_path)
+        try:
+            recorder.surviving_damage(lambda: feeder.take(is_final=is_final))
+        except RunEnded as ended:
+            recorder.go_on(ended)
+            self._feeder = None
             return False
         return True
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spool import Batch, NewRun, Run, RunState, Spool, SpoolError, directory, queries
+from spool import Batch, NewRun, Run, RunState, Spool, SpoolError, directory, queries, system
 from spool.errors import RunEnded, SpoolDamaged
-from streaming.collect import host
+from streaming.collect import host, metadata
 from streaming.errors import LaunchFailed, Unauthorized
 from streaming.processes import launch
 from streaming.processes.child import Child
@@ -24,6 +25,7 @@ from streaming.processes.child import Child
 RESTART_FIRST_S = 1.0
 RESTART_MAX_S = 60.0
 LOOK_S = 0.5  # how often a wait for the delivery looks whether it is to end early
+CONTINUES = "continues"  # the tag of a run that goes on where another one was ended while its tracker lived
 POLL_S = 0.05  # how often it is asked whether another process, which delivers our run, is done
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,9 @@ class Recorder:
         self._delivery = delivery
         self._uploader = uploader
         self._pid = os.getpid()
+        self._lock = threading.RLock()  # held while another run or another uploader takes the place of the former one
+        self._former: list[Spool] = []  # runs that others ended; other threads may still be asking them
+        self._has_ended = False
         self._is_closed = False
         self._restart_pause_s = RESTART_FIRST_S
         self._restart_at = time.monotonic() + RESTART_FIRST_S
@@ -112,10 +117,53 @@ class Recorder:
             return question(spool)
 
     def append(self, batches: list[Batch]) -> None:
-        """Durable when this returns. Raises SpoolError; RunEnded after `close`."""
+        """Durable when this returns: in this run, or if others ended it, in the next. Raises SpoolError; RunEnded after
+        `end` and `close`."""
         if self._is_closed:
             raise RunEnded(f"run {self.spool.path.stem} has ended and takes no more rows", path=self.spool.path)
-        self.surviving_damage(lambda: self.spool.append(batches))
+        try:
+            self.surviving_damage(lambda: self.spool.append(batches))
+        except RunEnded as ended:
+            self.go_on(ended)
+
+    def go_on(self, ended: RunEnded) -> None:
+        """Somebody ended the run while its tracker lives (a wrong guess, a person's word): record on in a new one.
+
+        It begins with the rows that the ended one did not take. `spool` is the new run's from then on. Raises `ended` if
+        it was us who ended the run, and SpoolError if there can be no new run now: then nothing has changed.
+        """
+        with self._lock:
+            if self._has_ended:
+                raise ended
+            self._begin_next_run(first=ended.left, csv_offset=ended.csv_offset)
+
+    def _begin_next_run(self, *, first: Sequence[Batch] = (), csv_offset: int | None = None) -> None:
+        former = self.spool
+        run = former.run()
+        name = _name_of_first(run, former.path)
+        new = NewRun(
+            tracker=system.identify(self._pid),
+            started_at=time.time(),
+            token=self._delivery.token,
+            metadata=metadata.tagged(run.metadata, CONTINUES, name),
+            host_info=run.host_info,
+            cloud_info=run.cloud_info,
+            csv_path=run.csv_path if first else None,  # at its end nothing is left there to be taken over
+            api_url=run.api_url,
+            s3_endpoint_url=run.s3_endpoint_url,
+            upload_interval_s=run.upload_interval_s,
+        )
+        self.spool = Spool.create(former.path.parent, new, first=first, csv_offset=csv_offset, step=former.step)
+        self._former.append(former)
+        log.warning(
+            "run.continued: run %s was ended by another process, yet its tracker lives: it goes on as run %s (tag %s=%s)",
+            directory.short_name(former.path),
+            directory.short_name(self.spool.path),
+            CONTINUES,
+            name,
+        )
+        if self._delivery.token is not None:
+            self._replace_uploader()
 
     def surviving_damage(self, action: Callable[[], Result]) -> Result:
         """Do it; if the spool is found damaged, go on with what is readable of it, say so, and do it again.
@@ -134,22 +182,40 @@ class Recorder:
         """Start another uploader if it died, with growing pauses. To be called about once a second. Never raises."""
         if self._delivery.token is None or self.is_uploader_alive or time.monotonic() < self._restart_at:
             return
-        with suppress(SpoolError):  # told where rows are appended
+        with self._lock, suppress(SpoolError):  # told where rows are appended
             run = self.spool.run()
             if run.state is not RunState.FINISHED and not run.parked and not directory.is_owned(self.spool.path):
                 self._start_another()
 
     def _start_another(self) -> None:
         log.warning("uploader.restarted: the uploader of run %s was gone", self.spool.path.stem)
-        if self._uploader is not None:
-            self._uploader.close()
-        self._uploader = _start_uploader(self.spool.path, self._delivery, "spawn")
+        self._replace_uploader()
         self._restart_at = time.monotonic() + self._restart_pause_s
         self._restart_pause_s = min(RESTART_MAX_S, self._restart_pause_s * 2)
 
+    def _replace_uploader(self) -> None:
+        if self._uploader is not None:
+            self._uploader.close()
+        self._uploader = _start_uploader(self.spool.path, self._delivery, "spawn")
+
     def end(self, *, exit_code: int | None, run_status: str, ended_at: float) -> None:
-        """Record the end of the run and tell the uploader. Raises SpoolError."""
-        self.surviving_damage(lambda: self.spool.end(exit_code=exit_code, run_status=run_status, ended_at=ended_at))
+        """Record the end of the run and tell the uploader. Raises SpoolError.
+
+        If others ended it in another way, the true end is that of a run of its own, which has no rows.
+        """
+
+        def end() -> bool:
+            return self.spool.end(exit_code=exit_code, run_status=run_status, ended_at=ended_at)
+
+        with self._lock:
+            self._has_ended = True  # from now on, a run that takes no more rows is no surprise
+            try:
+                if not self.surviving_damage(end):
+                    self._begin_next_run()
+                    end()
+            except BaseException:
+                self._has_ended = False
+                raise
         if self._uploader is not None and self._uploader.is_alive():
             self._uploader.tell(b"ended")
         elif self._delivery.token is not None:
@@ -206,7 +272,14 @@ class Recorder:
         self._is_closed = True
         if self._uploader is not None:
             self._uploader.close()
-        self.spool.close()
+        for spool in (*self._former, self.spool):
+            spool.close()
+
+
+def _name_of_first(run: Run, path: Path) -> str:
+    """The name of the run that this one continues, or its own."""
+    tags = run.metadata.get("tags")
+    return str(tags.get(CONTINUES, "") if isinstance(tags, dict) else "") or directory.short_name(path)
 
 
 def _describe_in_background(spool: Spool) -> None:
