@@ -1,4 +1,4 @@
-"""The README tells the truth: its commands run, and their output is as shown there, numbers aside.
+"""The READMEs tell the truth: their commands run, and their output is as shown there, numbers aside.
 
 How a block is treated depends on its language:
 
@@ -21,9 +21,11 @@ import click
 import pytest
 
 from streaming.cli import main, settings
+from tests import architecture
 from tests.support.processes import ROOT, Home, clean_environment, wait_gone
+from tests.support.readmes import READMES, all_text
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = all_text()
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 END_OF_OUTPUT = "=== end of output ==="
 MASKS = (
@@ -41,8 +43,8 @@ MASKS = (
 )
 
 
-def blocks(language: str) -> list[str]:
-    return [text for found, text in BLOCK.findall(README) if found == language]
+def blocks(language: str, text: str = README) -> list[str]:
+    return [block for found, block in BLOCK.findall(text) if found == language]
 
 
 def masked(line: str) -> str:
@@ -51,11 +53,11 @@ def masked(line: str) -> str:
     return line.strip()
 
 
-def steps() -> Iterator[tuple[str, list[str]]]:
-    """(command, its output as shown), of all console blocks in order."""
+def steps(readme: Path) -> Iterator[tuple[str, list[str]]]:
+    """(command, its output as shown), of all console blocks of a README in order."""
     command: str | None = None
     shown: list[str] = []
-    for line in "".join(blocks("console")).splitlines():
+    for line in "".join(blocks("console", readme.read_text(encoding="utf-8"))).splitlines():
         if line.startswith("$ "):
             if command is not None:
                 yield command, shown
@@ -64,6 +66,9 @@ def steps() -> Iterator[tuple[str, list[str]]]:
             shown.append(line)
     if command is not None:
         yield command, shown
+
+
+WITH_CONSOLE = [path for path in READMES if "```console" in path.read_text(encoding="utf-8")]
 
 
 class Bash:
@@ -108,14 +113,15 @@ def is_as_shown(output: list[str], shown: list[str]) -> bool:
 
 @pytest.mark.weed
 @pytest.mark.timeout(300)
-def test_console_blocks_do_what_is_shown(home: Home, marker: str) -> None:
+@pytest.mark.parametrize("readme", WITH_CONSOLE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_console_blocks_do_what_is_shown(readme: Path, home: Home, marker: str) -> None:
     environment = clean_environment(home, marker, LANG="C.UTF-8", TRACKER_STREAM_LINGER="3")
     del environment["TRACKER_STREAM_DIR"]  # as a user has it: below the state directory
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     bash = Bash(environment)
     wrong: list[str] = []
     try:
-        for command, shown in steps():
+        for command, shown in steps(readme):
             while shown and not shown[-1]:
                 shown = shown[:-1]
             output = bash.run(command.replace("server up", "server up --port 0"))  # two tests must not meet
@@ -126,6 +132,11 @@ def test_console_blocks_do_what_is_shown(home: Home, marker: str) -> None:
         bash.close()
     assert not wrong, "\n\n".join(wrong)
     wait_gone(marker)
+
+
+def test_structure_is_that_of_the_table() -> None:
+    shown = README.partition("<!-- structure -->\n")[2].partition("<!-- /structure -->")[0]
+    assert shown == f"```text\n{architecture.picture()}\n```\n"
 
 
 def test_settings_table_is_that_of_the_code() -> None:

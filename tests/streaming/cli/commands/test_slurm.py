@@ -20,7 +20,9 @@ TRAINING = "import time, pathlib\npathlib.Path('started').touch()\nwhile True: t
 
 def recipe() -> str:
     """The block of the README that begins as a batch script does."""
-    blocks = re.findall(r"^```bash\n(#!.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(
+        r"^```bash\n(#!.*?)^```$", (ROOT / "streaming/cli/README.md").read_text(), re.DOTALL | re.MULTILINE
+    )
     (found,) = [block for block in blocks if "#SBATCH" in block]
     return str(found)
 
