@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from spool import system
@@ -16,21 +14,15 @@ from spool.errors import (
     DirectoryUnusable,
     LocksDoNotWork,
     NoSuchRun,
-    Owned,
-    SpoolError,
-    SpoolFull,
     SpoolRefused,
-    SpoolUnavailable,
 )
 
 SUFFIX = ".spool"
 JOURNAL_SUFFIX = ".spool-journal"
 LOCK_SUFFIX = ".lock"
 LOG_SUFFIX = ".log"
-_LOCK_TRIES = 5
-_LOCK_PAUSE_S = 0.02
 ENVIRONMENT_VARIABLE = "TRACKER_STREAM_DIR"
-_REMEDY = f"give another directory with spool_dir=... or {ENVIRONMENT_VARIABLE}"
+REMEDY = f"give another directory with spool_dir=... or {ENVIRONMENT_VARIABLE}"
 
 
 def default_directory() -> Path:
@@ -50,30 +42,30 @@ def default_directory() -> Path:
 def prepare(directory: Path) -> None:
     """Make `directory` exist, private (0700), writable, with working locks. Raises DirectoryUnusable, LocksDoNotWork."""
     if directory.parts[:1] == ("~",):  # of a user whom the system does not know, without HOME
-        raise DirectoryUnusable("no home directory is known to keep spools in", path=directory, hint=_REMEDY)
+        raise DirectoryUnusable("no home directory is known to keep spools in", path=directory, hint=REMEDY)
     try:
         directory.mkdir(mode=system.DIRECTORY_MODE, parents=True, exist_ok=True)
         _require_private(directory)
         _probe_locks(directory)
     except FileExistsError as error:
-        raise DirectoryUnusable(f"the spool directory {directory} is a file", path=directory, hint=_REMEDY) from error
+        raise DirectoryUnusable(f"the spool directory {directory} is a file", path=directory, hint=REMEDY) from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise DirectoryUnusable(
-            f"the spool directory {directory} cannot be used ({reason})", path=directory, hint=_REMEDY
+            f"the spool directory {directory} cannot be used ({reason})", path=directory, hint=REMEDY
         ) from error
 
 
 def _require_private(directory: Path) -> None:
     status = directory.lstat()
     if stat.S_ISLNK(status.st_mode):
-        raise DirectoryUnusable(f"the spool directory {directory} is a symbolic link", path=directory, hint=_REMEDY)
+        raise DirectoryUnusable(f"the spool directory {directory} is a symbolic link", path=directory, hint=REMEDY)
     user = os.geteuid()
     if status.st_uid != user:
         raise DirectoryUnusable(
             f"the spool directory {directory} belongs to user {status.st_uid}, not to you ({user})",
             path=directory,
-            hint=_REMEDY,
+            hint=REMEDY,
         )
     if stat.S_IMODE(status.st_mode) & 0o077:
         _tighten(directory)
@@ -105,7 +97,7 @@ def _probe_locks(directory: Path) -> None:
         raise LocksDoNotWork(
             f"the file system of {directory} has no working file locks ({error.strerror})",
             path=directory,
-            hint=f"{_REMEDY}, on a local disk",
+            hint=f"{REMEDY}, on a local disk",
         ) from error
     finally:
         os.close(descriptor)
@@ -168,82 +160,6 @@ def _require_own_file(path: Path) -> None:
         raise SpoolRefused(
             f"{path} belongs to user {status.st_uid}, not to you ({user})", path=path, hint="let its owner drain it"
         )
-
-
-@contextmanager
-def ownership(spool_path: Path) -> Iterator[None]:
-    """Be the only deliverer of a run, by a kernel lock on a file of its own, which ends with the process.
-
-    The file also says who holds it (for people; the lock decides, not the text). Raises Owned at once if another has it.
-    The lock is on a file beside the database: closing any other handle of the database would drop SQLite's own locks.
-    """
-    descriptor = _lock_file(spool_path)
-    try:
-        _sign(descriptor)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _sign(descriptor: int) -> None:
-    text = json.dumps(asdict(system.identify(os.getpid()))).encode()
-    with suppress(OSError):  # a full disk: the lock holds without its text
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, text)
-
-
-def _lock_file(spool_path: Path) -> int:
-    """The locked descriptor. Tries for a moment: somebody may just be looking whether the lock is free."""
-    path = spool_path.with_suffix(LOCK_SUFFIX)
-    flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-    for _ in range(_LOCK_TRIES):
-        try:
-            descriptor = os.open(path, flags, system.FILE_MODE)
-        except OSError as error:
-            raise _translated_lock_error(error, path) from error
-        try:
-            if system.lock_exclusively(descriptor) and _is_same_file(descriptor, path):
-                return descriptor
-        except OSError as error:
-            os.close(descriptor)
-            raise LocksDoNotWork(
-                f"the file system of {path.parent} has no working file locks ({error.strerror})",
-                path=path,
-                hint=_REMEDY,
-            ) from error
-        os.close(descriptor)
-        time.sleep(_LOCK_PAUSE_S)
-    raise Owned(f"another process delivers {spool_path.stem}", path=spool_path)
-
-
-def _translated_lock_error(error: OSError, path: Path) -> SpoolError:
-    if path.is_symlink():
-        return SpoolRefused(f"{path} is a symbolic link", path=path, hint="remove the link, keep the spool")
-    if system.is_no_room(error):
-        return SpoolFull(f"no room left for {path} ({error.strerror})", path=path, hint="free space")
-    return SpoolUnavailable(f"the lock {path} cannot be used now ({error.strerror})", path=path)
-
-
-def _is_same_file(descriptor: int, path: Path) -> bool:
-    """A removed run's lock file may have been locked after its name was unlinked: such a lock protects nothing."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
-    except FileNotFoundError:
-        return False
-
-
-def is_owned(spool_path: Path) -> bool:
-    """Whether some living process delivers this run right now."""
-    try:
-        descriptor = os.open(spool_path.with_suffix(LOCK_SUFFIX), os.O_RDWR | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        return not system.lock_exclusively(descriptor)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
 
 
 def remove(spool_path: Path, *, step: Callable[[str], None] = lambda _name: None) -> None:

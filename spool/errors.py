@@ -57,7 +57,7 @@ class NoSuchRun(SpoolRefused):
 
 
 class SpoolDamaged(SpoolError):
-    """The file is damaged; see `spool.recovery.check.salvage`."""
+    """The file is damaged; see `spool.recovery.recover`."""
 
 
 class SpoolFull(SpoolError):

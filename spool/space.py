@@ -1,29 +1,15 @@
-"""Room on a full disk: what is kept ready for it, and what makes way for new rows."""
+"""Room on a full disk: what S3 holds makes way for new rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
-from spool import system
 from spool.database.connection import Connection
 from spool.errors import SpoolFull
 from spool.model import Batch, SegmentState
 
-# Room in the journal for sealing, marking and releasing (a page is 4 KiB, each touches fewer than fifteen), so that these
-# need no room of the disk. SQLite takes a journal that begins with zeros for an old, harmless one, and writes over it.
-JOURNAL_BYTES = 64 << 10
-RELEASE_BATCHES = 32  # in one transaction: they must fit into that journal
+RELEASE_BATCHES = 32  # in one transaction: they must fit into the journal's room (`schema.JOURNAL_BYTES`)
 RELEASE_MAX_BATCHES = 2048  # by one call, so that an append on a full disk does not wait long
-
-
-def reserve_journal(path: Path) -> None:
-    """Give the journal of a new spool its room. Raises OSError, also on a full disk."""
-    journal = path.with_name(path.name + "-journal")
-    with suppress(FileExistsError):  # left by the transaction that created the tables
-        system.create_private_file(journal)
-    system.extend_file(journal, JOURNAL_BYTES)
 
 
 def release_sent(db: Connection, *, step: Callable[[str], None]) -> int:

@@ -5,7 +5,7 @@ What holds, always:
 * A run goes open -> ended -> finished and never back. A segment goes sealed -> sent, or sealed -> rejected.
   A batch is pending until a segment reaches up to it; segments are consecutive, so `batch_id` alone decides.
 * `append` is the tracker's (or, once the tracker is dead, whoever owns the delivery). `seal_pending`, `mark_sent`,
-  `reject`, `register`, `finish`, `park` belong to the owner of the delivery (`directory.ownership`). `end` is the
+  `reject`, `register`, `finish`, `park` belong to the owner of the delivery (`ownership.own`). `end` is the
   tracker's, or the owner's on behalf of a dead tracker.
 * If two owners work at once because a file system's locks lie: a batch still gets into one segment only
   (UNIQUE ranges: the second seal fails and is read again), a segment's key and bytes are the same for both,
@@ -32,19 +32,15 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from spool import directory, queries, segments, space
-from spool.database import creation, schema
-from spool.database.connection import Connection, file_identity
-from spool.doubt import Doubt
+from spool.database import schema
+from spool.database.connection import Connection
 from spool.errors import RunEnded, SpoolError, SpoolFull, SpoolUnavailable
 from spool.model import Batch, NewRun, Registration, Run, RunState, Segment, SegmentState, Tracker
-
-if TYPE_CHECKING:
-    from spool.recovery import recover
 
 SEGMENT_MAX_BYTES = 8 << 20
 Step = Callable[[str], None]
@@ -57,6 +53,28 @@ def no_step(_name: str) -> None:
     Every point at which dying would leave something half done has a name: `noun:verbed` before the commit or the
     record of a reply, `verbed` after it. Whoever works on a spool (delivery, feeder) tells the spool's own observer.
     """
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """An append whose COMMIT reported an I/O error: nobody knows whether it is there, until a later commit comes through.
+
+    The batches that may be in the spool, the last of them under this id. Callers append such rows again, perhaps with more
+    behind them; what is there already must not be appended twice.
+    """
+
+    batches: tuple[Batch, ...]
+    last_batch_id: int
+
+    def without_repetition(self, batches: Sequence[Batch]) -> list[Batch]:
+        """`batches` without the rows at their beginning that are the doubtful ones; all if they are other rows."""
+        rest = list(batches)
+        for old in self.batches:
+            if not rest or rest[0].header != old.header or not rest[0].rows.startswith(old.rows):
+                return list(batches)
+            longer = rest[0].rows[len(old.rows) :]
+            rest[:1] = [Batch(old.header, longer)] if longer else []
+        return rest
 
 
 class Spool:
@@ -93,7 +111,7 @@ class Spool:
         directory.prepare(in_directory)
         path = directory.new_spool_path(in_directory, new.started_at)
         try:
-            creation.create_file(path, new, first=first, csv_offset=csv_offset)
+            schema.create_file(path, new, first=first, csv_offset=csv_offset)
         except BaseException:
             directory.remove(path)
             raise
@@ -172,8 +190,8 @@ class Spool:
                 known = {}
             for batch in batches:
                 if batch.header not in known:
-                    known = {batch.header: creation.insert_header(db, batch.header)}
-                self._attempted_batch_id = creation.insert_batch(
+                    known = {batch.header: schema.insert_header(db, batch.header)}
+                self._attempted_batch_id = schema.insert_batch(
                     db, batch, known[batch.header], csv_offset=csv_offset, appended_at=now
                 )
             self.step("append:inserted")
@@ -232,18 +250,18 @@ class Spool:
         """
         yield from self.segments(SegmentState.SEALED)
         last_batch_id = self._last_batch_id()
-        while (candidate := queries.next_range(self._db, last_batch_id, max_bytes)) is not None:
+        while (candidate := segments.next_range(self._db, last_batch_id, max_bytes)) is not None:
             segment = self._seal(candidate)
             if segment is not None and segment.state is SegmentState.SEALED:
                 yield segment
 
-    def _seal(self, candidate: queries.Range) -> Segment | None:
+    def _seal(self, candidate: segments.Range) -> Segment | None:
         """Fix a range as a segment; None if another owner was faster (a lying lock), which is no harm."""
         seq = self._with_room(lambda: self._seal_once(candidate))
         self.step("sealed")
         return None if seq is None else queries.segment(self._db, seq)
 
-    def _seal_once(self, candidate: queries.Range) -> int | None:
+    def _seal_once(self, candidate: segments.Range) -> int | None:
         with self._db.transaction() as db:
             seq = segments.seal(db, candidate, now=self._clock())
             self.step("seal:inserted")
@@ -264,7 +282,7 @@ class Spool:
 
     def csv_pieces(self, segment: Segment) -> Iterator[bytes]:
         """The same in pieces, always the same ones. Raises SpoolDamaged after the last one: use none before that."""
-        return queries.segment_csv(self._db, segment)
+        return segments.segment_csv(self._db, segment)
 
     def mark_sent(self, segment: Segment, *, uri: str, etag: str) -> None:
         """Record the proof of storage: S3 answered with this ETag for exactly the sealed bytes."""
@@ -323,7 +341,7 @@ class Spool:
             db.execute(
                 "UPDATE run SET run_id = NULL, upload_uri_prefix = NULL, registered_at = NULL, parked = NULL,"
                 " spool_id = ?",
-                (creation.new_spool_id(),),
+                (schema.new_spool_id(),),
             )
             db.execute(
                 "UPDATE segment SET state = ?, sent_at = NULL, uri = NULL, etag = NULL WHERE state = ?",
@@ -371,18 +389,8 @@ class Spool:
 
     @property
     def generation(self) -> int:
-        """How often the file was replaced by a salvaged one since it was opened: what was read from it may be gone."""
+        """How often the file was replaced by a recovered one since it was opened: what was read from it may be gone."""
         return self._db.generation
-
-    def salvage(self) -> recover.Salvaged | None:
-        """After SpoolDamaged: set the file aside and go on with what is readable of it. None if somebody else did."""
-        from spool.recovery import recover
-
-        identity = file_identity(self.path)
-        with self._db.released():
-            salvaged = recover.salvage(self.path, identity)
-        self._db.generation += 1
-        return salvaged
 
     # -- what anybody may ask
 
@@ -423,25 +431,20 @@ class Spool:
     def is_meant_for(self, token: str) -> bool:
         """Whether the run was recorded with this token (compared by a salted fingerprint, in constant time)."""
         salt, fingerprint = self._db.query("SELECT token_salt, token_fingerprint FROM run")[0]
-        return fingerprint is not None and hmac.compare_digest(fingerprint, creation.fingerprint(salt, token))
+        return fingerprint is not None and hmac.compare_digest(fingerprint, schema.fingerprint(salt, token))
 
     @property
     def connection(self) -> Connection:
-        """For `reading` and `check`."""
+        """For `queries` and `recovery`."""
         return self._db
 
 
 def _open(path: Path) -> Connection:
-    """A connection to a spool of this version; an older one is brought up to date first."""
+    """A connection to a spool of this version."""
     connection = Connection(path)
     try:
         with connection.transaction() as db:
-            version = schema.check(db, path)
-        if version < schema.VERSION:
-            from spool.database import migration
-
-            with connection.released():
-                migration.migrate(path, file_identity(path))
+            schema.check(db, path)
     except BaseException:
         connection.close()
         raise

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from spool.errors import SpoolError, SpoolFull, SpoolUnavailable
 from spool.model import Tracker
 
 FILE_MODE = 0o600
@@ -79,6 +80,13 @@ def copy_file(descriptor: int, to_path: Path) -> None:
 def is_no_room(error: OSError) -> bool:
     """Whether the disk is full, a quota is used up, or a file size limit is reached."""
     return error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+
+def translated_error(error: OSError, path: Path) -> SpoolError:
+    """What an OSError about a spool's files means."""
+    if is_no_room(error):
+        return SpoolFull(f"no room left for the spool {path} ({error.strerror})", path=path, hint="free space")
+    return SpoolUnavailable(f"the spool {path} cannot be used now ({error.strerror})", path=path)
 
 
 def lacks_room(path: Path) -> bool:

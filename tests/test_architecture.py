@@ -19,7 +19,7 @@ DOORS = {
     "requests": ("streaming/clients/sentinel.py",),
     "tenacity": ("streaming/upload/retry.py",),
     "sqlite3": ("spool/", "streaming/server/"),
-    "sqlite_utils": ("spool/database/schema.py", "streaming/cli/", "streaming/read/export/", "streaming/server/"),
+    "sqlite_utils": ("streaming/cli/", "streaming/read/export/", "streaming/server/"),
     "resource_tracker": ("streaming/collect/sampler.py", "streaming/collect/procfs.py", "streaming/collect/host.py"),
     "click": ("streaming/cli/",),
     "fastapi": ("streaming/server/",),

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from spool import system
-from spool.database.schema import PAGE_BYTES
 from spool.errors import ForkedSpool, InTheMiddle, SpoolDamaged, SpoolError, SpoolFull, SpoolRefused, SpoolUnavailable
 from spool.model import BATCH_MAX_BYTES
 
 BUSY_TIMEOUT_S = 10.0
+PAGE_BYTES = 4096
 BLOB_MAX_BYTES = BATCH_MAX_BYTES + (1 << 20)  # no honest batch is larger; a hostile file must not take all memory
 
-# Rollback journal, never WAL (delivery.md). PERSIST keeps the journal file and commits by syncing a zeroed journal
-# header: the same safety as DELETE without creating and unlinking a file for every append (0.63 ms instead of
-# 0.83 ms on the machine this was written on), and on a full disk the space for the next journal is already there.
+# Rollback journal, never WAL: before SQLite 3.51.3 two processes can lose commits in it, and it cannot work on NFS.
+# PERSIST keeps the journal file and commits by syncing a zeroed journal header: the same safety as DELETE without creating
+# and unlinking a file for every append (0.63 ms instead of 0.83 ms on the machine this was written on), and on a full disk
+# the space for the next journal is already there.
 PRAGMAS = {
     "page_size": PAGE_BYTES,
     "journal_mode": "persist",
@@ -71,7 +72,7 @@ class Connection:
     def __init__(self, path: Path) -> None:
         """Open an existing file. Raises SpoolError (see `spool.errors`)."""
         self.path = path
-        self.generation = 0  # how often the file behind the path was replaced (salvaged) meanwhile
+        self.generation = 0  # how often the file behind the path was replaced (recovered) meanwhile
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._is_writing = False
@@ -144,7 +145,7 @@ class Connection:
                 return
 
     def _follow_replacement(self) -> bool:
-        """Open the file anew if another one is at the path (somebody salvaged it), or if the program has closed its
+        """Open the file anew if another one is at the path (somebody recovered it), or if the program has closed its
         descriptor: under its number may be any file by now. Raises SpoolUnavailable if no file is at the path."""
         is_same = file_identity(self.path) == self._identity
         if is_same and not self._is_severed():

@@ -1,4 +1,4 @@
-"""The tables of a spool, version 1. Old spools are brought up to date here, newer ones and foreign ones are refused.
+"""The tables of a spool, version 1, and writing a new one. Newer and foreign ones are refused.
 
 `batch` and `header` hold what the tracker appended; `segment` fixes ranges of batches; `run` is one row.
 A batch has no state of its own: it is pending as long as no segment reaches up to it. So an append is a
@@ -7,19 +7,26 @@ single INSERT, and marking a segment sent touches one row however many batches i
 
 from __future__ import annotations
 
+import hmac
+import json
+import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from spool import system
+from spool.database.connection import Connection
 from spool.errors import NewerSchema, SpoolRefused
-
-if TYPE_CHECKING:
-    import sqlite_utils
+from spool.model import Batch, NewRun, RunState
 
 APPLICATION_ID = 0x54525331  # "TRS1": told apart from any other SQLite file
 VERSION = 1
-PAGE_BYTES = 4096
+
+# Room in the journal for sealing, marking and releasing (a page is 4 KiB, each touches fewer than fifteen), so that these
+# need no room of the disk. SQLite takes a journal that begins with zeros for an old, harmless one, and writes over it.
+JOURNAL_BYTES = 64 << 10
 
 TABLES = """
 CREATE TABLE run (
@@ -83,14 +90,31 @@ CREATE INDEX segment_not_sent ON segment (seq) WHERE state <> 'sent';
 """
 
 
-# What brings a spool of version N to version N + 1, by N, with sqlite-utils at hand: it must leave exactly the tables of
-# the next version. Runs on a private copy that replaces the spool when all steps are done (`migration`), because
-# sqlite-utils commits as it goes. Empty as long as version 1 is the only one there ever was.
-Migration = Callable[["sqlite_utils.Database"], None]
-MIGRATIONS: Mapping[int, Migration] = {}
+def create_file(path: Path, new: NewRun, *, first: Sequence[Batch] = (), csv_offset: int | None = None) -> None:
+    """Write a new spool with its first batches, durably. Raises SpoolError; what is at `path` then is to be removed."""
+    try:
+        system.create_private_file(path)
+        connection = Connection(path)
+        with closing(connection), connection.transaction() as db:
+            create_tables(db)
+            insert_run(db, new)
+            for batch in first:
+                header_id = insert_header(db, batch.header)
+                insert_batch(db, batch, header_id, csv_offset=csv_offset, appended_at=new.started_at)
+        reserve_journal(path)
+    except OSError as error:
+        raise system.translated_error(error, path) from error
 
 
-def create(connection: sqlite3.Connection) -> None:
+def reserve_journal(path: Path) -> None:
+    """Give the journal of a new spool its room. Raises OSError, also on a full disk."""
+    journal = path.with_name(path.name + "-journal")
+    with suppress(FileExistsError):  # left by the transaction that created the tables
+        system.create_private_file(journal)
+    system.extend_file(journal, JOURNAL_BYTES)
+
+
+def create_tables(connection: sqlite3.Connection) -> None:
     """Write the tables of the current version into an empty database, inside the caller's transaction."""
     for statement in _statements(TABLES):
         connection.execute(statement)
@@ -98,10 +122,70 @@ def create(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def check(connection: sqlite3.Connection, path: Path) -> int:
-    """The version of a spool that this version can open. Raises SpoolRefused, NewerSchema.
+def insert_run(db: sqlite3.Connection, new: NewRun) -> None:
+    salt = os.urandom(16)
+    db.execute(
+        "INSERT INTO run (only_row, spool_id, state, tracker, started_at, token_salt, token_fingerprint, metadata,"
+        " host_info, cloud_info, csv_path, api_url, s3_endpoint_url, upload_interval_s)"
+        " VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            new_spool_id(),
+            RunState.OPEN.value,
+            json.dumps(asdict(new.tracker)),
+            new.started_at,
+            salt,
+            fingerprint(salt, new.token) if new.token else None,
+            json.dumps(new.metadata),
+            None if new.host_info is None else json.dumps(new.host_info),
+            None if new.cloud_info is None else json.dumps(new.cloud_info),
+            None if new.csv_path is None else _path_value(os.path.abspath(new.csv_path)),
+            new.api_url,
+            new.s3_endpoint_url,
+            new.upload_interval_s,
+        ),
+    )
 
-    A spool of this version must have exactly our tables: a trigger, a view or another column was planted, and would act
+
+def insert_header(db: sqlite3.Connection, header: bytes) -> int:
+    """The header line's id, given to it if it is new."""
+    db.execute("INSERT OR IGNORE INTO header (csv) VALUES (?)", (header,))
+    (header_id,) = db.execute("SELECT header_id FROM header WHERE csv = ?", (header,)).fetchone()
+    return int(header_id)
+
+
+def insert_batch(
+    db: sqlite3.Connection, batch: Batch, header_id: int, *, csv_offset: int | None, appended_at: float
+) -> int:
+    """Add a batch behind all others. Returns its id."""
+    cursor = db.execute(
+        "INSERT INTO batch (header_id, row_count, csv_offset, appended_at, sha256, csv) VALUES (?, ?, ?, ?, ?, ?)",
+        (header_id, batch.row_count, csv_offset, appended_at, batch.sha256, batch.rows),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def _path_value(path: str) -> str | bytes:
+    """Text; bytes where a name in it is not UTF-8, which POSIX allows and SQLite's text does not."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return path
+
+
+def new_spool_id() -> str:
+    return os.urandom(16).hex()
+
+
+def fingerprint(salt: bytes, token: str) -> str:
+    """A keyed digest that recognises a token without holding it."""
+    return hmac.new(salt, token.encode(), "sha256").hexdigest()[:32]
+
+
+def check(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse what is no spool of this version. Raises SpoolRefused, NewerSchema.
+
+    A spool must have exactly our tables: a trigger, a view or another column was planted, and would act
     on what we write.
     """
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
@@ -114,9 +198,9 @@ def check(connection: sqlite3.Connection, path: Path) -> int:
             path=path,
             hint="upgrade tracker-stream with: pip install --upgrade tracker-stream",
         )
-    if version == VERSION:
-        _require_our_tables(connection, path)
-    return int(version)
+    if version != VERSION:
+        raise SpoolRefused(f"{path} has schema {version}, which no tracker-stream ever wrote", path=path)
+    _require_our_tables(connection, path)
 
 
 def _require_our_tables(connection: sqlite3.Connection, path: Path) -> None:
@@ -130,28 +214,6 @@ def _require_our_tables(connection: sqlite3.Connection, path: Path) -> None:
             path=path,
             hint="it was changed by another program; do not trust it",
         )
-
-
-def migrate(
-    connection: sqlite3.Connection,
-    path: Path,
-    *,
-    to_version: int = VERSION,
-    migrations: Mapping[int, Migration] = MIGRATIONS,
-) -> None:
-    """Bring the tables of an older spool up to date. Not atomic: for a copy that nobody else sees.
-
-    Raises SpoolRefused if there is no way from its version to ours.
-    """
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if any(step not in migrations for step in range(version, to_version)):
-        raise SpoolRefused(f"{path} has schema {version}, which this tracker-stream cannot bring up to date", path=path)
-    import sqlite_utils  # here only: nobody else waits for its import
-
-    database = sqlite_utils.Database(connection, recursive_triggers=False, execute_plugins=False)
-    for step in range(version, to_version):
-        migrations[step](database)
-        connection.execute(f"PRAGMA user_version = {step + 1}")
 
 
 def _statements(script: str) -> list[str]:

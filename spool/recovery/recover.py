@@ -1,6 +1,6 @@
-"""Salvage: what is readable of a damaged spool goes into a new file, which takes its place; the old one is kept aside.
+"""Recovery: what is readable of a damaged spool goes into a new file, which takes its place; the old one is kept aside.
 
-Works on bytes, page by page, for SQLite refuses whole tables over one bad page. Nothing wrong is salvaged: every batch is
+Works on bytes, page by page, for SQLite refuses whole tables over one bad page. Nothing wrong is taken over: every batch is
 verified by its own sha256 over header and rows. The spool's id and registration stay, so the run goes on as the same run.
 
 Segments that are readable stay as they are, sent ones with their URI. Where segments are lost between known ones, their
@@ -12,29 +12,33 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
-from spool import segments, space
-from spool.database import creation, schema
-from spool.database.connection import Connection
+from spool import directory, segments
+from spool.database import schema
+from spool.database.connection import Connection, file_identity
 from spool.errors import SpoolDamaged
 from spool.model import Batch, NewRun, SegmentState, Tracker
 from spool.recovery import replace as replacement
 from spool.recovery import scan
 from spool.recovery.scan import Findings, FoundSegment
+from spool.spool import Spool
 
 _COMMIT_BYTES = 8 << 20
 _SEGMENT_MAX_BYTES = 8 << 20
 _NOBODY = Tracker(pid=0, started_at="", boot_id="", pid_namespace="", host="")
 _SHOWN_GAPS = 5
+_RECOVERIES_MAX = 3  # a disk that damages faster than we can save is beyond us
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Salvaged:
+class Recovered:
     """What became of a damaged spool. `missing`: ranges of batch ids (from, to) whose rows are lost."""
 
     kept_aside: Path
@@ -59,7 +63,36 @@ class Salvaged:
         return f"{'; '.join(parts)}; the damaged file is kept as {self.kept_aside}"
 
 
-def salvage(path: Path, identity: tuple[int, int]) -> Salvaged | None:
+def surviving_damage(path: Path, work: Callable[[Spool], Result], *, report: Callable[[Recovered], None]) -> Result:
+    """`work` on the spool at `path`; if that is found damaged, recover it and work on what is readable, from the top.
+
+    For the owner of the delivery. `report` gets what was recovered. Raises SpoolDamaged if it is found damaged again and
+    again, and every other error of `work`.
+    """
+    directory.require_trustworthy(path)
+    for _ in range(_RECOVERIES_MAX):
+        identity = file_identity(path)
+        try:
+            with closing(Spool(path)) as spool:
+                return work(spool)
+        except SpoolDamaged:
+            recovered = recover_file(path, identity)
+            if recovered is not None:
+                report(recovered)
+    with closing(Spool(path)) as spool:
+        return work(spool)
+
+
+def recover(spool: Spool) -> Recovered | None:
+    """After SpoolDamaged: keep the file aside and go on with what is readable of it. None if somebody else did."""
+    identity = file_identity(spool.path)
+    with spool.connection.released():
+        recovered = recover_file(spool.path, identity)
+    spool.connection.generation += 1
+    return recovered
+
+
+def recover_file(path: Path, identity: tuple[int, int]) -> Recovered | None:
     """Replace the damaged file `identity` at `path` by what is readable of it. None if somebody else has done so.
 
     The caller has it open nowhere. Killed at any line: the old file, or the whole new one, is there. Raises SpoolDamaged
@@ -76,7 +109,7 @@ def salvage(path: Path, identity: tuple[int, int]) -> Salvaged | None:
         kept_aside = replacement.keep_aside(path, descriptor)
         replacement.put_in_place(new, path)
     with suppress(OSError):  # a convenience on a full disk, which this one perhaps is
-        space.reserve_journal(path)
+        schema.reserve_journal(path)
     return replace(report, kept_aside=kept_aside)
 
 
@@ -87,26 +120,26 @@ def _journal(path: Path) -> bytes:
         return b""
 
 
-def _write(db: Connection, found: Findings) -> Salvaged:
+def _write(db: Connection, found: Findings) -> Recovered:
     has_lost_run = _write_run(db, found)
     batch_count, row_count = _write_batches(db, found)
     _write_known_segments(db, found)
     has_lost_segments = _fill_gaps(db, found)
     _mark_place_in_csv(db, found)
     _write_sequence(db, found)
-    return Salvaged(Path(), batch_count, row_count, tuple(_missing(db)), has_lost_segments, has_lost_run)
+    return Recovered(Path(), batch_count, row_count, tuple(_missing(db)), has_lost_segments, has_lost_run)
 
 
 def _write_run(db: Connection, found: Findings) -> bool:
     """The tables, and the run record; if that is lost, one that says as little as it must. True if it was lost."""
     with db.transaction() as connection:
-        schema.create(connection)
+        schema.create_tables(connection)
         if found.run is not None:
             places = ", ".join("?" * scan.RUN_COLUMNS)
             connection.execute(f"INSERT INTO run VALUES ({places})", (1, *found.run[1:]))  # noqa: S608 - question marks
         else:
             # Nobody knows whether its tracker lives: uploaded at once, ended after a day's silence or by the user.
-            creation.insert_run(connection, NewRun(tracker=_NOBODY, started_at=found.began_at or time.time()))
+            schema.insert_run(connection, NewRun(tracker=_NOBODY, started_at=found.began_at or time.time()))
         for header_id, csv in found.headers_by_id():
             connection.execute("INSERT OR IGNORE INTO header (header_id, csv) VALUES (?, ?)", (header_id, csv))
     return found.run is None

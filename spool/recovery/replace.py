@@ -15,7 +15,7 @@ from pathlib import Path
 
 from spool import system
 from spool.database.connection import BUSY_TIMEOUT_S, file_identity
-from spool.errors import SpoolError, SpoolFull, SpoolUnavailable
+from spool.errors import SpoolUnavailable
 
 _NEW = ".replacement-"
 _DAMAGED = ".damaged-"
@@ -112,11 +112,4 @@ def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise translate(error, path) from error
-
-
-def translate(error: OSError, path: Path) -> SpoolError:
-    """What an OSError about a spool's files means."""
-    if system.is_no_room(error):
-        return SpoolFull(f"no room left for the spool {path} ({error.strerror})", path=path, hint="free space")
-    return SpoolUnavailable(f"the spool {path} cannot be used now ({error.strerror})", path=path)
+        raise system.translated_error(error, path) from error

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from spool.database.schema import PAGE_BYTES
+from spool.database.connection import PAGE_BYTES
 from spool.model import RunState, SegmentState
 from spool.recovery import sqlite_pages
 from spool.recovery.sqlite_pages import PageFile, Unreadable

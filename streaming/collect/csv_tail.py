@@ -49,7 +49,7 @@ class CsvFeeder:
         self._is_warned = False
 
     def _find_place(self) -> None:
-        """Where to go on, as the spool knows it: at the beginning, and after the spool was replaced by a salvaged one."""
+        """Where to go on, as the spool knows it: at the beginning, and after the spool was replaced by a recovered one."""
         self._generation = self._spool.generation
         self._offset = self._spool.csv_offset()
         self._header = self._spool.last_header() if self._offset else None  # in force at the offset

@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from spool import Run, RunState, SegmentState, Spool, SpoolError, directory, queries
+from spool import Run, RunState, SegmentState, Spool, SpoolError, directory, ownership, queries
 from spool.errors import SpoolDamaged
 from spool.model import Backlog, Counts, iso_utc
 from streaming.upload.adoption import tracker_is_gone
@@ -154,7 +154,7 @@ def _read(spool: Spool, clock: Callable[[], float]) -> Summary:
         counts,
         queries.backlog(spool.connection),
         queries.last_append_at(spool.connection),
-        directory.is_owned(spool.path),
+        ownership.is_owned(spool.path),
     )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spool import Batch, NewRun, Run, RunState, Spool, SpoolError, directory, queries, system
+from spool import Batch, NewRun, Run, RunState, Spool, SpoolError, directory, ownership, queries, system
 from spool.errors import RunEnded, SpoolDamaged
 from streaming.collect import host, metadata
 from streaming.errors import LaunchFailed, Unauthorized
@@ -106,7 +106,7 @@ class Recorder:
     def is_uploader_alive(self) -> bool:
         """Also after `close`: the uploader goes on by itself."""
         if self._is_closed:
-            return directory.is_owned(self.spool.path)
+            return ownership.is_owned(self.spool.path)
         return self.is_ours and self._uploader is not None and self._uploader.is_alive()
 
     def ask(self, question: Callable[[Spool], Result]) -> Result:
@@ -168,14 +168,16 @@ class Recorder:
     def surviving_damage(self, action: Callable[[], Result]) -> Result:
         """Do it; if the spool is found damaged, go on with what is readable of it, say so, and do it again.
 
-        Raises SpoolError, also if there is no room for salvaging.
+        Raises SpoolError, also if there is no room for recovery.
         """
         try:
             return action()
         except SpoolDamaged:
-            salvaged = self.spool.salvage()
-            if salvaged is not None:  # else the uploader was faster
-                log.error("spool.salvaged: %s", salvaged)
+            from spool.recovery.recover import recover  # here only: few runs ever need it
+
+            recovered = recover(self.spool)
+            if recovered is not None:  # else the uploader was faster
+                log.error("spool.recovered: %s", recovered)
             return action()
 
     def tend(self) -> None:
@@ -184,7 +186,7 @@ class Recorder:
             return
         with self._lock, suppress(SpoolError):  # told where rows are appended
             run = self.spool.run()
-            if run.state is not RunState.FINISHED and not run.parked and not directory.is_owned(self.spool.path):
+            if run.state is not RunState.FINISHED and not run.parked and not ownership.is_owned(self.spool.path):
                 self._start_another()
 
     def _start_another(self) -> None:
@@ -248,7 +250,7 @@ class Recorder:
         """Whether somebody delivers the ended run, or will: its uploader, another process, or the next uploader."""
         if self._uploader is None or run.parked:
             return False
-        if self._uploader.is_alive() or directory.is_owned(self.spool.path):
+        if self._uploader.is_alive() or ownership.is_owned(self.spool.path):
             return True
         if run.problem_cause == Unauthorized.cause:
             return False

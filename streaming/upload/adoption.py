@@ -13,10 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spool import RunState, SegmentState, Spool, directory, queries, system
+from spool import RunState, SegmentState, Spool, directory, ownership, queries, system
 from spool.errors import RunEnded
-from spool.recovery.check import surviving_damage
-from spool.recovery.recover import Salvaged
+from spool.recovery.recover import Recovered, surviving_damage
 from streaming import config
 from streaming.collect.csv_lines import BYTE_ORDER_MARK
 from streaming.collect.csv_tail import CsvFeeder
@@ -79,9 +78,9 @@ def _begins_with_one_of(csv_path: Path, headers: list[bytes]) -> bool:
         return not headers or file.readline(HEADER_MAX_BYTES).removeprefix(BYTE_ORDER_MARK) in headers
 
 
-def tell_salvaged(salvaged: Salvaged) -> None:
+def tell_recovered(recovered: Recovered) -> None:
     """Say once, loudly, what became of a damaged spool."""
-    log.error("spool.salvaged: %s", salvaged)
+    log.error("spool.recovered: %s", recovered)
 
 
 class Adoption:
@@ -121,10 +120,10 @@ class Adoption:
             self._waiting.insert(0, path)
 
     def _adopt(self, path: Path, may_go_on: Callable[[], bool]) -> delivery.Progress | None:
-        if directory.is_owned(path):
+        if ownership.is_owned(path):
             return None
-        with directory.ownership(path):
-            return surviving_damage(path, partial(self._deliver, may_go_on=may_go_on), report=tell_salvaged)
+        with ownership.own(path):
+            return surviving_damage(path, partial(self._deliver, may_go_on=may_go_on), report=tell_recovered)
 
     def _deliver(self, spool: Spool, may_go_on: Callable[[], bool]) -> delivery.Progress | None:
         run = spool.run()

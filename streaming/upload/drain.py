@@ -9,12 +9,12 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from spool import Run, RunState, Spool, directory
+from spool import Run, RunState, Spool, ownership
 from spool.errors import Owned, SpoolError
-from spool.recovery.check import surviving_damage
+from spool.recovery.recover import surviving_damage
 from streaming.errors import BadArgument, GaveUp, Parked, StreamError, Transient, Unauthorized
 from streaming.upload import delivery
-from streaming.upload.adoption import end_dead_run, tell_salvaged, tracker_is_gone
+from streaming.upload.adoption import end_dead_run, tell_recovered, tracker_is_gone
 from streaming.upload.retry import persistently
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def drain_run(
     is_told = False
     while True:
         try:
-            with directory.ownership(path):
-                return surviving_damage(path, work, report=tell_salvaged)
+            with ownership.own(path):
+                return surviving_damage(path, work, report=tell_recovered)
         except Owned as owned:
             if (outcome := _outcome_elsewhere(path)) is not None:
                 return outcome

@@ -16,15 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spool import RunState, Spool, directory, queries
+from spool import RunState, Spool, ownership, queries
 from spool.errors import Owned, SpoolError
-from spool.recovery.check import surviving_damage
+from spool.recovery.recover import surviving_damage
 from streaming.clients.connect import Clients
 from streaming.collect import host
 from streaming.errors import GaveUp, StreamError, Unauthorized
 from streaming.processes.system import seconds_since_boot
 from streaming.upload import delivery
-from streaming.upload.adoption import Adoption, end_dead_run, tell_salvaged
+from streaming.upload.adoption import Adoption, end_dead_run, tell_recovered
 from streaming.upload.retry import persistently
 from streaming.upload.wait import Watch
 
@@ -39,8 +39,8 @@ def main(order: dict[str, Any]) -> int:
     start_logging(int(order["log_level"]))
     spool_path = Path(order["spool_path"])
     try:
-        with directory.ownership(spool_path):
-            return surviving_damage(spool_path, partial(_deliver_own_run, order=order), report=tell_salvaged)
+        with ownership.own(spool_path):
+            return surviving_damage(spool_path, partial(_deliver_own_run, order=order), report=tell_recovered)
     except Owned as owned:
         log.info("uploader.not_needed: %s", owned.message)
         return 0

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from spool import Spool, directory
+from spool import Spool, directory, ownership
 from streaming.upload import delivery
 from streaming.upload.adoption import end_dead_run
 from streaming.upload.delivery import Progress
@@ -108,7 +108,7 @@ def check(life: Life, files: dict[str, bytes], events: list[str], place: Path) -
     path = write_out(files, place)
     done = events.count("appended")
     maybe = [done] if done < BATCHES else []
-    with directory.ownership(path), closing(Spool(path)) as spool:
+    with ownership.own(path), closing(Spool(path)) as spool:
         assert spool.connection.query("PRAGMA integrity_check") == [("ok",)]
         far_end = life.far_end_then(spool.run().spool_id, events)
         end_dead_run(spool)

@@ -11,9 +11,10 @@ from typing import Any, cast
 
 import pytest
 
-from spool import Batch, SegmentState, Spool, SpoolError, directory, queries
+from spool import Batch, SegmentState, Spool, SpoolError, ownership, queries
 from spool.errors import SpoolDamaged
-from spool.recovery import check
+from spool.recovery.audit import audit
+from spool.recovery.recover import recover, surviving_damage
 from streaming.clients.connect import Clients
 from streaming.errors import StreamError
 from streaming.record.recorder import Delivery, Recorder
@@ -140,7 +141,7 @@ def deliver_as_owner(path: Path, far_end: MemoryFarEnd) -> None:
         end_dead_run(spool)
         delivery.deliver(spool, far_end, far_end)
 
-    check.surviving_damage(path, work, report=lambda _: None)
+    surviving_damage(path, work, report=lambda _: None)
 
 
 def only_named(evidence: Evidence) -> Evidence:
@@ -152,7 +153,7 @@ def only_named(evidence: Evidence) -> Evidence:
 # -- 14: pages, files, journals ----------------------------------------------------------------------------------------
 
 
-def test_fault_14_damaged_page_is_salvaged_by_drain_and_the_user_is_told(
+def test_fault_14_damaged_page_is_recovered_by_drain_and_the_user_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     appended = batches(200)
@@ -163,7 +164,7 @@ def test_fault_14_damaged_page_is_salvaged_by_drain_and_the_user_is_told(
         far_end = drained(path)
     (aside,) = spools.aside(path)
     assert aside.stat().st_ino == number, "the damaged file itself, not a copy"
-    (told,) = [record.getMessage() for record in caplog.records if "spool.salvaged" in record.getMessage()]
+    (told,) = [record.getMessage() for record in caplog.records if "spool.recovered" in record.getMessage()]
     assert str(aside) in told
     assert "are lost" in told
     kept = {row for _, row in oracle.delivered(far_end.evidence())}
@@ -194,7 +195,7 @@ def test_fault_14_pages_overwritten_at_random_cost_only_what_was_on_them(tmp_pat
         assert len(oracle.delivered(evidence)) > 200
 
 
-def test_fault_14_recording_goes_on_in_the_salvaged_spool(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_fault_14_recording_goes_on_in_the_recovered_spool(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     spool = Spool.create(tmp_path, plays.new_run())
     recorder = Recorder(spool, Delivery(None, "", None, 60, 300), None)
     with closing(spool):
@@ -205,10 +206,10 @@ def test_fault_14_recording_goes_on_in_the_salvaged_spool(tmp_path: Path, caplog
             connection.execute("UPDATE run SET problem = 'x'")
         recorder.append([Batch(HEADER, b"9999,after\n")])
         recorder.end(exit_code=0, run_status="finished", ended_at=1e9)
-    assert "spool.salvaged" in caplog.text
+    assert "spool.recovered" in caplog.text
     far_end = drained(spool.path)
     assert oracle.delivered(far_end.evidence())[-1] == (HEADER, b"9999,after\n")
-    assert check.audit(spool.path)[1:] == [], "only the gap is left to be told"
+    assert audit(spool.path)[1:] == [], "only the gap is left to be told"
 
 
 def test_fault_14_rows_lost_from_the_spool_are_taken_from_the_csv_again(tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ def test_fault_14_rows_lost_from_the_spool_are_taken_from_the_csv_again(tmp_path
         feeder.take()
         csv_path.write_bytes(csv_path.read_bytes() + rows(505, 5))
         spools.flip_bit(spool.path, spools.offset_of(spool.path, b"502,\n"), 1)
-        assert spool.salvage() is not None
+        assert recover(spool) is not None
         feeder.take()
         assert spools.exported(spool) == rows(0, 500, width=100) + rows(500, 10)
 
@@ -242,7 +243,7 @@ def test_fault_14_rows_that_were_sent_and_then_lost_are_not_taken_from_the_csv_a
         delivery.deliver(spool, far_end, far_end)
         spools.flip_bit(spool.path, spools.offset_of(spool.path, b"7,\n8,\n"), 1)
         csv_path.write_bytes(csv_path.read_bytes() + rows(10, 5))
-        assert spool.salvage() is not None
+        assert recover(spool) is not None
         CsvFeeder(spool, csv_path).take()
         spool.end(exit_code=0, run_status="finished", ended_at=1e9)
         delivery.deliver(spool, far_end, far_end)
@@ -286,7 +287,7 @@ def spools_of(place: Path) -> Path:
     return spool.path
 
 
-def test_fault_14_uploader_salvages_what_it_finds_damaged(far_end: FarEnd, tmp_path: Path) -> None:
+def test_fault_14_uploader_recovers_what_it_finds_damaged(far_end: FarEnd, tmp_path: Path) -> None:
     path = spools.filled(tmp_path, batches(200))
     spools.overwrite_page(path, 1)
     with pytest.raises(SpoolDamaged):
@@ -300,14 +301,14 @@ def test_fault_14_uploader_salvages_what_it_finds_damaged(far_end: FarEnd, tmp_p
     with closing(Spool(path)) as spool:
         assert queries.counts(spool.connection).recorded == 600
     assert len(spools.aside(path)) == 1
-    assert not directory.is_owned(path)
+    assert not ownership.is_owned(path)
 
 
 def test_audit_names_everything_that_is_wrong(tmp_path: Path) -> None:
     path = spools.filled(tmp_path, [b"%d,batch %d\n" % (number, number) for number in range(9)])
-    assert check.audit(path) == []
+    assert audit(path) == []
     spools.flip_bit(path, spools.offset_of(path, b"4,batch 4"), 1)
     with spools.raw(path) as connection:
         connection.execute("DELETE FROM batch WHERE batch_id = 7")
-    findings: list[Any] = check.audit(path)
+    findings: list[Any] = audit(path)
     assert [finding.partition(":")[0] for finding in findings] == ["batches 5 to 5", "batches 7 to 7"]

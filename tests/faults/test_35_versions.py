@@ -4,15 +4,15 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
 from spool import Spool
-from spool.database import migration, schema
-from spool.database.connection import file_identity
+from spool.database import schema
+from spool.database.connection import PAGE_BYTES
 from spool.errors import NewerSchema, SpoolRefused
-from spool.recovery import check
+from spool.recovery.audit import audit
 from streaming.clients.connect import Clients
 from streaming.upload.drain import Outcome, drain_run
 from tests.support import oracle, spools
@@ -36,7 +36,7 @@ def load(version: str, directory: Path) -> Path:
     directory.mkdir(mode=0o700, exist_ok=True)
     path = directory / f"{version}.spool"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute(f"PRAGMA page_size = {schema.PAGE_BYTES}")
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         connection.executescript((FIXTURES / f"{version}.sql").read_text())
     path.chmod(0o600)
     return path
@@ -63,7 +63,7 @@ def test_fault_35_spool_of_any_version_is_drained(tmp_path: Path, version: str) 
     oracle.conserved(evidence, told)
     oracle.ordered(evidence, told)
     oracle.live(evidence, run_status="finished", exit_code=0)
-    assert check.audit(path) == []
+    assert audit(path) == []
 
 
 def test_fault_35_newer_spool_is_politely_refused_and_left_as_it_is(tmp_path: Path) -> None:
@@ -78,39 +78,9 @@ def test_fault_35_newer_spool_is_politely_refused_and_left_as_it_is(tmp_path: Pa
     assert path.read_bytes() == before
 
 
-def test_fault_35_spool_too_old_to_be_brought_up_to_date_is_refused(tmp_path: Path) -> None:
+def test_fault_35_spool_of_a_version_that_never_was_is_refused(tmp_path: Path) -> None:
     path = load("version-1", tmp_path / "spools")
     with spools.raw(path) as connection:
         connection.execute("PRAGMA user_version = 0")
-    with pytest.raises(SpoolRefused, match="cannot bring up to date"):
+    with pytest.raises(SpoolRefused, match="no tracker-stream ever wrote"):
         Spool(path)
-
-
-def one_to_two(database: Any) -> None:
-    database["batch"].add_column("note", str)
-    database["batch"].transform(rename={"note": "remark"})
-
-
-def two_to_three(database: Any) -> None:
-    raise sqlite3.OperationalError("the power goes here")
-
-
-def test_fault_35_migration_steps_run_in_order_on_a_copy_that_takes_the_spools_place(tmp_path: Path) -> None:
-    path = load("version-1", tmp_path / "spools")
-    before = file_identity(path)
-    migration.migrate(path, before, to_version=2, migrations={1: one_to_two})
-    assert file_identity(path) != before
-    assert path.stat().st_mode & 0o777 == 0o600
-    with spools.raw(path) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
-        assert "remark" in [row[1] for row in connection.execute("PRAGMA table_info(batch)")]
-        assert connection.execute("SELECT count(*) FROM batch").fetchone() == (4,)
-
-
-def test_fault_35_migration_that_dies_half_way_changes_nothing(tmp_path: Path) -> None:
-    path = load("version-1", tmp_path / "spools")
-    before = path.read_bytes()
-    with pytest.raises(Exception, match="the power goes here"):
-        migration.migrate(path, file_identity(path), to_version=3, migrations={1: one_to_two, 2: two_to_three})
-    assert path.read_bytes() == before
-    assert [file.name for file in path.parent.iterdir()] == [path.name]

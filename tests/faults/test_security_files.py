@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spool import Spool, SpoolError, directory
+from spool import Spool, SpoolError, directory, ownership
 from spool.errors import DirectoryUnusable, SpoolRefused
 from tests.support import plays, processes, secrecy, spools
 from tests.support.far_end import FarEnd
@@ -119,7 +119,7 @@ def test_lock_that_is_a_link_is_refused_and_its_target_left_alone(tmp_path: Path
     target = tmp_path / "target"
     target.write_text("precious")
     path.with_suffix(directory.LOCK_SUFFIX).symlink_to(target)
-    with pytest.raises(SpoolRefused, match="is a symbolic link"), directory.ownership(path):
+    with pytest.raises(SpoolRefused, match="is a symbolic link"), ownership.own(path):
         pass
     assert target.read_text() == "precious"
 
@@ -143,13 +143,13 @@ def test_log_that_is_a_link_is_not_followed(far_end: FarEnd, home: Home, environ
 
 
 def test_new_spool_is_not_written_through_a_link_planted_under_its_name(tmp_path: Path) -> None:
-    from spool.database import creation
+    from spool.database import schema
 
     target = tmp_path / "target"
     planted = tmp_path / "new.spool"
     planted.symlink_to(target)
     with pytest.raises(SpoolError):
-        creation.create_file(planted, plays.new_run())
+        schema.create_file(planted, plays.new_run())
     assert not target.exists()
 
 

@@ -192,7 +192,7 @@ def test_values_that_make_no_sense_are_refused_or_set_aside_in_words(
     else:
         said = ""
         is_set_aside = b"1,a" not in sent_bytes(far_end)
-        assert is_set_aside or nonsense == "no run", "its rows are salvaged, as a new run's"
+        assert is_set_aside or nonsense == "no run", "its rows are recovered, as a new run's"
     assert "Traceback" not in said
     assert len(said) < 600
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from spool import Batch, RunState, SegmentState, Spool, directory
+from spool import Batch, RunState, SegmentState, Spool, ownership
 from streaming.collect.csv_tail import CsvFeeder
 from streaming.errors import StreamError
 from streaming.upload import delivery
@@ -230,7 +230,7 @@ class RunMachine(RuleBasedStateMachine):
         """Open the spool as a process does that begins now, and that may crash."""
         doom = Doom()
         doom.at(crash)
-        with directory.ownership(self.path):
+        with ownership.own(self.path):
             spool = Spool(self.path, step=doom)
             try:
                 act(spool)

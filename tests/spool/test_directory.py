@@ -1,14 +1,13 @@
-"""Where spools live, who owns one, and what is refused in words."""
+"""Where spools live, and what is refused in words."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from spool import directory
-from spool.errors import DirectoryUnusable, NoSuchRun, Owned, SpoolRefused, SpoolUnavailable
+from spool import directory, ownership
+from spool.errors import DirectoryUnusable, NoSuchRun, SpoolRefused
 from tests.support import spools
 from tests.support.spools import rows
 
@@ -93,43 +92,13 @@ def test_missing_spool_is_no_run(tmp_path: Path) -> None:
         directory.require_trustworthy(tmp_path / "absent.spool")
 
 
-def test_one_owner_at_a_time_and_the_file_says_who(tmp_path: Path) -> None:
-    path = tmp_path / "a.spool"
-    assert not directory.is_owned(path)
-    with directory.ownership(path):
-        assert directory.is_owned(path)
-        holder = json.loads(path.with_suffix(".lock").read_text())
-        assert holder["pid"] == os.getpid()
-        with pytest.raises(Owned, match="another process delivers a"), directory.ownership(path):
-            pass
-    assert not directory.is_owned(path)
-    with directory.ownership(path):
-        pass
-
-
-def test_lock_in_a_vanished_directory_is_told(tmp_path: Path) -> None:
-    with (
-        pytest.raises(SpoolUnavailable, match="cannot be used now"),
-        directory.ownership(tmp_path / "gone" / "a.spool"),
-    ):
-        pass
-
-
-def test_lock_of_a_removed_run_protects_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "a.spool"
-    with directory.ownership(path):
-        path.with_suffix(".lock").unlink()
-        with directory.ownership(path):
-            assert directory.is_owned(path)
-
-
 def test_remove_takes_all_files_of_the_run_and_no_others(tmp_path: Path) -> None:
     path = spools.filled(tmp_path, [rows(0)])
     other = spools.filled(tmp_path, [rows(1)])
     path.with_suffix(".log").write_text("log")
     kept = path.with_name(f"{path.name}.damaged-20260101T000000Z")
     kept.write_bytes(b"")
-    with directory.ownership(path):
+    with ownership.own(path):
         directory.remove(path)
     assert sorted(tmp_path.iterdir()) == sorted([other, spools.journal_of(other), kept])
     directory.remove(path)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spool import Batch
-from spool.doubt import Doubt
 from spool.model import iso_utc
+from spool.spool import Doubt
 
 HEADER = b"timestamp,x\n"
 

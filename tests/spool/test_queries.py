@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spool import Batch, SegmentState, Spool, queries
+from spool import Batch, SegmentState, Spool, queries, segments
 from spool.errors import SpoolDamaged, SpoolRefused
 from tests.support import plays, spools
 from tests.support.spools import HEADER, rows
@@ -80,7 +80,7 @@ def test_ranges_end_where_rows_are_missing_or_damaged(spool: Spool) -> None:
     assert [(each.first_batch_id, each.last_batch_id) for each in sealed] == [(1, 2), (5, 6), (8, 9)]
     aside = spool.segments(SegmentState.REJECTED)
     assert [(each.first_batch_id, each.last_batch_id, each.row_count) for each in aside] == [(3, 4, 0), (7, 7, 1)]
-    assert aside[0].reason == queries.MISSING
+    assert aside[0].reason == segments.MISSING
 
 
 def test_rows_under_the_wrong_header_are_damaged(spool: Spool) -> None:

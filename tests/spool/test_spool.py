@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spool import Batch, Registration, RunState, SegmentState, Spool, Tracker, queries
+from spool import Batch, Registration, RunState, SegmentState, Spool, Tracker, queries, segments
 from spool.errors import RunEnded, SpoolDamaged, SpoolUnavailable
 from tests.support import plays, spools
 from tests.support.spools import HEADER, REGISTRATION, rows
@@ -252,7 +252,7 @@ def test_released_rows_are_those_that_s3_holds_and_export_tells_of_them(spool: S
     append(spool, rows(901))
     assert spool.release_sent() == 100
     assert spools.exported(spool) == rows(900, 2)
-    assert queries.only_in_s3(spool.connection) == spool.segments(SegmentState.SENT)
+    assert spools.only_in_s3(spool) == spool.segments(SegmentState.SENT)
     assert spool.csv(sealed[0]) == HEADER + rows(900)
     assert spool.release_sent() == 0
     counts = queries.counts(spool.connection)
@@ -266,7 +266,7 @@ def test_newest_batch_gives_its_rows_but_not_its_place(spool: Spool) -> None:
     assert spool.release_sent() == 1
     assert (spool.csv_offset(), spool.last_header()) == (77, HEADER)
     assert spools.exported(spool) == b""
-    assert [each.row_count for each in queries.only_in_s3(spool.connection)] == [5]
+    assert [each.row_count for each in spools.only_in_s3(spool)] == [5]
     append(spool, rows(5))
     assert [each.row_count for each in spool.seal_pending()] == [1]
 
@@ -279,7 +279,7 @@ def test_rows_that_are_only_in_s3_cannot_be_sent_anew_and_that_is_told(spool: Sp
     spool.unpark()
     for segment in list(spool.seal_pending()):
         assert spool.recut(segment) == []
-    assert [each.reason for each in spool.segments(SegmentState.REJECTED)] == [queries.MISSING] * 2
+    assert [each.reason for each in spool.segments(SegmentState.REJECTED)] == [segments.MISSING] * 2
 
 
 def test_failed_creation_leaves_nothing_behind(tmp_path: Path) -> None:

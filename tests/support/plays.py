@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from spool import Batch, NewRun, Spool, SpoolError, directory, system
+from spool import Batch, NewRun, Spool, SpoolError, directory, ownership, system
 from spool.database import connection
 from streaming.clients.connect import Clients
 from streaming.collect.csv_tail import CsvFeeder
@@ -130,7 +130,7 @@ def _deliver(order: dict[str, Any], step: Step) -> None:
     """Deliver what is there as its owner, segments of a few batches each."""
     path = Path(order["spool"])
     clients = Clients.connect(order["token"], api_url=order["api_url"], s3_endpoint_url=order["s3_endpoint_url"])
-    with directory.ownership(path), closing(Spool(path, step=step)) as spool:
+    with ownership.own(path), closing(Spool(path, step=step)) as spool:
         delivery.deliver(spool, clients.service, clients.store)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from spool import Spool, directory
+from spool import Spool, directory, ownership
 from streaming.clients.connect import Clients
 from streaming.upload import delivery
 from streaming.upload.adoption import end_dead_run
@@ -24,7 +24,7 @@ def connect(far_end: FarEnd) -> Clients:
 def deliver_all(path: Path, far_end: FarEnd) -> None:
     """What the next owner does with a run whose tracker is dead: end it, and deliver it whole."""
     clients = connect(far_end)
-    with directory.ownership(path), closing(Spool(path)) as spool:
+    with ownership.own(path), closing(Spool(path)) as spool:
         end_dead_run(spool)
         progress = delivery.deliver(spool, clients.service, clients.store)
     clients.reset()
@@ -34,7 +34,7 @@ def deliver_all(path: Path, far_end: FarEnd) -> None:
 def deliver_from_memory(path: Path, far_end: MemoryFarEnd | None = None) -> MemoryFarEnd:
     """The same without sockets; the far end in memory afterwards."""
     far_end = far_end or MemoryFarEnd()
-    with directory.ownership(path), closing(Spool(path)) as spool:
+    with ownership.own(path), closing(Spool(path)) as spool:
         end_dead_run(spool)
         assert delivery.deliver(spool, far_end, far_end) is Progress.COMPLETE
     return far_end

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from spool import Batch, Registration, Segment, SegmentState, Spool, queries
-from spool.database.schema import PAGE_BYTES
+from spool.database.connection import PAGE_BYTES
 from tests.support import plays
 
 HEADER = b"timestamp,x\n"
@@ -57,6 +57,14 @@ def raw(path: Path) -> Iterator[sqlite3.Connection]:
     """The database itself, for changes that the product would not make."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         yield connection
+
+
+def only_in_s3(spool: Spool) -> list[Segment]:
+    """Sent segments whose rows made room for others on a full disk."""
+    kept = "SELECT 1 FROM batch WHERE batch_id = first_batch_id AND row_count > 0"
+    gone = f"SELECT seq FROM segment WHERE NOT EXISTS ({kept})"
+    seqs = {seq for (seq,) in spool.connection.query(gone)}
+    return [segment for segment in spool.segments(SegmentState.SENT) if segment.seq in seqs]
 
 
 def page_count(path: Path) -> int:

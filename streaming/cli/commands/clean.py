@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from spool import directory
+from spool import directory, ownership
 from spool.errors import Owned, SpoolError
 from streaming.cli import options
 from streaming.cli.terminal.quantity import duration, moment, parse_duration, rows, size
@@ -101,7 +101,7 @@ def _confirmed(number: int, total: str) -> bool:
 def _remove(path: Path, older_than_s: float, out: Screen) -> bool:
     """Look again under the run's lock: it may have changed since it was listed."""
     try:
-        with directory.ownership(path):
+        with ownership.own(path):
             if not _still_may_go(path, older_than_s):
                 return False
             directory.remove(path)

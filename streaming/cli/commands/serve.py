@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from spool import RunState, Spool, SpoolError, directory
+from spool import RunState, Spool, SpoolError, directory, ownership
 from streaming.cli.commands.drain import STILL_WAITING, code_of, tell_results
 from streaming.cli.commands.drain_progress import DrainReport
 from streaming.cli.terminal.screen import Screen, stdout
@@ -57,7 +57,7 @@ class _Schedule:
             return False
         has_ended_since = path in self._live and run.state is RunState.ENDED
         is_time = self._due_at.get(path, 0.0) <= time.monotonic()
-        return (is_time or has_ended_since) and not run.parked and not directory.is_owned(path)
+        return (is_time or has_ended_since) and not run.parked and not ownership.is_owned(path)
 
     def note(self, result: Result) -> None:
         pause_s = HOPELESS_S if result.outcome in _HOPELESS else LIVE_S

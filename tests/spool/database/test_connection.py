@@ -233,7 +233,6 @@ def executed_statements(tmp_path: Path) -> set[str]:
             queries.backlog,
             queries.counts,
             queries.last_append_at,
-            queries.only_in_s3,
             queries.pending_csv,
             queries.newest_rows,
         ):

@@ -1,8 +1,6 @@
 """The tables: exactly ours, told apart from any other file's. (Versions: tests/faults/test_35_versions.py.)"""
 
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ from tests.support.spools import rows
 def test_new_spool_has_exactly_our_tables(tmp_path: Path) -> None:
     path = spools.filled(tmp_path, [rows(0)])
     with spools.raw(path) as connection:
-        assert schema.check(connection, path) == schema.VERSION
+        schema.check(connection, path)
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     assert tables == {"run", "header", "batch", "segment", "sqlite_sequence"}
 
@@ -45,11 +43,3 @@ def test_a_spool_has_one_run(tmp_path: Path) -> None:
     path = spools.filled(tmp_path, [rows(0)])
     with spools.raw(path) as connection, pytest.raises(sqlite3.IntegrityError):
         connection.execute("UPDATE run SET only_row = 2")
-
-
-def test_opening_a_spool_of_this_version_does_not_import_sqlite_utils(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from spool import Spool; Spool(Path(sys.argv[1])).close();"
-    code += "print('sqlite_utils' in sys.modules)"
-    path = spools.filled(tmp_path, [rows(0)])
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

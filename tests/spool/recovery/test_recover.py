@@ -1,4 +1,4 @@
-"""Salvage: what is readable of a damaged spool is saved, nothing wrong is, and the run goes on as the same run."""
+"""Recovery: what is readable of a damaged spool is saved, nothing wrong is, and the run goes on as the same run."""
 
 import random
 from contextlib import closing
@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from spool import Batch, RunState, SegmentState, Spool, SpoolError, queries
+from spool import Batch, RunState, SegmentState, Spool, SpoolError, queries, segments
 from spool.database import schema
 from spool.database.connection import file_identity
 from spool.errors import SpoolDamaged
-from spool.recovery import check, scan
-from spool.recovery.recover import Salvaged, salvage
+from spool.recovery import scan
+from spool.recovery.audit import audit
+from spool.recovery.recover import Recovered, recover, recover_file
 from tests.support import spools
 from tests.support.spools import HEADER, rows
 
 
-def salvaged(path: Path) -> Salvaged:
-    report = salvage(path, file_identity(path))
+def recovered(path: Path) -> Recovered:
+    report = recover_file(path, file_identity(path))
     assert report is not None
     return report
 
@@ -25,7 +26,7 @@ def salvaged(path: Path) -> Salvaged:
 def test_shapes_are_those_of_the_tables() -> None:
     affinities = {"INTEGER": "i", "REAL": "r", "TEXT": "t", "BLOB": "b"}
     with spools.raw(Path(":memory:")) as connection:
-        schema.create(connection)
+        schema.create_tables(connection)
         for table, shape in (("run", scan._RUN), ("batch", scan._BATCH), ("segment", scan._SEGMENT)):
             columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
             wanted = [
@@ -35,14 +36,14 @@ def test_shapes_are_those_of_the_tables() -> None:
             assert shape == "".join(wanted), table
 
 
-def test_a_whole_spool_comes_out_of_a_salvage_as_it_went_in(tmp_path: Path) -> None:
+def test_a_whole_spool_comes_out_of_a_recovery_as_it_went_in(tmp_path: Path) -> None:
     path = spools.filled(tmp_path, [rows(1, 3), rows(4, 2000), rows(3000, 1, width=100_000)])
     with closing(Spool(path)) as spool:
         spools.registered(spool)
         spools.send_all(spool)
         spool.append([Batch(b"timestamp,x,y\n", b"1,2,3\n")])
         before, csv, sent = spool.run(), spools.exported(spool), spool.segments(SegmentState.SENT)
-    report = salvaged(path)
+    report = recovered(path)
     assert (report.batch_count, report.row_count, report.missing) == (4, 2005, ())
     assert not report.has_lost_run
     assert not report.has_lost_segments
@@ -52,7 +53,7 @@ def test_a_whole_spool_comes_out_of_a_salvage_as_it_went_in(tmp_path: Path) -> N
         assert spool.segments(SegmentState.SENT) == sent
         spool.append([Batch(HEADER, rows(9))])
         assert [segment.row_count for segment in spool.seal_pending()] == [1, 1]
-    assert check.audit(path) == []
+    assert audit(path) == []
 
 
 @pytest.mark.parametrize("number", range(1, 12))
@@ -63,7 +64,7 @@ def test_any_zeroed_page_costs_only_its_own_rows(tmp_path: Path, number: int) ->
         spools.registered(spool)
         before = spool.run()
     spools.overwrite_page(path, number)
-    report = salvaged(path)
+    report = recovered(path)
     assert report.kept_aside.exists()
     with closing(Spool(path)) as spool:
         kept = [csv for _, csv in queries.exported(spool.connection)]
@@ -74,7 +75,7 @@ def test_any_zeroed_page_costs_only_its_own_rows(tmp_path: Path, number: int) ->
         assert told == lost
         assert not report.has_lost_run, "its earlier version is in the journal"
         assert spool.run().spool_id == before.spool_id, "so it is registered again as the same run"
-    assert check.audit(path) == ([f"batches {lost[0]} to {lost[-1]}: {queries.MISSING}"] if lost else [])
+    assert audit(path) == ([f"batches {lost[0]} to {lost[-1]}: {segments.MISSING}"] if lost else [])
 
 
 def test_a_truncated_file_gives_back_what_is_left_of_it(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_a_truncated_file_gives_back_what_is_left_of_it(tmp_path: Path) -> None:
         file.truncate(size * 2 // 3 + 1000)
     with pytest.raises(SpoolDamaged):
         Spool(path)
-    report = salvaged(path)
+    report = recovered(path)
     assert 0 < report.batch_count < 100
     with closing(Spool(path)) as spool:
         kept = [csv for _, csv in queries.exported(spool.connection)]
@@ -96,7 +97,7 @@ def test_a_truncated_file_gives_back_what_is_left_of_it(tmp_path: Path) -> None:
     assert ids == [(101,)], "no number is given twice"
 
 
-def test_a_salvaged_batch_is_never_wrong_however_the_bits_flip(tmp_path: Path) -> None:
+def test_a_recovered_batch_is_never_wrong_however_the_bits_flip(tmp_path: Path) -> None:
     chance = random.Random(4711)
     batches = [rows(10 * index, 3, width=index % 90) for index in range(40)]
     template = spools.filled(tmp_path / "template", batches)
@@ -105,7 +106,7 @@ def test_a_salvaged_batch_is_never_wrong_however_the_bits_flip(tmp_path: Path) -
         path.write_bytes(template.read_bytes())
         for _ in range(20):
             spools.flip_random_bit(path, chance)
-        report = salvaged(path)
+        report = recovered(path)
         with closing(Spool(path)) as spool:
             kept = [csv for _, csv in queries.exported(spool.connection)]
         assert [csv for csv in kept if csv not in batches] == []
@@ -115,7 +116,7 @@ def test_a_salvaged_batch_is_never_wrong_however_the_bits_flip(tmp_path: Path) -
 def test_a_lost_header_is_found_in_its_index(tmp_path: Path) -> None:
     path = spools.filled(tmp_path, [rows(1, 3)])
     spools.overwrite_page(path, spools.root_pages(path)["header"])
-    salvaged(path)
+    recovered(path)
     with closing(Spool(path)) as spool:
         assert list(queries.exported(spool.connection)) == [(HEADER, rows(1, 3))]
 
@@ -127,7 +128,7 @@ def test_sent_segments_stay_sent_and_are_not_sent_again(tmp_path: Path) -> None:
         sent = spools.send_all(spool, max_bytes=10)
         spool.append([Batch(HEADER, rows(7))])
     spools.overwrite_page(path, 1)
-    salvaged(path)
+    recovered(path)
     with closing(Spool(path)) as spool:
         assert spool.segments(SegmentState.SENT) == sent
         assert [segment.seq for segment in spool.seal_pending()] == [sent[-1].seq + 1]
@@ -140,7 +141,7 @@ def test_rows_of_lost_segments_are_sealed_again_under_new_numbers(tmp_path: Path
         spools.send_all(spool, max_bytes=10)
     spools.overwrite_page(path, spools.root_pages(path)["segment"])
     spools.journal_of(path).unlink()
-    salvaged(path)
+    recovered(path)
     with closing(Spool(path)) as spool:
         assert spool.sent_uris() == []
         again = list(spool.seal_pending())
@@ -156,7 +157,7 @@ def test_a_gap_among_the_segments_is_sealed_again_in_its_place(tmp_path: Path) -
     with spools.raw(path) as connection:
         connection.execute("DELETE FROM segment WHERE seq IN (2, 3)")
         connection.execute("VACUUM")
-    report = salvaged(path)
+    report = recovered(path)
     assert report.has_lost_segments
     with closing(Spool(path)) as spool:
         (again,) = spool.segments(SegmentState.SEALED)
@@ -174,7 +175,7 @@ def test_without_its_run_record_the_rows_are_recorded_as_a_new_run(tmp_path: Pat
         before = spool.run()
     spools.overwrite_page(path, spools.root_pages(path)["run"])
     spools.journal_of(path).unlink()
-    report = salvaged(path)
+    report = recovered(path)
     assert report.has_lost_run
     assert "registered as a new one" in str(report)
     with closing(Spool(path)) as spool:
@@ -189,18 +190,18 @@ def test_the_damaged_file_is_kept_with_its_journal(tmp_path: Path) -> None:
     path = spools.filled(tmp_path, [rows(1, 3)])
     spools.overwrite_page(path, 3)
     damaged, journal = path.read_bytes(), spools.journal_of(path).read_bytes()
-    report = salvaged(path)
+    report = recovered(path)
     assert report.kept_aside.name.startswith(f"{path.name}.damaged-")
     assert report.kept_aside.read_bytes() == damaged
     assert spools.journal_of(report.kept_aside).read_bytes() == journal
     assert report.kept_aside.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_second_salvager_finds_the_work_done(tmp_path: Path) -> None:
+def test_a_second_one_finds_the_work_done(tmp_path: Path) -> None:
     path = spools.filled(tmp_path, [rows(1, 3)])
     identity = file_identity(path)
-    assert salvage(path, identity) is not None
-    assert salvage(path, identity) is None
+    assert recover_file(path, identity) is not None
+    assert recover_file(path, identity) is None
     assert len(spools.aside(path)) == 1
 
 
@@ -209,7 +210,7 @@ def test_a_process_that_has_the_old_file_open_goes_on_in_the_new_one(tmp_path: P
     with closing(Spool(path)) as tracker:
         tracker.append([Batch(HEADER, rows(2))])
         with closing(Spool(path)) as owner:
-            assert owner.salvage() is not None
+            assert recover(owner) is not None
         tracker.append([Batch(HEADER, rows(3))])
         assert spools.exported(tracker) == rows(1, 3)
         assert tracker.generation == 1
@@ -225,12 +226,12 @@ def test_a_cached_header_does_not_outlive_the_file_it_was_read_from(tmp_path: Pa
         for page in (spools.root_pages(path)["header"], spools.root_pages(path)["sqlite_autoindex_header_1"]):
             spools.overwrite_page(path, page)
         spools.journal_of(path).write_bytes(b"")
-        assert tracker.salvage() is not None
+        assert recover(tracker) is not None
         tracker.append([Batch(other, rows(3))])
         assert list(queries.exported(tracker.connection))[-1] == (other, rows(3))
 
 
-def test_no_room_for_salvaging_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_recovery_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = spools.filled(tmp_path, [rows(1, 3)])
     spools.overwrite_page(path, 3)
     before = path.read_bytes()
@@ -238,6 +239,6 @@ def test_no_room_for_salvaging_leaves_everything_as_it_was(tmp_path: Path, monke
     blocked = path.parent / "file"
     blocked.write_bytes(b"")
     with pytest.raises(SpoolError):
-        salvage(blocked / path.name, (0, 0))
+        recover_file(blocked / path.name, (0, 0))
     assert path.read_bytes() == before
     assert spools.aside(path) == []

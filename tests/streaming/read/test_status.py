@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spool import Batch, Registration, Spool, Tracker, system
+from spool import Batch, Registration, Spool, Tracker, ownership, system
 from streaming.read.status import Condition, summaries, summarize
 from tests.support.processes import Home
 from tests.support.runs import HEADER, dead_run, dead_tracker, ended_run, live_run, make_run
@@ -108,10 +108,9 @@ def test_duration_of_a_dead_run_ends_with_its_last_row(home: Home) -> None:
 
 
 def test_owned_run_is_being_delivered(home: Home) -> None:
-    from spool import directory
 
     path = ended_run(home.spool_dir)
-    with directory.ownership(path):
+    with ownership.own(path):
         assert summarize(path).is_owned
     assert not summarize(path).is_owned
     assert system.is_here(dead_tracker())

@@ -145,7 +145,7 @@ def test_forked_copy_of_a_recorder_is_not_ours(spool: Spool, monkeypatch: pytest
     assert spool.run().state is RunState.OPEN, "the parent's spool is still open"
 
 
-def test_damage_that_cannot_be_salvaged_is_told_to_who_appends(spool: Spool) -> None:
+def test_damage_that_cannot_be_recovered_is_told_to_who_appends(spool: Spool) -> None:
     recorder = Recorder(spool, OFFLINE, None)
     spool.path.write_bytes(b"\0" * 8192)
     spools.journal_of(spool.path).write_bytes(b"")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from spool import RunState, Spool, Tracker, directory, system
+from spool import RunState, Spool, Tracker, ownership, system
 from spool.directory import LOCK_SUFFIX, SUFFIX
 from streaming.clients.connect import Clients
 from streaming.collect.csv_tail import CsvFeeder
@@ -178,7 +178,7 @@ def test_runs_of_others_are_left_alone(home: Home, far_end: FarEnd, clients: Cli
 
 def test_run_that_another_process_delivers_is_left_alone(home: Home, far_end: FarEnd, clients: Clients) -> None:
     (path,) = left_behind(home, far_end)
-    with directory.ownership(path):
+    with ownership.own(path):
         adoption(home, far_end, clients).go_on(yes)
     assert far_end.journal.count() == 0
 

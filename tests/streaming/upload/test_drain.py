@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spool import Spool, directory, system
+from spool import Spool, ownership, system
 from streaming.clients.connect import Clients
 from streaming.errors import BadArgument
 from streaming.upload.drain import Outcome, drain_run
@@ -66,7 +66,7 @@ def test_delivered_run_has_no_problem_left(home: Home, far_end: FarEnd) -> None:
 
 def test_run_that_another_process_delivers_is_left_to_it(home: Home, far_end: FarEnd) -> None:
     path = dead_run(home.spool_dir)
-    with directory.ownership(path):
+    with ownership.own(path):
         assert drain(path, far_end) is Outcome.BUSY
     assert far_end.journal.count() == 0
 

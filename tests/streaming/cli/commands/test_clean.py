@@ -4,7 +4,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from spool import Registration, Spool, directory
+from spool import Registration, Spool, ownership
 from tests.streaming.cli.conftest import InProcess
 from tests.support.processes import Home
 from tests.support.runs import dead_run, ended_run, live_run
@@ -55,7 +55,7 @@ def delivered_with_refused_rows(spool_dir: Path) -> Path:
 
 def test_run_that_somebody_works_on_stays(home: Home, cli: InProcess) -> None:
     path = delivered_run(home.spool_dir)
-    with directory.ownership(path):
+    with ownership.own(path):
         assert "Nothing to remove" in cli("clean", "--yes").stdout
     assert path.exists()
 

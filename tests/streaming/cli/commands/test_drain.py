@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spool import Registration, Spool, Tracker, directory
+from spool import Registration, Spool, Tracker, directory, ownership
 from streaming.read.status import Condition, summarize
 from tests.streaming.cli.conftest import AsProgram, InProcess
 from tests.support import faults, oracle, secrecy
@@ -47,7 +47,7 @@ def test_run_with_a_refused_token_is_drained_with_the_right_one_at_once(
     with_wrong_token = AsProgram({**drain.environment, "SENTINEL_API_TOKEN": "wrong"})
     assert with_wrong_token("run", "--", "true").exit_code == 0
     (path,) = directory.spool_paths(home.spool_dir)
-    assert not directory.is_owned(path)
+    assert not ownership.is_owned(path)
     result = drain("drain", "--timeout", "60")
     assert (result.exit_code, words(result)[path.stem].split()[-1]) == (0, "delivered")
 
@@ -58,7 +58,7 @@ def test_run_that_its_uploader_still_tries_to_deliver_is_waited_for(
     far_end.down()
     assert drain("run", "--exit-wait", "0", "--", "true").exit_code == 0
     (path,) = directory.spool_paths(home.spool_dir)
-    eventually(lambda: directory.is_owned(path), 30, "its uploader lingers")
+    eventually(lambda: ownership.is_owned(path), 30, "its uploader lingers")
     far_end.up()
     assert drain("drain", "--timeout", "90").exit_code == 0
     assert summarize(path).condition is Condition.DELIVERED
@@ -129,7 +129,7 @@ def test_3_timeout_while_a_request_hangs_ends_the_request(home: Home, drain: AsP
 
 def test_3_another_process_delivers_an_ended_run(home: Home, drain: AsProgram) -> None:
     path = ended_run(home.spool_dir)
-    with directory.ownership(path):
+    with ownership.own(path):
         result = drain("drain", "--timeout", "3")
     assert result.exit_code == 3
     assert "busy: another process delivers" in words(result)[path.stem]

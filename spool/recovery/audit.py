@@ -1,41 +1,16 @@
-"""Is a spool whole, and what to do if it is not: the audit, and the way on for whoever owns a damaged one."""
+"""Is a spool whole? Every byte is read, nothing is changed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TypeVar
 
-from spool import directory, queries
-from spool.database.connection import Connection, file_identity
+from spool import queries, segments
+from spool.database.connection import Connection
 from spool.errors import SpoolDamaged
 from spool.model import SegmentState
-from spool.recovery.recover import Salvaged, salvage
 from spool.spool import Spool
-
-SALVAGES_MAX = 3  # a disk that damages faster than we can save is beyond us
-Result = TypeVar("Result")
-
-
-def surviving_damage(path: Path, work: Callable[[Spool], Result], *, report: Callable[[Salvaged], None]) -> Result:
-    """`work` on the spool at `path`; if that is found damaged, salvage it and work on what is readable, from the top.
-
-    For the owner of the delivery. `report` gets what was salvaged. Raises SpoolDamaged if it is found damaged again and
-    again, and every other error of `work`.
-    """
-    directory.require_trustworthy(path)
-    for _ in range(SALVAGES_MAX):
-        identity = file_identity(path)
-        try:
-            with closing(Spool(path)) as spool:
-                return work(spool)
-        except SpoolDamaged:
-            salvaged = salvage(path, identity)
-            if salvaged is not None:
-                report(salvaged)
-    with closing(Spool(path)) as spool:
-        return work(spool)
 
 
 def audit(path: Path) -> list[str]:
@@ -58,8 +33,8 @@ def _structure(db: Connection) -> Iterator[str]:
 def _batches(db: Connection) -> Iterator[str]:
     (last_id,) = db.query("SELECT coalesce(max(batch_id), 0) FROM batch")[0]
     sent_up_to = db.query("SELECT coalesce(max(last_batch_id), 0) FROM segment WHERE state = 'sent'")[0][0]
-    for candidate in queries.damaged_batches(db, last_id):
-        if candidate.damage != queries.MISSING or candidate.last_batch_id > sent_up_to:
+    for candidate in segments.damaged_batches(db, last_id):
+        if candidate.damage != segments.MISSING or candidate.last_batch_id > sent_up_to:
             yield f"batches {candidate.first_batch_id} to {candidate.last_batch_id}: {candidate.damage}"
 
 
@@ -72,6 +47,6 @@ def _segments(db: Connection) -> Iterator[str]:
         expected = last + 1
     for segment in queries.segments(db, SegmentState.SEALED):
         try:
-            queries.segment_csv(db, segment)
+            segments.segment_csv(db, segment)
         except SpoolDamaged as damage:
             yield damage.message

@@ -1,0 +1,126 @@
+"""A spool's rows as values. SQLite keeps any value in any column, and a spool may come from anywhere: what is read is
+checked before it is used."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields as fields_of
+from pathlib import Path
+from typing import Any
+
+from spool.errors import SpoolRefused
+from spool.model import Registration, Run, RunState, Segment, SegmentState, Tracker
+
+RUN_COLUMNS = (
+    "spool_id, state, tracker, started_at, metadata, host_info, cloud_info, csv_path, api_url,"
+    " s3_endpoint_url, upload_interval_s, token_fingerprint IS NOT NULL, run_id, upload_uri_prefix, ended_at,"
+    " exit_code, run_status, finish_answer, finished_at, parked, problem, problem_cause, problem_at"
+)
+SEGMENT_COLUMNS = tuple(field.name for field in fields_of(Segment))
+
+
+def run(fields: tuple[Any, ...], path: Path) -> Run:
+    """The run record, from its RUN_COLUMNS. Raises SpoolRefused."""
+    with _nonsense_refused(path, "run record"):
+        return _run(fields)
+
+
+def _run(fields: tuple[Any, ...]) -> Run:
+    return Run(
+        spool_id=_text(fields[0]),
+        state=RunState(fields[1]),
+        tracker=_tracker(_object(fields[2])),
+        started_at=_time(fields[3]),
+        metadata=_object(fields[4]),
+        host_info=_object_or_none(fields[5]),
+        cloud_info=_object_or_none(fields[6]),
+        csv_path=_path_or_none(fields[7]),
+        api_url=_text(fields[8]),
+        s3_endpoint_url=_text_or_none(fields[9]),
+        upload_interval_s=_time(fields[10]),
+        has_token=bool(fields[11]),
+        registration=Registration(_text(fields[12]), _text(fields[13])) if fields[12] else None,
+        ended_at=_time_or_none(fields[14]),
+        exit_code=None if fields[15] is None else _count(fields[15], least=-(1 << 31)),
+        run_status=_text_or_none(fields[16]),
+        finish_answer=_object_or_none(fields[17]),
+        finished_at=_time_or_none(fields[18]),
+        parked=_text_or_none(fields[19]),
+        problem=_text_or_none(fields[20]),
+        problem_cause=_text_or_none(fields[21]),
+        problem_at=_time_or_none(fields[22]),
+    )
+
+
+def segment(row: tuple[Any, ...], path: Path) -> Segment:
+    """A segment, from its SEGMENT_COLUMNS. Raises SpoolRefused."""
+    fields = dict(zip(SEGMENT_COLUMNS, row, strict=True))
+    with _nonsense_refused(path, f"segment {fields['seq']!r:.20}"):
+        for name in ("seq", "first_batch_id", "last_batch_id", "header_id", "row_count", "csv_bytes", "refusal_count"):
+            _count(fields[name])
+        _text(fields["sha256"])
+        _text_or_none(fields["uri"])
+        return Segment(**{**fields, "state": SegmentState(fields["state"])})
+
+
+@contextmanager
+def _nonsense_refused(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise SpoolRefused(
+            f"the {what} of {path} makes no sense ({error})",
+            path=path,
+            hint="it was not written by tracker-stream",
+        ) from error
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise TypeError(f"{value!r:.60} is not a text")
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _path_or_none(value: object) -> str | None:
+    return os.fsdecode(value) if isinstance(value, bytes) else _text_or_none(value)
+
+
+def _time(value: object) -> float:
+    """Seconds; up to the year 9999, which is what an ISO-8601 time can say."""
+    if isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value < 253_402_300_800:
+        return float(value)
+    raise TypeError(f"{value!r:.60} is not a time")
+
+
+def _time_or_none(value: object) -> float | None:
+    return None if value is None else _time(value)
+
+
+def _count(value: object, *, least: int = 0) -> int:
+    if isinstance(value, int) and value >= least:
+        return value
+    raise TypeError(f"{value!r:.60} is not a count")
+
+
+def _object(value: object) -> dict[str, Any]:
+    found = json.loads(_text(value))
+    if isinstance(found, dict):
+        return found
+    raise TypeError(f"{value!r:.60} is not a JSON object")
+
+
+def _object_or_none(value: object) -> dict[str, Any] | None:
+    return None if value is None else _object(value)
+
+
+def _tracker(fields: dict[str, Any]) -> Tracker:
+    known = {name: _text(fields.get(name)) for name in ("started_at", "boot_id", "pid_namespace", "host")}
+    return Tracker(pid=_count(fields.get("pid")), **known)
