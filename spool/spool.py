@@ -32,7 +32,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,7 +40,7 @@ from spool import directory, queries, segments, space
 from spool.database import schema
 from spool.database.connection import Connection
 from spool.errors import RunEnded, SpoolError, SpoolFull, SpoolUnavailable
-from spool.model import Batch, NewRun, Registration, Run, RunState, Segment, SegmentState, Tracker
+from spool.model import Batch, Doubt, NewRun, Registration, Run, RunState, Segment, SegmentState, Tracker
 
 SEGMENT_MAX_BYTES = 8 << 20
 Step = Callable[[str], None]
@@ -53,28 +53,6 @@ def no_step(_name: str) -> None:
     Every point at which dying would leave something half done has a name: `noun:verbed` before the commit or the
     record of a reply, `verbed` after it. Whoever works on a spool (delivery, feeder) tells the spool's own observer.
     """
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """An append whose COMMIT reported an I/O error: nobody knows whether it is there, until a later commit comes through.
-
-    The batches that may be in the spool, the last of them under this id. Callers append such rows again, perhaps with more
-    behind them; what is there already must not be appended twice.
-    """
-
-    batches: tuple[Batch, ...]
-    last_batch_id: int
-
-    def without_repetition(self, batches: Sequence[Batch]) -> list[Batch]:
-        """`batches` without the rows at their beginning that are the doubtful ones; all if they are other rows."""
-        rest = list(batches)
-        for old in self.batches:
-            if not rest or rest[0].header != old.header or not rest[0].rows.startswith(old.rows):
-                return list(batches)
-            longer = rest[0].rows[len(old.rows) :]
-            rest[:1] = [Batch(old.header, longer)] if longer else []
-        return rest
 
 
 class Spool:

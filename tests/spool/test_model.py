@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spool import Batch
-from spool.model import iso_utc
-from spool.spool import Doubt
+from spool.model import Doubt, iso_utc
 
 HEADER = b"timestamp,x\n"
 
