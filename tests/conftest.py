@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,17 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in ("SIGHUP", "SIGQUIT", "SIGTERM"):
         signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many inputs the tests in `tests/security` tried, by group (they tell it by `record_property`)."""
+    counts: Counter[str] = Counter()
+    for report in terminalreporter.getreports(""):
+        counts.update({group: count for name, (group, count) in report.user_properties if name == "attack"})
+    if counts:
+        terminalreporter.section("attacks tried")
+    for group, count in sorted(counts.items()):
+        terminalreporter.write_line(f"{count:6,}  {group}")
 
 
 HELPERS_OF_PYTHON = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")

@@ -16,8 +16,7 @@ from contextlib import closing
 from pathlib import Path
 
 from spool import Spool, directory, queries
-from streaming.server import EmbeddedServer
-from streaming.server.process.embedded import embedded
+from streaming.server import EmbeddedServer, embedded
 
 WORK_AT_LEAST_S = 20.0
 WORK_AFTER_KILL_S = 4.0

@@ -33,6 +33,14 @@ def server_context(directory: Path, *, host: str = "127.0.0.1", expired: bool = 
     return context, ca_file
 
 
+def self_signed(host: str) -> bytes:
+    """A certificate that nobody signed but its own key, and that key, as PEM."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), _name("self-signed")
+    made = _builder(name, name, key, expired=False)
+    made = made.add_extension(x509.SubjectAlternativeName([_alternative_name(host)]), critical=False)
+    return _key_pem(key) + _pem(made.sign(key, hashes.SHA256()))
+
+
 def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import ROOT, Home, clean_environment, new_marker
+from tests.support.processes import ROOT, Home, Program, clean_environment, new_marker, start_program
 
 UID = 65534
+SOMEBODY_UID = 65533
 
 
 @dataclass(frozen=True)
@@ -22,17 +24,28 @@ class Nobody:
 
     home: Home
     marker: str
+    uid: int = UID
 
     def owns(self, path: Path) -> None:
-        os.chown(path, UID, UID)
+        os.chown(path, self.uid, self.uid)
 
-    def run_python(self, script: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        command = [*_AS_NOBODY, sys.executable, "-c", script]
+    def run_python(
+        self, script: str, *, stdin: str | None = None, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        command = [*_as_user(self.uid), sys.executable, "-c", script]
         settings = clean_environment(self.home, self.marker, **environment)
-        return subprocess.run(command, env=settings, cwd="/", capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, env=settings, cwd="/", capture_output=True, text=True, timeout=60, input=stdin)
+
+    def start_python(self, script: str, *arguments: str) -> Program:
+        """Its standard input is ours to write."""
+        command = [*_as_user(self.uid), sys.executable, "-c", script, *arguments]
+        path = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])  # whatever Python it then starts
+        environment = clean_environment(self.home, self.marker, PYTHONPATH=path)
+        return start_program(command, environment, cwd=Path("/"), stdin=True)
 
 
-_AS_NOBODY = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
+def _as_user(uid: int) -> list[str]:
+    return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
 
 
 def _why_impossible() -> str | None:
@@ -41,7 +54,7 @@ def _why_impossible() -> str | None:
     if shutil.which("setpriv") is None:
         return "setpriv is not installed (scripts/test installs it when run as root)"
     tried = subprocess.run(
-        [*_AS_NOBODY, sys.executable, "-c", "import streaming"],
+        [*_as_user(UID), sys.executable, "-c", "import streaming"],
         cwd="/",
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -52,12 +65,22 @@ def _why_impossible() -> str | None:
 @pytest.fixture
 def nobody() -> Iterator[Nobody]:
     """Skips, saying why, where no program can be run as another user."""
+    yield from _user(UID)
+
+
+@pytest.fixture
+def somebody() -> Iterator[Nobody]:
+    """A second one, neither nobody nor root."""
+    yield from _user(SOMEBODY_UID)
+
+
+def _user(uid: int) -> Iterator[Nobody]:
     if reason := _why_impossible():
         pytest.skip(reason)
     place = Path(tempfile.mkdtemp(prefix="nobody-", dir="/tmp"))
     try:
         place.chmod(0o755)
-        made = Nobody(Home.below(place), new_marker())
+        made = Nobody(Home.below(place), new_marker(), uid)
         for path in (made.home.path, made.home.tmp_dir):
             made.owns(path)
         yield made

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from spool.private_files import write_private
 from streaming.server.errors import UnusableDirectory
 
 
@@ -44,7 +45,7 @@ class ServerDirectory:
         """Held while processes are started or ended, so that two `up` do not start two targets."""
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            _lock(descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
@@ -76,18 +77,3 @@ def make_private_directory(path: Path) -> None:
         path.chmod(0o700)
     except OSError as exc:
         raise UnusableDirectory(f"{path} cannot be used: {exc.strerror}.", hint="Choose another with --dir.") from exc
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replace the file atomically, mode 0600 from the first byte on. Not synced: everything written so can be made anew."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        draft.unlink()
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(content)
-    os.replace(draft, path)
-
-
-def _lock(descriptor: int) -> None:
-    fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from spool.private_files import write_private
 from streaming.server.errors import ServerError, StartFailed
 from streaming.server.process.api import start_api, url_of
-from streaming.server.process.directory import ServerDirectory, write_private
+from streaming.server.process.directory import ServerDirectory
 from streaming.server.process.guarded import Guarded
 from streaming.server.process.ports import free_port
 from streaming.server.process.seaweedfs import SeaweedFS
@@ -131,7 +132,7 @@ class EmbeddedServer:
         if self._seaweedfs is None:
             raise ServerError("The S3 of this server is not embedded.")
         if self.s3_process is None:
-            self.s3_process = self._seaweedfs.start(detach=self._detach, keep_ports=True)
+            self.s3_process = self._seaweedfs.start(detach=self._detach, keep_port=True)
 
     def runs(self) -> list[Run]:
         """All runs of all tokens, the newest first."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -20,12 +21,18 @@ import sys
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+_NO_CORE = (
+    1,
+    1,
+)  # bytes: too few for any file, and the one value at which Linux starts no program to take the dump either
 
 
 def main(plan: dict[str, Any]) -> int:
     """Run `plan["command"]` until it ends, the lifeline closes, or SIGTERM arrives; its exit code."""
     if plan["detach"]:
         _detach()
+    os.umask(0o077)  # sockets and files that the command makes are its owner's alone
+    resource.setrlimit(resource.RLIMIT_CORE, _NO_CORE)
     wakeup = _wake_on(signal.SIGCHLD, signal.SIGTERM)
     child = subprocess.Popen(plan["command"], stdout=sys.stderr, preexec_fn=_die_with_parent)
     try:

@@ -18,10 +18,9 @@ from fastapi import FastAPI
 from moto.server import ThreadedMotoServer
 from starlette.types import Receive, Scope, Send
 
-from streaming.server import EmbeddedServer
+from streaming.server import EmbeddedServer, embedded
 from streaming.server.api.app import close_app, create_app
 from streaming.server.api.bodies import BodyLimits
-from streaming.server.process.embedded import embedded
 from streaming.server.settings import ApiSettings, S3Settings
 from streaming.server.storage.objects import ObjectStore
 from tests.support.processes import Home

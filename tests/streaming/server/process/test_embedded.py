@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from streaming.server import EmbeddedServer
-from streaming.server.process.embedded import embedded
+from streaming.server import EmbeddedServer, embedded
 from streaming.server.process.processes import ProcessId
 from streaming.server.settings import S3Settings
 from tests.support.processes import ROOT

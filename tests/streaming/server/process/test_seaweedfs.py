@@ -141,10 +141,10 @@ def test_a_second_instance_runs_beside_the_first_and_leaves_nothing(
     real_server: EmbeddedServer, tmp_path: Path
 ) -> None:
     other = EmbeddedServer(tmp_path / "other")
-    assert other._seaweedfs is not None
-    sockets = other._seaweedfs._sockets()
     other.start()
     try:
+        assert other.s3_process is not None
+        sockets = [Path(path) for path in other.s3_process.unlink]
         assert other.s3_endpoint_url != real_server.s3_endpoint_url
         assert any(path.exists() for path in sockets)
     finally:
@@ -153,6 +153,6 @@ def test_a_second_instance_runs_beside_the_first_and_leaves_nothing(
 
 
 def test_only_its_owner_reads_its_keys(real_server: EmbeddedServer) -> None:
-    names = ("plan.json", "identities.json", "iam.json", "security.toml")
+    names = ("plan.json", "identities.json", "iam.json", "security.toml", "inner-key.pem")
     assert {(real_server.directory.seaweedfs / name).stat().st_mode & 0o777 for name in names} == {0o600}
     assert real_server.settings.s3.secret_key not in repr(SeaweedFS(real_server.directory).settings)
