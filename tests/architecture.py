@@ -36,7 +36,7 @@ PACKAGES = {
     "upload": Package("from the spool to the service", (*BASE, "processes", "collect", "clients")),
     "record": Package("the caller's side: StreamingManager, track, a command's run", (*BASE, "processes", "collect")),
     "read": Package("what anybody may ask of runs, wherever their rows lie", (*BASE, "upload")),
-    "server": Package("a Sentinel-compatible service with an S3, on your own machine", ("config", "errors")),
+    "server": Package("a Sentinel-compatible service with an S3, on your own machine", (*BASE, "processes")),
     "cli": Package(
         "the command `tracker-stream`",
         (*BASE, "processes", "collect", "clients", "upload", "record", "read", "server"),
