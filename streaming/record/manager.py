@@ -27,6 +27,7 @@ from streaming import config
 from streaming.collect import metadata as run_metadata
 from streaming.collect.csv_lines import LineSplitter
 from streaming.collect.csv_tail import CsvFeeder, UpdateSchedule
+from streaming.collect.frameworks import placement_here
 from streaming.errors import BadArgument
 from streaming.processes import launch
 from streaming.record.recorder import Delivery, Recorder
@@ -86,18 +87,16 @@ class StreamingManager:
         s3_endpoint_url: str | None = None,
         api_url: str | None = None,
     ) -> None:
-        token = config.require_token(token)
-        target = config.target(token, api_url, s3_endpoint_url)
         self._delivery = Delivery(
-            token=target.token,
-            api_url=target.api_url,
-            s3_endpoint_url=target.s3_endpoint_url,
+            token=config.require_token(token),
+            api_url=config.api_url(api_url),
+            s3_endpoint_url=config.s3_endpoint_url(s3_endpoint_url),
             upload_interval_s=config.wait_s(upload_interval, "upload_interval", least=1.0),
             linger_s=config.linger_s(),
             start_method=start_method,
         )
         self._csv_path = None if csv_path is None else _require_path(csv_path)
-        self._metadata = run_metadata.recorded(metadata, hidden=token)
+        self._metadata = run_metadata.recorded(placement_here().filling(metadata or {}), hidden=self._delivery.token)
         self._host_info = run_metadata.jsonable(host_info, "host_info")
         self._cloud_info = run_metadata.jsonable(cloud_info, "cloud_info")
         self._updates = UpdateSchedule(csv_update_fn, upload_interval_s=self._delivery.upload_interval_s)

@@ -15,6 +15,7 @@ Needs root and Debian's SLURM (`scripts/test` installs it, and makes the user); 
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import re
@@ -30,6 +31,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from tests.support import processes
 from tests.support.processes import ROOT, Home, Program, clean_environment, eventually, start_program
@@ -239,6 +241,11 @@ class User:
         """`tracker-stream ...` on the login node."""
         return self.run("tracker-stream", *arguments, deadline_s=deadline_s, **environment)
 
+    def runs(self) -> list[dict[str, Any]]:
+        """What `status --json` says of the user's runs."""
+        found: list[dict[str, Any]] = json.loads(self.ask("tracker-stream", "status", "--json"))["runs"]
+        return found
+
     def submit(self, script: str, *options: str, **environment: str) -> int:
         """Submit a batch script; its job id. What it says goes to `output(job)`."""
         file = self.home.path / f"job-{secrets.token_hex(4)}.sh"
@@ -259,13 +266,16 @@ class User:
         return set(re.findall(r"JobState=(\S+)", self.ask("scontrol", "show", "job", str(job))))
 
     def wait_for_state(self, job: int, *states: str, deadline_s: float = 90.0) -> None:
-        """Until the job (each task of an array) is in one of these states."""
-        wanted = set(states)
-        eventually(
-            lambda: self.states(job) <= wanted,
-            deadline_s,
-            lambda: f"job {job} is {self.states(job)}, not {wanted}; it said: {self.output(job)[-2000:]}",
-        )
+        """Until the job (each task of an array) is in one of these states. At once an error if it ends in another."""
+        last: set[str] = set()
+
+        def is_settled() -> bool:
+            nonlocal last
+            last = self.states(job)
+            return last <= {*states, *OVER}
+
+        eventually(is_settled, deadline_s, lambda: f"job {job} is {last}, not {states}: {self.output(job)[-2000:]}")
+        assert last <= set(states), f"job {job} ended as {last}, not {states}: {self.output(job)[-2000:]}"
 
     def wait_over(self, *jobs: int, deadline_s: float = 120.0) -> None:
         for job in jobs:

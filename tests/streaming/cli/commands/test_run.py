@@ -93,9 +93,9 @@ def test_disabled_mode_keeps_the_codes_of_a_command_that_cannot_be_started(progr
 
 def test_only_the_chosen_local_rank_is_tracked(home: Home, program: AsProgram) -> None:
     arguments = ("run", "-q", "--only-local-rank", "0", "--", "true")
-    assert program(*arguments, SLURM_JOB_ID="7", SLURM_PROCID="5", SLURM_LOCALID="1").exit_code == 0
+    assert program(*arguments, SLURM_JOB_ID="7", SLURM_STEP_ID="0", SLURM_PROCID="5", SLURM_LOCALID="1").exit_code == 0
     assert not home.spool_dir.exists()
-    assert program(*arguments, SLURM_JOB_ID="7", SLURM_PROCID="4", SLURM_LOCALID="0").exit_code == 0
+    assert program(*arguments, SLURM_JOB_ID="7", SLURM_STEP_ID="0", SLURM_PROCID="4", SLURM_LOCALID="0").exit_code == 0
     assert metadata(home)["tags"]["rank"] == "4"
 
 
@@ -117,7 +117,13 @@ def test_flag_counts_before_environment_before_file_before_default(home: Home, p
 
 
 def test_slurm_fills_in_what_the_user_did_not_give(home: Home, program: AsProgram) -> None:
-    slurm = {"SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "batch", "SLURM_PROCID": "2", "SLURM_LOCALID": "0"}
+    slurm = {
+        "SLURM_JOB_ID": "77",
+        "SLURM_JOB_NAME": "batch",
+        "SLURM_STEP_ID": "0",
+        "SLURM_PROCID": "2",
+        "SLURM_LOCALID": "0",
+    }
     program("run", "-q", "-n", "mine", "--tag", "rank=x", "--", "true", **slurm)
     found = metadata(home)
     assert (found["job_name"], found["external_run_id"], found["orchestrator"]) == ("mine", "77", "slurm")
