@@ -8,6 +8,18 @@ with embedded(tmp_path) as server:
 
 from __future__ import annotations
 
-from streaming.server.process.embedded import EmbeddedServer, embedded
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from streaming.server.process.embedded import EmbeddedServer, embedded
 
 __all__ = ["EmbeddedServer", "embedded"]
+
+
+def __getattr__(name: str) -> object:
+    """Loaded when first asked for: the processes that parse objects are started often, and need none of it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from streaming.server.process import embedded
+
+    return getattr(embedded, name)

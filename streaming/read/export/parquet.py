@@ -15,7 +15,7 @@ try:
     import pyarrow
     from pyarrow import parquet
 except ImportError as missing:
-    raise BadArgument("Parquet needs pyarrow", hint="pip install 'tracker-stream[parquet]'") from missing
+    raise BadArgument("Parquet needs pyarrow", hint="pip install 'tracker-stream[read]'") from missing
 
 ROW_GROUP_ROWS = 10_000
 

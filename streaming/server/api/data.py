@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
 
@@ -11,13 +12,12 @@ from fastapi.responses import StreamingResponse
 from streaming.server.api.login import Viewer
 from streaming.server.api.run_json import SORT_KEYS, ListQuery, view_of
 from streaming.server.api.runs import find_run
-from streaming.server.metrics.csv import stream_csv
-from streaming.server.metrics.downsample import Window, series
-from streaming.server.metrics.frames import Frame
-from streaming.server.metrics.reader import Reading, RunReader, keys_of
-from streaming.server.metrics.statistics import figures_of
+from streaming.server.errors import StoreUnavailable
+from streaming.server.metrics.parse import ObjectFacts
+from streaming.server.metrics.reader import Answer, Reading, RunReader, keys_of
 from streaming.server.storage.object_names import find_gaps, order_of, parse_name
 from streaming.server.storage.runs import Run, RunStore
+from streaming.tables.series import Window, series
 
 router = APIRouter(tags=["Data"])
 
@@ -65,20 +65,23 @@ def list_runs(
 def get_run(request: Request, viewer: Viewer, run_id: str) -> dict[str, Any]:
     """Everything about a run but its rows and objects."""
     run = find_run(request, viewer, run_id)
-    reading = _read(request, run)
-    keys = {frame.key for frame in reading.frames}
-    missing = [key for key in keys_of(run) if key not in keys]
+    return _using(request, run, lambda reading: _details(request, run, reading))
+
+
+def _details(request: Request, run: Run, reading: Reading) -> dict[str, Any]:
+    objects = reading.rows.all_objects
+    missing = [] if reading.is_outage else [key for key in keys_of(run) if key not in objects]
     return {
         **view_of(run, request.app.state.reader, now=datetime.now(timezone.utc)),
         "metadata": run.metadata,
         "data_source": run.data_source,
-        "statistics": figures_of(reading.rows),
+        "statistics": reading.rows.figures,
         "complete": reading.is_complete,
         "columns": reading.rows.names,
-        "gaps": [[gap.first, gap.last] for gap in find_gaps(keys)],
+        "gaps": [[gap.first, gap.last] for gap in find_gaps(objects)],
         "missing_count": len(missing),
-        "unreadable_count": sum(frame.error is not None for frame in reading.frames),
-        "size_bytes": sum(frame.size_bytes for frame in reading.frames),
+        "unreadable_count": sum(facts.error is not None for facts in objects.values()),
+        "size_bytes": sum(facts.size_bytes for facts in objects.values()),
     }
 
 
@@ -88,13 +91,13 @@ def list_objects(
 ) -> dict[str, Any]:
     """The run's objects in order. `listed`: the finish names it (None before); `missing`: it does, yet S3 has none."""
     run = find_run(request, viewer, run_id)
-    frames = {frame.key: frame for frame in _read(request, run).frames}
-    listed = set(keys_of(run))
-    keys = sorted(frames.keys() | listed, key=order_of)
+    reading = _using(request, run, _answered)
+    objects, listed = reading.rows.all_objects, set(keys_of(run))
+    keys = sorted(objects.keys() | listed, key=order_of)
     return {
-        "objects": [_object(key, frames.get(key), run, listed) for key in keys[offset : offset + limit]],
+        "objects": [_object(key, objects.get(key), run, listed) for key in keys[offset : offset + limit]],
         "total": len(keys),
-        "gaps": [[gap.first, gap.last] for gap in find_gaps(frames)],
+        "gaps": [[gap.first, gap.last] for gap in find_gaps(objects)],
         "offset": offset,
         "limit": limit,
     }
@@ -112,20 +115,25 @@ def get_series(
 ) -> dict[str, Any]:
     """Columns over time, reduced to at most `points` stretches with the minimum, maximum and mean of each."""
     run = find_run(request, viewer, run_id)
-    rows = _read(request, run).rows
     names = list(dict.fromkeys(name for name in columns.split(",") if name))
-    unknown = [name for name in names if name not in rows.names]
-    answer = series(rows, [name for name in names if name in rows.names], Window(start, end, points))
-    return {"run_id": run_id, "total_row_count": rows.row_count, "unknown_columns": unknown, **answer}
+
+    def drawn(reading: Reading) -> dict[str, Any]:
+        rows = reading.rows
+        unknown = [name for name in names if name not in rows.names]
+        known = [name for name in names if name in rows.names]
+        answer = series(rows.timestamps, rows.column, known, Window(start, end, points))
+        return {"run_id": run_id, "total_row_count": rows.row_count, "unknown_columns": unknown, **answer}
+
+    return _using(request, run, drawn)
 
 
 @router.get("/runs/{run_id}/csv")
 def download_csv(request: Request, viewer: Viewer, run_id: str) -> StreamingResponse:
     """All rows as one CSV with one header line, as they were recorded."""
     run = find_run(request, viewer, run_id)
-    reading = _read(request, run)
+    reading, text = _using(request, run, lambda reading: (_answered(reading), reading.rows.csv()))
     return StreamingResponse(
-        stream_csv(run, reading.rows, request.app.state.runs, request.app.state.objects),
+        text,
         media_type="text/csv; charset=utf-8",
         headers={
             "Content-Disposition": f'attachment; filename="run-{run.run_id}.csv"',
@@ -134,26 +142,32 @@ def download_csv(request: Request, viewer: Viewer, run_id: str) -> StreamingResp
     )
 
 
-def _read(request: Request, run: Run) -> Reading:
+def _using(request: Request, run: Run, ask: Callable[[Reading], Answer]) -> Answer:
     reader: RunReader = request.app.state.reader
-    return reader.read(run)
+    return reader.using(run, ask)
 
 
-def _object(key: str, frame: Frame | None, run: Run, listed: set[str]) -> dict[str, Any]:
+def _answered(reading: Reading) -> Reading:
+    """Raises StoreUnavailable where it is not known what is missing: an outage is not a gap."""
+    if reading.is_outage:
+        raise StoreUnavailable("S3 does not answer, so that it is not known whether these are all rows.")
+    return reading
+
+
+def _object(key: str, facts: ObjectFacts | None, run: Run, listed: set[str]) -> dict[str, Any]:
     name = parse_name(key)
-    times = frame.time_range if frame else None
     return {
         "key": key,
         "seq": name.seq,
-        "size_bytes": frame.size_bytes if frame else None,
-        "row_count": frame.row_count if frame else None,
-        "etag": frame.etag if frame else None,
-        "sha256": frame.sha256 if frame else None,
-        "digest_matches": frame.sha256.startswith(name.digest) if frame and name.digest and frame.sha256 else None,
-        "uploaded_at": frame.uploaded_at if frame else None,
-        "first_timestamp": times[0] if times else None,
-        "last_timestamp": times[1] if times else None,
+        "size_bytes": facts.size_bytes if facts else None,
+        "row_count": facts.row_count if facts else None,
+        "etag": facts.etag if facts else None,
+        "sha256": facts.sha256 if facts else None,
+        "digest_matches": facts.sha256.startswith(name.digest) if facts and name.digest and facts.sha256 else None,
+        "uploaded_at": facts.uploaded_at if facts else None,
+        "first_timestamp": facts.first if facts else None,
+        "last_timestamp": facts.last if facts else None,
         "listed": key in listed if run.is_finished else None,
-        "missing": frame is None,
-        "error": frame.error if frame else None,
+        "missing": facts is None,
+        "error": facts.error if facts else None,
     }

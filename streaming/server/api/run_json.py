@@ -72,7 +72,7 @@ def state_of(run: Run, seen: _Seen, now: datetime) -> RunState:
 def _seen(run: Run, rows: RunRows | None) -> _Seen:
     """From memory, or else from the figures of the finish."""
     if rows is not None:
-        return _Seen(rows.row_count, len(rows.frames), rows.extent)
+        return _Seen(rows.row_count, len(rows.objects), rows.extent)
     figures = run.statistics or {}
     counted = len(run.data_uris) if run.is_finished else None
     uploaded_at = run.finished_at.timestamp() if run.finished_at else None

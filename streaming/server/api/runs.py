@@ -9,11 +9,13 @@ from fastapi.exceptions import RequestValidationError
 
 from streaming.server.api.guarded_route import GuardedRoute, current_token
 from streaming.server.api.schemas import FinishBody, FinishInline, FinishS3, RefreshAnswer, RegisterAnswer, RunMetadata
-from streaming.server.metrics.statistics import FINISH_TIMEOUT_S, compute_statistics
+from streaming.server.metrics.reader import compute_statistics
 from streaming.server.storage.objects import ObjectStore
 from streaming.server.storage.runs import Finish, Run, RunStore, key_prefix, new_run_id
 from streaming.server.storage.tokens import Token
 from streaming.server.storage.upload_credentials import CredentialIssuer
+
+FINISH_TIMEOUT_S = 10.0
 
 router = APIRouter(route_class=GuardedRoute, tags=["Sentinel"])
 

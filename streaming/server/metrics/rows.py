@@ -1,31 +1,23 @@
-"""All rows of one run, in the order of time, as columns of numbers."""
+"""All rows of one run, in the order of time, as columns of numbers read from its parts when they are asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby, pairwise
-from operator import is_
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from streaming.server.metrics.frames import TIMESTAMP, Array, Frame
-
-
-@dataclass(frozen=True)
-class _Block:
-    """The rows of neighbouring objects with the same columns, put together."""
-
-    names: tuple[str, ...]
-    row_count: int
-    data: Array
-
-    def column(self, name: str) -> Array:
-        if name not in self.names:
-            return np.full(self.row_count, np.nan)
-        column: Array = self.data[self.names.index(name)]
-        return column
+from streaming.server.metrics.parse import LINE, ObjectFacts
+from streaming.server.metrics.parts import Part
+from streaming.tables.csv_text import column_names
+from streaming.tables.figures import Array, figures_of
+from streaming.tables.schema import TIMESTAMP
 
 
 @dataclass(frozen=True)
@@ -39,94 +31,104 @@ class Extent:
 
 
 class RunRows:
-    """Immutable: new objects make a new one, which takes over what the one before had put together."""
+    """Immutable, and small: the numbers stay on disk. Everything that reads them may raise DamagedPart."""
 
-    def __init__(self, frames: Sequence[Frame], before: RunRows | None = None) -> None:
-        self.frames = tuple(frames)
-        self.row_count = sum(frame.row_count for frame in frames)
-        self._blocks = _blocks_of(self.frames, before)
-        self._columns: dict[str, Array] = {}
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = tuple(parts)
+        self.row_count = sum(part.row_count for part in parts)
+
+    @cached_property
+    def objects(self) -> list[ObjectFacts]:
+        """Those whose rows these are, in order."""
+        return [facts for part in self.parts for facts in part.objects if not facts.is_stray]
+
+    @cached_property
+    def all_objects(self) -> dict[str, ObjectFacts]:
+        """By key; such as the finish does not name, too."""
+        return {facts.key: facts for part in self.parts for facts in part.objects}
 
     @cached_property
     def names(self) -> list[str]:
         """The numeric columns of all objects, in the order in which they first appear; without the timestamp."""
-        found = dict.fromkeys(name for block in self._blocks for name in block.names)
+        found = dict.fromkeys(name for part in self.parts for name in part.names)
         found.pop(TIMESTAMP, None)
         return list(found)
 
     @cached_property
-    def header(self) -> list[str]:
-        """All columns of all objects, text columns too."""
-        headers = dict.fromkeys(frame.header for frame in self.frames)
-        return list(dict.fromkeys(name for header in headers for name in header))
-
-    @cached_property
-    def timestamps(self) -> Array:
-        """Seconds since the epoch, ascending; rows without one are left out here and in `column`."""
-        return self._order(self._joined(TIMESTAMP))
-
-    def column(self, name: str) -> Array:
-        """The numbers beside `timestamps`; NaN where a row has none."""
-        if name not in self._columns:
-            self._columns[name] = self._order(self._joined(name))
-        return self._columns[name]
-
-    def values(self, name: str) -> Array:
-        """The finite numbers of the column, of all rows."""
-        joined = self._joined(name)
-        return joined[np.isfinite(joined)]
-
-    @cached_property
     def extent(self) -> Extent:
-        times = self.values(TIMESTAMP)
-        uploads = sorted(frame.uploaded_at for frame in self.frames)
+        uploads = sorted(facts.uploaded_at for facts in self.objects)
         return Extent(
-            first=float(times.min()) if len(times) else None,
-            last=float(times.max()) if len(times) else None,
+            first=min((facts.first for facts in self.objects if facts.first is not None), default=None),
+            last=max((facts.last for facts in self.objects if facts.last is not None), default=None),
             last_upload_at=uploads[-1] if uploads else None,
             longest_pause_s=max((after - before for before, after in pairwise(uploads)), default=0.0),
         )
 
-    def _joined(self, name: str) -> Array:
-        if len(self._blocks) == 1:
-            return self._blocks[0].column(name)
-        return np.concatenate([np.empty(0), *(block.column(name) for block in self._blocks)])
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        return figures_of(self.row_count, self.values)
 
-    def _order(self, joined: Array) -> Array:
-        positions = self._positions
-        return joined if positions is None else joined[positions]
+    def values(self, name: str) -> Array:
+        """The column's numbers, of all rows in the order of their objects; NaN where there is none."""
+        return np.concatenate([np.empty(0), *(part.column(name) for part in self.parts)])
+
+    @cached_property
+    def timestamps(self) -> Array:
+        """Seconds since the epoch, ascending; rows without one are left out here and in `column`."""
+        times = self.values(TIMESTAMP)
+        return times if self._positions is None else times[self._positions]
+
+    def column(self, name: str) -> Array:
+        """The numbers beside `timestamps`."""
+        values = self.values(name)
+        return values if self._positions is None else values[self._positions]
 
     @cached_property
     def _positions(self) -> np.ndarray[tuple[int, ...], np.dtype[np.intp]] | None:
         """Where the rows in order are to be found; None when they are in order already, as nearly always."""
-        times = self._joined(TIMESTAMP)
+        times = self.values(TIMESTAMP)
         usable = np.isfinite(times)
         if usable.all() and bool((np.diff(times) >= 0).all()):
             return None
         return np.flatnonzero(usable)[np.argsort(times[usable], kind="stable")]
 
+    def csv(self) -> Iterator[bytes]:
+        """One header line with every object's columns, then the rows as they were recorded, in their order.
 
-def _blocks_of(frames: Sequence[Frame], before: RunRows | None) -> tuple[_Block, ...]:
-    """The blocks of before, if its frames are the first of these, and those of the new frames, few and large."""
-    known = before.frames if before is not None else ()
-    is_continued = len(known) <= len(frames) and all(map(is_, known, frames))
-    blocks = list(before._blocks) if before is not None and is_continued else []
-    for names, group in groupby(frames[len(known) :] if is_continued else frames, key=lambda frame: frame.names):
-        blocks.append(_joined_block(names, [(frame.row_count, frame.data) for frame in group]))
-        _merge_last(blocks)
-    return tuple(blocks)
+        Opens all parts at once: one that is merged meanwhile stays readable.
+        """
+        opened = ExitStack()
+        files = [(part, opened.enter_context(part.open())) for part in self.parts]
+        return self._csv(opened, files)
+
+    def _csv(self, opened: ExitStack, files: Sequence[tuple[Part, Any]]) -> Iterator[bytes]:
+        headers = list(dict.fromkeys(facts.header for facts in self.objects if facts.header))
+        columns = [column_names(header.encode()) for header in headers]
+        names = list(dict.fromkeys(name for of_one in columns for name in of_one))
+        with opened:
+            if headers:
+                yield headers[0].encode() + b"\n" if list(columns[0]) == names else _csv_line(names)
+            for part, file in files:
+                yield from part.texts(file) if len(headers) == 1 else _rearranged(part, file, names)
 
 
-def _merge_last(blocks: list[_Block]) -> None:
-    """While the last is at least half as large as the one before: each row is copied a few times over a run's whole life."""
-    while len(blocks) > 1 and blocks[-1].names == blocks[-2].names and blocks[-1].row_count * 2 >= blocks[-2].row_count:
-        last, earlier = blocks.pop(), blocks.pop()
-        parts = [(earlier.row_count, earlier.data), (last.row_count, last.data)]
-        blocks.append(_joined_block(last.names, parts))
+def _csv_line(cells: Sequence[str]) -> bytes:
+    output = io.StringIO(newline="")
+    csv.writer(output, lineterminator="\n").writerow(cells)
+    return output.getvalue().encode()
 
 
-def _joined_block(names: tuple[str, ...], parts: Sequence[tuple[int, Array]]) -> _Block:
-    row_count = sum(count for count, _ in parts)
-    if not names:
-        return _Block(names, row_count, np.empty((0, row_count)))
-    return _Block(names, row_count, np.concatenate([data for _, data in parts], axis=1))
+def _rearranged(part: Part, file: Any, names: list[str]) -> Iterator[bytes]:
+    """An object at a time; the rows of one with other columns, put under the common header."""
+    lines = file.read([LINE]).column(0)
+    for facts, start in zip(part.objects, part.starts, strict=True):
+        text = b"".join(lines.slice(start, facts.kept_row_count).to_pylist())
+        columns = column_names(facts.header.encode())
+        yield text if list(columns) == names else _under(names, columns, text.decode())
+
+
+def _under(names: list[str], columns: Sequence[str], text: str) -> bytes:
+    output = io.StringIO(newline="")
+    writer = csv.DictWriter(output, names, restval="", lineterminator="\n")
+    writer.writerows(dict(zip(columns, cells, strict=False)) for cells in csv.reader(io.StringIO(text, newline="")))
+    return output.getvalue().encode()

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from streaming.server.errors import Unavailable
-from streaming.server.metrics.reader import RunReader
-from streaming.server.metrics.statistics import compute_statistics
+from streaming.server.metrics.reader import RunReader, compute_statistics
 from streaming.server.storage.runs import Run, RunStore
 
 _log = logging.getLogger("uvicorn.error")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from streaming.server.api.run_json import SILENT_AFTER_S
+from streaming.server.errors import StoreUnavailable
 from streaming.server.storage.runs import Finish
 from tests.streaming.server.conftest import Service
 
@@ -177,6 +178,29 @@ def test_csv_of_equal_objects_is_byte_for_byte(service: Service) -> None:
     for number, text in enumerate(['"timestamp","a"\n1,"2 ""x"""\n', '"timestamp","a"\n3,4.0\n'], 1):
         service.put(run, f"{number:06d}.csv.gz", gzip.compress(text.encode()))
     assert service.get(f"/runs/{run['run_id']}/csv").text == '"timestamp","a"\n1,"2 ""x"""\n3,4.0\n'
+
+
+def test_s3_that_cannot_be_read_is_an_outage_not_a_gap(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = service.register()
+    uris = [put_rows(service, run, number, 1000.0 + number) for number in (1, 2)]
+    service.app.state.runs.finish(run["run_id"], Finish("finished", 0, None, data_uris=tuple(uris)))
+    path = f"/runs/{run['run_id']}"
+    objects = service.app.state.objects
+    read, first_key = objects.read, uris[0].split("/", 3)[3]
+
+    def cut_off(key: str) -> bytes:
+        raise StoreUnavailable("cut off")
+
+    monkeypatch.setattr(objects, "read", cut_off)
+    for part in ("", "/objects", "/csv", "/series?columns=system_cpu_usage"):
+        assert service.get(path + part).status_code == 503, part
+    monkeypatch.setattr(objects, "read", lambda key: read(key) if key == first_key else cut_off(key))
+    for _ in range(2):
+        assert service.get(path + "/csv").status_code == 503
+    monkeypatch.setattr(objects, "read", read)
+    wait_until(lambda: service.get(path + "/csv").status_code == 200)
+    assert service.get(path + "/csv").text.count("\n") == 3
+    assert service.get(path).json()["missing_count"] == 0
 
 
 BAD_QUERIES = [

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from streaming.server.errors import StoreUnavailable
-from streaming.server.metrics.reader import FULL_LIST_EVERY_S, Reading, RunReader
+from streaming.server.metrics.reader import FULL_LIST_EVERY_S, MOST_WAITING, Busy, Reading, RunReader
 from streaming.server.storage.objects import ObjectStore
 from streaming.server.storage.runs import Finish
 from tests.streaming.server.conftest import Service
@@ -61,7 +62,7 @@ class Fixture:
 
 
 def names_of(reading: Reading) -> list[str]:
-    return [frame.key.rpartition("/")[2] for frame in reading.rows.frames]
+    return [facts.key.rpartition("/")[2] for facts in reading.rows.objects]
 
 
 def service_directory(service: Service) -> Path:
@@ -138,7 +139,7 @@ def test_a_finished_run_has_the_rows_that_its_finish_lists_in_that_order(fixture
     reading = fixture.read()
     assert names_of(reading) == ["0003.csv.gz", "0001.csv.gz"]
     assert reading.is_complete
-    assert len(reading.frames) == 3
+    assert len(reading.rows.all_objects) == 3
 
 
 def test_a_missing_object_is_looked_for_until_it_is_there(fixture: Fixture) -> None:
@@ -163,6 +164,53 @@ def test_an_outage_gives_what_is_known_and_says_so(fixture: Fixture) -> None:
     assert (reading.rows.row_count, reading.is_complete) == (1, False)
 
 
+def test_what_is_damaged_torn_or_missing_on_disk_is_read_again(fixture: Fixture) -> None:
+    for number in range(1, 4):
+        fixture.put(number, number, number)
+    assert fixture.read().rows.row_count == 6
+    (path,) = [part.path for part in fixture.read().rows.parts]
+    damages = (lambda: path.write_bytes(path.read_bytes()[:-30]), lambda: path.write_bytes(b""), path.unlink)
+    for damage in damages:
+        damage()
+        again = fixture.another_reader()
+        assert fixture.read(again).rows.column("a").tolist() == [1, 1, 2, 2, 3, 3]
+        again.close()
+
+
+def test_a_part_that_is_damaged_while_in_use_is_read_again(fixture: Fixture) -> None:
+    fixture.put(1, 1, 2)
+    (part,) = fixture.read().rows.parts
+    content = part.path.read_bytes()
+    part.path.write_bytes(content[:10] + bytes(100) + content[110:])
+    run = fixture.service.app.state.runs.get(fixture.run["run_id"])
+    assert fixture.reader.using(run, lambda reading: reading.rows.column("a").tolist()) == [1, 2]
+
+
+def test_more_requests_than_may_wait_are_answered_with_what_is_known(fixture: Fixture) -> None:
+    fixture.put(1, 1)
+    run = fixture.service.app.state.runs.get(fixture.run["run_id"])
+    fixture.reader._waiting[run.token_id] = MOST_WAITING
+    with pytest.raises(Busy):
+        fixture.read()
+    fixture.reader._waiting.clear()
+    fixture.read()
+    fixture.put(2, 1)
+    fixture.reader._waiting[run.token_id] = MOST_WAITING
+    assert fixture.read().rows.row_count == 1
+
+
+def test_parts_are_few_and_descriptors_none(fixture: Fixture) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(1, 40):
+        fixture.put(number, number)
+        assert fixture.read().rows.row_count == number
+    rows = fixture.read().rows
+    assert rows.column("a").tolist() == list(range(1, 40))
+    assert len(rows.parts) <= 7
+    assert len(list(rows.parts[0].path.parent.iterdir())) == len(rows.parts)
+    assert len(os.listdir("/proc/self/fd")) <= before + 4  # the worker's pipe, connections to S3
+
+
 def test_over_time_the_rest_is_left_for_later(fixture: Fixture) -> None:
     uri = fixture.put(1, 1)
     fixture.finish(uri)
@@ -171,15 +219,13 @@ def test_over_time_the_rest_is_left_for_later(fixture: Fixture) -> None:
 
 
 def test_runs_used_longest_ago_leave_memory_first(fixture: Fixture) -> None:
-    small = fixture.another_reader(memory_limit_rows=1)
+    small = fixture.another_reader(memory_limit_objects=3)
     fixture.put(1, 1)
     run = fixture.service.app.state.runs.get(fixture.run["run_id"])
     fixture.read(small)
-    assert small.peek(run) is not None
     other = fixture.service.app.state.runs.get(fixture.service.register()["run_id"])
     small.read(other)
-    small.read(other)
-    assert small.peek(run) is not None  # one row is within the limit
+    assert small.peek(run) is not None  # one object, and a little for each run
     fixture.put(2, 1)
     fixture.read(small)
     small.read(other, fresh_s=0)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streaming.server.metrics.downsample import Window, series
-from streaming.server.metrics.frames import Frame
-from streaming.server.metrics.rows import RunRows
+from streaming.tables.series import Window, series
 
 ALL = Window(None, None, 10)
 
 
-def rows_of(times: list[float], values: list[float]) -> RunRows:
-    data = np.array([times, values], dtype=np.float64).reshape(2, len(times))
-    return RunRows([Frame("k", "e", 0, 0.0, names=("timestamp", "a"), row_count=len(times), data=data)])
+def drawn(times: list[float], values: list[float], window: Window = ALL) -> dict[str, Any]:
+    return series(np.array(times, dtype=np.float64), {"a": np.array(values)}.__getitem__, ["a"], window)
 
 
 def test_few_rows_are_given_as_they_are() -> None:
-    answer = series(rows_of([1, 2, 3], [5, np.nan, 7.25]), ["a"], ALL)
+    answer = drawn([1, 2, 3], [5, np.nan, 7.25])
     assert answer == {
         "row_count": 3,
         "reduced": False,
@@ -33,7 +32,7 @@ def test_few_rows_are_given_as_they_are() -> None:
 
 def test_many_rows_are_reduced_to_stretches_of_time() -> None:
     times = [float(number) for number in range(100)]
-    answer = series(rows_of(times, times), ["a"], ALL)
+    answer = drawn(times, times)
     assert answer["reduced"] is True
     assert len(answer["t"]) == 10
     assert answer["columns"]["a"]["min"][0] == 0
@@ -42,26 +41,26 @@ def test_many_rows_are_reduced_to_stretches_of_time() -> None:
 
 def test_a_pause_stays_a_pause() -> None:
     times = [float(number) for number in [*range(50), *range(1000, 1050)]]
-    answer = series(rows_of(times, times), ["a"], ALL)
+    answer = drawn(times, times)
     assert len(answer["t"]) == 2
 
 
 def test_a_window_holds_the_rows_from_start_to_end_both_included() -> None:
     times = [float(number) for number in range(10)]
-    answer = series(rows_of(times, times), ["a"], Window(2.0, 4.0, 10))
+    answer = drawn(times, times, Window(2.0, 4.0, 10))
     assert answer["t"] == [2.0, 3.0, 4.0]
-    nothing = series(rows_of(times, times), ["a"], Window(4.0, 2.0, 10))
+    nothing = drawn(times, times, Window(4.0, 2.0, 10))
     assert (nothing["t"], nothing["from"]) == ([], None)
     assert nothing["columns"]["a"] == {"min": [], "max": [], "mean": []}
 
 
 def test_no_rows() -> None:
-    assert series(RunRows(()), [], ALL)["t"] == []
+    assert drawn([], [])["t"] == []
 
 
 def test_numbers_are_short_but_right() -> None:
     values = [1 / 3, 1e15 / 3, 2**53 + 2.0, -1e-9 / 3, 0.0, 1e300, 5e-324]
-    answer = series(rows_of(list(range(7)), values), ["a"], ALL)
+    answer = drawn(list(range(7)), values)
     np.testing.assert_allclose(answer["columns"]["a"]["mean"], values, rtol=1e-6, atol=1e-290)
     assert answer["columns"]["a"]["mean"][0] == 0.3333333
 
@@ -74,7 +73,7 @@ FLOATS = st.floats(-1e6, 1e6) | st.just(float("nan"))
 def test_peaks_dips_and_rows_survive_any_reduction(points: list[tuple[float, float]], buckets: int) -> None:
     points = sorted(points, key=lambda point: point[0])
     times, values = [point[0] for point in points], np.array([point[1] for point in points])
-    answer = series(rows_of(times, values.tolist()), ["a"], Window(None, None, buckets))
+    answer = drawn(times, values.tolist(), Window(None, None, buckets))
     assert len(answer["t"]) <= max(buckets, 1)
     assert answer["t"] == sorted(answer["t"])
     column = answer["columns"]["a"]

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from streaming.server.metrics.frames import frame_of_csv
+from streaming.server.metrics import parts
+from streaming.server.metrics.parse import ObjectFacts, parse_texts
 from streaming.server.metrics.rows import RunRows
-from streaming.server.metrics.statistics import figures_of
 
 
 def figures(*texts: str) -> dict[str, Any]:
-    frames = [frame_of_csv(text.encode(), key="k", etag="", size_bytes=0, uploaded_at=0.0) for text in texts]
-    return figures_of(RunRows(frames))
+    objects = [(ObjectFacts(f"{number}.csv.gz", "", 0, 0.0), text.encode()) for number, text in enumerate(texts)]
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "00000001.parquet"
+        parts.write(path, *parse_texts(objects))
+        return RunRows([parts.open_part(path)]).figures
 
 
 def test_several_texts_with_different_columns_add_up() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from streaming.server.metrics.frames import Array
-from streaming.server.metrics.rows import RunRows
+from streaming.tables.figures import Array
 
 _SIGNIFICANT_DIGITS = 7
 Indices = np.ndarray[tuple[int, ...], np.dtype[np.intp]]
@@ -24,13 +23,13 @@ class Window:
     points: int
 
 
-def series(rows: RunRows, names: Iterable[str], window: Window) -> dict[str, Any]:
-    """`t` and, per column, `min`, `max` and `mean` of equal length, None where there is no number.
+def series(times: Array, column: Callable[[str], Array], names: Iterable[str], window: Window) -> dict[str, Any]:
+    """`t` and, per column beside `times` (ascending), `min`, `max` and `mean` of equal length; None where is no number.
 
     With no more rows than points, every row is its own point and `reduced` is false.
     """
-    first, last = _slice(rows.timestamps, window)
-    times = rows.timestamps[first:last]
+    first, last = _slice(times, window)
+    times = times[first:last]
     starts = _bucket_starts(times, window.points)
     return {
         "row_count": int(last - first),
@@ -39,7 +38,7 @@ def series(rows: RunRows, names: Iterable[str], window: Window) -> dict[str, Any
         "from": _json_time(times[0]) if len(times) else None,
         "to": _json_time(times[-1]) if len(times) else None,
         "t": [_json_time(time) for time in _bucket_times(times, starts)],
-        "columns": {name: _reduced(rows.column(name)[first:last], starts) for name in names},
+        "columns": {name: _reduced(column(name)[first:last], starts) for name in names},
     }
 
 

@@ -1,0 +1,138 @@
+"""CSV text as columns: known ones as numbers, others as text; and each row's own bytes.
+
+Arrow parses. What it refuses (ragged lines, words among numbers) is read cell by cell: a row with too few cells lacks the
+last ones, surplus cells are left out, and so is what follows a line that cannot be read as CSV at all.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv as arrow_csv
+
+from streaming.tables.schema import KNOWN
+
+_NO_NUMBER = ["", "NA", "NaN", "nan", "None", "null", "N/A"]
+_ANY_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Rows below one header. `lines` holds each row as it was written, with its line end."""
+
+    header: tuple[str, ...]
+    table: pa.Table
+    lines: pa.Array
+
+
+def parse(header: bytes, body: bytes) -> Parsed:
+    """The rows of `body` (whole lines, without the header line). Never raises for what the text may be."""
+    names = column_names(header)
+    body = whole_lines(body)
+    try:
+        return Parsed(names, *_parse_at_once(names, body))
+    except (pa.ArrowException, ValueError):
+        return Parsed(names, *_parse_row_by_row(names, body.decode("utf-8", "replace")))
+
+
+def split_header(text: bytes) -> tuple[bytes, bytes]:
+    """The header line (the first that is not empty; a name may hold line ends) and all that follows."""
+    header, _, body = text.lstrip(b"\r\n").partition(b"\n")
+    while header.count(b'"') % 2 and body:
+        more, _, body = body.partition(b"\n")
+        header += b"\n" + more
+    return header, body
+
+
+def column_names(header: bytes) -> tuple[str, ...]:
+    """The names in a header line; a name that is empty or was there before gets one by its place."""
+    text = io.StringIO(header.decode("utf-8", "replace").rstrip("\r\n"), newline="")
+    cells = next(csv.reader(text), [])
+    names: dict[str, None] = {}
+    for place, cell in enumerate(cells, 1):
+        names[cell if cell and cell not in names else f"column_{place}"] = None
+    return tuple(names)
+
+
+def whole_lines(text: bytes) -> bytes:
+    """The text with an end to its last line."""
+    return text if text.endswith(b"\n") or not text else text + b"\n"
+
+
+def _parse_at_once(names: tuple[str, ...], body: bytes) -> tuple[pa.Table, pa.Array]:
+    if not body:
+        return _table({name: pa.nulls(0, _type(name)) for name in names}, 0), pa.array([], pa.binary())
+    table = arrow_csv.read_csv(
+        pa.py_buffer(body),
+        read_options=arrow_csv.ReadOptions(column_names=names, use_threads=False, block_size=len(body) + 1),
+        convert_options=arrow_csv.ConvertOptions(
+            column_types={name: _type(name) for name in names}, null_values=_NO_NUMBER, strings_can_be_null=False
+        ),
+    )
+    lines = _lines(body)
+    if len(lines) != table.num_rows:
+        raise ValueError("there are empty lines, or line ends within cells")
+    return table, lines
+
+
+def _type(name: str) -> pa.DataType:
+    return pa.float64() if name in KNOWN else pa.string()
+
+
+def _lines(body: bytes) -> pa.Array:
+    """Each line as a value, without copying the text."""
+    if b"\n\n" in body or b"\n\r\n" in body or body[:1] in (b"\n", b"\r"):
+        raise ValueError("there are empty lines")
+    ends = np.flatnonzero(np.frombuffer(body, np.uint8) == ord("\n")) + 1
+    offsets = np.concatenate([[0], ends]).astype(np.int32)
+    return pa.Array.from_buffers(pa.binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(body)])
+
+
+def _parse_row_by_row(names: tuple[str, ...], text: str) -> tuple[pa.Table, pa.Array]:
+    cells: list[list[str | None]] = [[] for _ in names]
+    lines: list[bytes] = []
+    for row, line in _rows(text):
+        lines.append(line.encode("utf-8", "replace"))
+        for place, column in enumerate(cells):
+            column.append(row[place] if place < len(row) else None)
+    arrays = {name: pa.array(column, pa.string()) for name, column in zip(names, cells, strict=True)}
+    columns = {name: numbers_among(array) if name in KNOWN else array for name, array in arrays.items()}
+    return _table(columns, len(lines)), pa.array(lines, pa.binary())
+
+
+def _rows(text: str) -> Iterator[tuple[list[str], str]]:
+    """Each row as cells and as written, up to the first that csv cannot read."""
+    taken: list[str] = []
+
+    def lines() -> Iterator[str]:
+        for line in io.StringIO(text, newline=""):
+            taken.append(line)
+            yield line
+
+    try:
+        for row in csv.reader(lines()):
+            if row:
+                yield row, "".join(taken)
+            taken.clear()
+    except csv.Error:
+        return
+
+
+def _table(columns: dict[str, Any], row_count: int) -> pa.Table:
+    if columns:
+        return pa.table(columns)
+    return pa.table({"": pa.nulls(row_count)}).select([])
+
+
+def numbers_among(cells: Any) -> Any:
+    """The cells that are numbers, as numbers; null for the others."""
+    trimmed = pc.utf8_trim_whitespace(cells)
+    usable = pc.fill_null(pc.match_substring_regex(trimmed, _ANY_NUMBER), False)
+    return pc.if_else(usable, pc.utf8_ltrim(trimmed, "+"), None).cast(pa.float64())
