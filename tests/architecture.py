@@ -35,11 +35,12 @@ PACKAGES = {
     "clients": Package("the two ways to the network: the Sentinel API and S3", (*BASE, "processes")),
     "upload": Package("from the spool to the service", (*BASE, "processes", "collect", "clients")),
     "record": Package("the caller's side: StreamingManager, track, a command's run", (*BASE, "processes", "collect")),
-    "read": Package("what anybody may ask of runs, wherever their rows lie", (*BASE, "upload")),
-    "server": Package("a Sentinel-compatible service with an S3, on your own machine", (*BASE, "processes")),
+    "tables": Package("rows as Arrow tables: the schema, CSV to columns, figures, charts", ()),
+    "read": Package("what anybody may ask of runs, wherever their rows lie", (*BASE, "upload", "tables")),
+    "server": Package("a Sentinel-compatible service with an S3, on your own machine", (*BASE, "processes", "tables")),
     "cli": Package(
         "the command `tracker-stream`",
-        (*BASE, "processes", "collect", "clients", "upload", "record", "read", "server"),
+        (*BASE, "processes", "collect", "clients", "upload", "record", "tables", "read", "server"),
     ),
     "streaming": Package("the public names, each loaded when first asked for", ("record", "cli")),
 }

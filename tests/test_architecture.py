@@ -23,9 +23,21 @@ DOORS = {
     "resource_tracker": ("streaming/collect/sampler.py", "streaming/collect/procfs.py", "streaming/collect/host.py"),
     "click": ("streaming/cli/",),
     "fastapi": ("streaming/server/",),
+    "pyarrow": ("streaming/tables/", "streaming/read/", "streaming/server/metrics/"),
     "fcntl": ("spool/system.py", "streaming/server/process/directory.py"),
 }
-HEAVY = ("boto3", "botocore", "requests", "tenacity", "sqlite_utils", "click", "rich", "resource_tracker")
+HEAVY = (
+    "boto3",
+    "botocore",
+    "requests",
+    "tenacity",
+    "sqlite_utils",
+    "click",
+    "rich",
+    "resource_tracker",
+    "pyarrow",
+    "duckdb",
+)
 NETWORK = {"socket", "ssl", "http", "urllib3", "requests", "boto3", "botocore", "httpx", "aiohttp", "asyncio"}
 
 

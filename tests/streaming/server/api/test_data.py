@@ -13,6 +13,7 @@ from streaming.server.api.run_json import SILENT_AFTER_S
 from streaming.server.errors import StoreUnavailable
 from streaming.server.storage.runs import Finish
 from tests.streaming.server.conftest import Service
+from tests.support.processes import eventually
 
 HEADER = "timestamp,system_cpu_usage\n"
 
@@ -198,7 +199,7 @@ def test_s3_that_cannot_be_read_is_an_outage_not_a_gap(service: Service, monkeyp
     for _ in range(2):
         assert service.get(path + "/csv").status_code == 503
     monkeypatch.setattr(objects, "read", read)
-    wait_until(lambda: service.get(path + "/csv").status_code == 200)
+    eventually(lambda: service.get(path + "/csv").status_code == 200)
     assert service.get(path + "/csv").text.count("\n") == 3
     assert service.get(path).json()["missing_count"] == 0
 
