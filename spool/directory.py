@@ -6,7 +6,6 @@ import os
 import stat
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from spool import system
@@ -14,7 +13,6 @@ from spool.errors import (
     DirectoryUnusable,
     LocksDoNotWork,
     NoSuchRun,
-    SpoolRefused,
 )
 
 SUFFIX = ".spool"
@@ -139,27 +137,6 @@ def find_spool(directory: Path, name: str) -> Path:
         listing = ", ".join(path.stem for path in matches[:5])
         raise NoSuchRun(f"{name!r} is ambiguous: {listing}", path=directory, hint="give more characters")
     raise NoSuchRun(f"no run {name!r} in {directory}", path=directory, hint="see: tracker-stream status")
-
-
-def require_trustworthy(path: Path) -> None:
-    """Refuse a spool that is a symlink, not a plain file, or not ours, and such journals. Raises SpoolRefused, NoSuchRun."""
-    try:
-        _require_own_file(path)
-    except FileNotFoundError as error:
-        raise NoSuchRun(f"there is no spool {path}", path=path, hint="see: tracker-stream status") from error
-    with suppress(FileNotFoundError):
-        _require_own_file(path.with_suffix(JOURNAL_SUFFIX))
-
-
-def _require_own_file(path: Path) -> None:
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode):
-        raise SpoolRefused(f"{path} is not a plain file", path=path, hint="remove the link or device, keep the spool")
-    user = os.geteuid()
-    if status.st_uid != user:
-        raise SpoolRefused(
-            f"{path} belongs to user {status.st_uid}, not to you ({user})", path=path, hint="let its owner drain it"
-        )
 
 
 def remove(spool_path: Path, *, step: Callable[[str], None] = lambda _name: None) -> None:

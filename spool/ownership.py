@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,10 +28,20 @@ def own(spool_path: Path) -> Iterator[None]:
     """
     descriptor = _lock_file(spool_path)
     try:
+        _require_own_lock(descriptor, spool_path.with_suffix(LOCK_SUFFIX))
         _sign(descriptor)
         yield
     finally:
         os.close(descriptor)
+
+
+def _require_own_lock(descriptor: int, path: Path) -> None:
+    """It is written to: it must not be another file of the user's under a second name."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink > 1:
+        raise SpoolRefused(
+            f"the lock {path} is not a plain file of its own", path=path, hint="remove it, keep the spool"
+        )
 
 
 def _sign(descriptor: int) -> None:

@@ -36,7 +36,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spool import directory, queries, segments, space
+from spool import directory, queries, segments, space, trust
 from spool.database import schema
 from spool.database.connection import Connection
 from spool.errors import RunEnded, SpoolError, SpoolFull, SpoolUnavailable
@@ -60,7 +60,7 @@ class Spool:
 
     def __init__(self, path: Path, *, step: Step = no_step, clock: Callable[[], float] = time.time) -> None:
         """Open an existing spool. Raises NoSuchRun, SpoolRefused, NewerSchema, SpoolDamaged, SpoolUnavailable."""
-        directory.require_trustworthy(path)
+        trust.require_trustworthy(path)
         self.path = path
         self.step = step
         self._clock = clock

@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
-from spool import directory, segments
+from spool import segments, trust
 from spool.database import schema
 from spool.database.connection import Connection, file_identity
 from spool.errors import SpoolDamaged
@@ -69,7 +69,7 @@ def surviving_damage(path: Path, work: Callable[[Spool], Result], *, report: Cal
     For the owner of the delivery. `report` gets what was recovered. Raises SpoolDamaged if it is found damaged again and
     again, and every other error of `work`.
     """
-    directory.require_trustworthy(path)
+    trust.require_trustworthy(path)
     for _ in range(_RECOVERIES_MAX):
         identity = file_identity(path)
         try:

@@ -16,9 +16,9 @@ from pathlib import Path
 from spool import system
 from spool.database.connection import BUSY_TIMEOUT_S, file_identity
 from spool.errors import SpoolUnavailable
+from spool.trust import DAMAGED
 
 _NEW = ".replacement-"
-_DAMAGED = ".damaged-"
 _POLL_S = 0.01
 
 
@@ -80,7 +80,7 @@ def put_in_place(new: Path, path: Path) -> None:
 def keep_aside(path: Path, descriptor: int) -> Path:
     """A second name for a damaged file (open as `descriptor`) and its journal, for people: we never remove it."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    names = (path.with_name(f"{path.name}{_DAMAGED}{stamp}{more}") for more in ("", *(f"-{n}" for n in range(2, 1000))))
+    names = (path.with_name(f"{path.name}{DAMAGED}{stamp}{more}") for more in ("", *(f"-{n}" for n in range(2, 1000))))
     aside = next(name for name in names if not os.path.lexists(name))
     with _translated(path):
         _second_name(path, aside, descriptor)

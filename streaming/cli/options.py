@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from streaming import config
 from streaming.cli import settings
-from streaming.cli.settings import Kind, Setting
+from streaming.config import Kind, Setting
 from streaming.errors import BadArgument
-
-_FILE_KEY = "tracker_stream.settings_file"
 
 
 class Seconds(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
@@ -34,62 +33,72 @@ class Seconds(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gener
         return number
 
 
-def with_settings(*chosen: Setting) -> Callable[[Any], Any]:
-    """Adds `--config` and a flag for each setting. Values arrive under the settings' names; use `as_given` on tags."""
+class Checked(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """What the setting's own rules take."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.name = "text"
+        self._setting = setting
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._setting.parse(value, self._setting.flag)
+        except BadArgument as error:
+            return self.fail(str(error), param, ctx)
+
+
+def with_settings(*chosen: Setting, is_recording: bool = False) -> Callable[[Any], Any]:
+    """Adds `--config` and a flag for each setting; the command gets their values under the settings' names.
+
+    A flag that cannot be used is a usage error. What the environment or a file holds is one, too, but not for a command
+    that records: it gets `unusable`, what is wrong by the setting's name, and goes on.
+    """
 
     def decorate(command: Any) -> Any:
+        @functools.wraps(command)
+        def with_values(*args: Any, config_file: Path | None, **given: Any) -> Any:
+            flags = {setting.name: given.pop(setting.name) for setting in chosen}
+            found = settings.resolve(chosen, flags, config_file)
+            if is_recording:
+                given["unusable"] = found.unusable
+            elif found.unusable:
+                raise click.UsageError("; ".join(found.unusable.values()))
+            return command(*args, **given, **found.values)
+
         for setting in reversed(chosen):
-            command = _option(setting)(command)
+            with_values = _option(setting)(with_values)
         return click.option(
             "--config",
             "-c",
+            "config_file",
             type=click.Path(dir_okay=False, path_type=Path),
-            is_eager=True,
-            expose_value=False,
-            callback=_read_file,
-            help=f"TOML file with settings.  [default: {settings.DEFAULT_FILE}, if it is there]",
-        )(command)
+            help=f"TOML file with settings.  [default: {settings.FILE_NAME} in the user's configuration directory;"
+            " names and tags also from the one that lies here]",
+        )(with_values)
 
     return decorate
 
 
 def _option(setting: Setting) -> Any:
-    if setting is settings.TAGS:
+    if setting is config.TAGS:
         return click.option(
             "--tag", "tags", multiple=True, metavar="K=V", help=f"{setting.help}  [env: {setting.variable}]"
         )
     kinds: dict[Kind, dict[str, Any]] = {
         Kind.SECONDS: {"type": Seconds(setting.least)},
-        Kind.SWITCH: {"is_flag": True},
-        Kind.MODE: {"type": click.Choice([mode.value for mode in settings.Mode])},
+        Kind.SWITCH: {"is_flag": True, "default": None},
+        Kind.MODE: {"type": click.Choice([mode.value for mode in config.Mode])},
+        Kind.URL: {"type": Checked(setting), "metavar": "URL"},
+        Kind.TOKEN_FILE: {"type": Checked(setting), "metavar": "PATH"},
         Kind.TEXT: {"metavar": "TEXT"},
     }
+    default = "" if setting.default in (None, False) else f"; default: {setting.default}"
     return click.option(
         *(setting.flags or (setting.flag,)),
         setting.name,
-        default=setting.default,
-        envvar=setting.variable,
-        show_envvar=True,
-        show_default=setting.default is not None and setting.kind is not Kind.SWITCH,
-        help=setting.help,
+        help=f"{setting.help}  [env: {setting.variable}{default}]",
         **kinds[setting.kind],
     )
-
-
-def _read_file(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
-    """Before any other flag is looked at: what the file says becomes the default."""
-    try:
-        content = settings.read_file(path)
-    except BadArgument as error:
-        raise click.UsageError(str(error), ctx) from error
-    ctx.meta[_FILE_KEY] = content
-    ctx.default_map = {name: value for name, value in content.items() if name != settings.TAGS.name}
-
-
-def all_tags(ctx: click.Context, flags: tuple[str, ...]) -> dict[str, str]:
-    """Tags of flags, environment and file together. Raises BadArgument."""
-    environment = os.environ.get(settings.TAGS.variable, "")
-    return settings.merge_tags(flags, environment, ctx.meta.get(_FILE_KEY, {}).get(settings.TAGS.name, {}))
 
 
 def spool_directory(given: str | None) -> Path:

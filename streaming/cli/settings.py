@@ -1,115 +1,116 @@
-"""The settings by name: flag, environment variable, default, unit; and the TOML file that may hold them.
+"""Where the command's settings come from: flag, environment, TOML file, default, in this order.
 
-What counts is, in this order: flag, environment, TOML file, default. This table is the only place where they are
-listed: the flags, the file's check and the README's table are made from it.
+A TOML file that somebody named (`--config FILE`) or that lies in the user's own configuration directory may set all. One
+that just lies in the working directory may have been put there by anybody: it may only say what the run is, and only if
+it and its folder belong to the user and nobody else can write them.
 """
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from streaming import config
+from streaming.config import Found, Kind, Setting
 from streaming.errors import BadArgument
 
-DEFAULT_FILE = "tracker-stream.toml"
+FILE_NAME = "tracker-stream.toml"
+_WRITABLE_BY_OTHERS = 0o022  # where there is an ACL, the group's bits are its mask: they show whatever it grants
 
 
-class Mode(str, Enum):
-    """What `run` and `attach` do: deliver if there is a token, only record, or nothing but run the command."""
-
-    AUTO = "auto"
-    OFFLINE = "offline"
-    DISABLED = "disabled"
-
-
-class Kind(str, Enum):
-    """What a setting holds."""
-
-    TEXT = "text"
-    SECONDS = "a number of seconds"
-    SWITCH = "true or false"
-    TAGS = "a table of texts"
-    MODE = "auto, offline or disabled"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting. `name` is its key in the TOML file; its flag is the same word unless `flags` says otherwise."""
-
-    name: str
-    variable: str
-    help: str
-    kind: Kind = Kind.TEXT
-    default: str | float | bool | None = None
-    flags: tuple[str, ...] = ()
-    least: float = 0.0
-
-    @property
-    def flag(self) -> str:
-        return self.flags[0] if self.flags else "--" + self.name.replace("_", "-")
+def resolve(chosen: tuple[Setting, ...], flags: Mapping[str, Any], named_file: Path | None) -> Found:
+    """The chosen settings; of tags each by itself. Raises BadArgument for a flag, and for a named file that is none."""
+    files = [read_file(named_file, chosen)] if named_file else [_file_at_hand(chosen), _users_file(chosen)]
+    environment = config.environment(chosen)
+    given = {name: value for name, value in flags.items() if value is not None and value != ()}
+    if given_tags := given.get(config.TAGS.name):
+        given[config.TAGS.name] = _tags_of_flags(given_tags)
+    sources = [Found(given), environment, *files]
+    values: dict[str, Any] = {setting.name: setting.default for setting in chosen}
+    unusable: dict[str, str] = {}
+    for found in reversed(sources):
+        for name in found.values:
+            unusable.pop(name, None)  # what counts more can be used
+        tags = {**(values.get(config.TAGS.name) or {}), **found.values.get(config.TAGS.name, {})}
+        values.update(found.values, **({config.TAGS.name: tags} if tags else {}))
+        unusable.update(found.unusable)
+    return Found(values, unusable)
 
 
-METADATA = (
-    Setting("job_name", "TRACKER_JOB_NAME", "Name of the job.", flags=("--job-name", "-n")),
-    Setting("project_name", "TRACKER_PROJECT_NAME", "Project that the run belongs to."),
-    Setting("stage_name", "TRACKER_STAGE_NAME", "Stage of the pipeline."),
-    Setting("task_name", "TRACKER_TASK_NAME", "Task within the stage."),
-    Setting("team", "TRACKER_TEAM", "Team that runs it."),
-    Setting("env", "TRACKER_ENV", "Environment, e.g. dev or prod."),
-    Setting("language", "TRACKER_LANGUAGE", "Programming language of the job."),
-    Setting("orchestrator", "TRACKER_ORCHESTRATOR", "What started it; found by itself, e.g. slurm."),
-    Setting("executor", "TRACKER_EXECUTOR", "What executes it, e.g. kubernetes."),
-    Setting("external_run_id", "TRACKER_EXTERNAL_RUN_ID", "The scheduler's id of it; found by itself."),
-    Setting("container_image", "TRACKER_CONTAINER_IMAGE", "Image that it runs in."),
-)
-TAGS = Setting("tags", "TRACKER_TAGS", "A tag; may be repeated.", Kind.TAGS, flags=("--tag",))
-SAMPLING = (
-    Setting("interval", "TRACKER_INTERVAL", "Between two samples.", Kind.SECONDS, 1.0, ("--interval", "-i"), 0.01),
-    Setting(
-        "upload_interval", "TRACKER_UPLOAD_INTERVAL", "Between two uploads.", Kind.SECONDS, config.UPLOAD_INTERVAL_S
-    ),
-    Setting(
-        "exit_wait",
-        "TRACKER_STREAM_EXIT_WAIT",
-        "Wait for the delivery after the command's end.",
-        Kind.SECONDS,
-        config.STOP_TIMEOUT_S,
-    ),
-    Setting("mode", "TRACKER_STREAM_MODE", "auto, offline (only record) or disabled.", Kind.MODE, Mode.AUTO.value),
-    Setting("quiet", "TRACKER_QUIET", "No lines of our own.", Kind.SWITCH, False, ("--quiet", "-q")),
-)
-SPOOL_DIR = Setting("spool_dir", "TRACKER_STREAM_DIR", "Where runs are kept.")
-DELIVERY = (
-    Setting("token_file", config.TOKEN_FILE, "File that holds the token."),
-    Setting("api_url", config.API_URL, "The service.", default=config.DEFAULT_API_URL),
-    Setting("s3_endpoint_url", config.S3_ENDPOINT_URL, "Another S3 than AWS."),
-)
-ALL = (*METADATA, TAGS, *SAMPLING, SPOOL_DIR, *DELIVERY)
-BY_NAME = {setting.name: setting for setting in ALL}
+def _tags_of_flags(flags: Iterable[str]) -> dict[str, str]:
+    given = {}
+    for flag in flags:
+        key, equals, value = flag.partition("=")
+        if not equals or not key:
+            raise BadArgument(f"{config.TAGS.flag} {flag!r} is not KEY=VALUE", hint="e.g. --tag fold=3")
+        given[key] = value
+    return given
 
 
-def read_file(path: Path | None) -> dict[str, Any]:
-    """The settings of a TOML file; of the default one, if it is there, when `path` is None.
+def users_path() -> Path:
+    """The file in the user's own configuration directory."""
+    import platformdirs
 
-    Raises BadArgument for a file that cannot be read, is not TOML, or holds what is no setting.
-    """
-    if path is None and not Path(DEFAULT_FILE).exists():
-        return {}
-    path = path or Path(DEFAULT_FILE)
+    return platformdirs.user_config_path("tracker-stream") / FILE_NAME
+
+
+def _users_file(chosen: tuple[Setting, ...]) -> Found:
     try:
-        content = _parse(path.read_text(encoding="utf-8"))
+        return _trusted_file(users_path(), chosen)
+    except RuntimeError:  # no home directory is known
+        return Found()
+
+
+def _file_at_hand(chosen: tuple[Setting, ...]) -> Found:
+    """The one in the working directory, which nobody named."""
+    is_of_use = any(setting.describes_run for setting in chosen)
+    return _trusted_file(Path(FILE_NAME), chosen, is_named=False) if is_of_use else Found()
+
+
+def _trusted_file(path: Path, chosen: tuple[Setting, ...], *, is_named: bool = True) -> Found:
+    """What a file holds, if only the user can have written it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return Found()
+    except OSError as error:
+        return Found(unusable={str(path): f"{path} cannot be read ({error.strerror})"})
+    with open(descriptor, encoding="utf-8") as file:
+        if doubt := _who_else_writes(os.fstat(descriptor), os.stat(path.parent)):
+            hint = f"name it (--config {path}) if you trust it"
+            return Found(unusable={str(path): f"{path} is not used, because {doubt}: {hint}"})
+        try:
+            return _checked(path, _parse(file.read()), chosen, is_named=is_named)
+        except ValueError as error:
+            return Found(unusable={str(path): f"the settings file {path} is not TOML ({error})"})
+
+
+def _who_else_writes(file: os.stat_result, folder: os.stat_result) -> str:
+    """Who but the user may have written it; "" if nobody."""
+    if not stat.S_ISREG(file.st_mode):
+        return "it is no file"
+    for what, status in (("it", file), ("its folder", folder)):
+        if status.st_uid != os.geteuid():
+            return f"{what} belongs to another user"
+        if status.st_mode & _WRITABLE_BY_OTHERS:
+            return f"{what} can be written by others"
+    return ""
+
+
+def read_file(path: Path, chosen: tuple[Setting, ...] = config.RECORDING) -> Found:
+    """The settings of a TOML file that the user named. Raises BadArgument if it cannot be read or is not TOML."""
+    try:
+        return _checked(path, _parse(path.read_text(encoding="utf-8")), chosen)
     except OSError as error:
         raise BadArgument(
             f"the settings file {path} cannot be read ({error.strerror})", hint="give another --config"
         ) from error
     except ValueError as error:
         raise BadArgument(f"the settings file {path} is not TOML ({error})", hint="correct it") from error
-    return {name: _checked(path, name, value) for name, value in content.items()}
 
 
 def _parse(text: str) -> dict[str, Any]:
@@ -121,81 +122,43 @@ def _parse(text: str) -> dict[str, Any]:
     return content
 
 
-def _checked(path: Path, name: str, value: Any) -> Any:
-    """A value as its setting wants it. Raises BadArgument."""
+def _checked(path: Path, content: Mapping[str, Any], chosen: tuple[Setting, ...], *, is_named: bool = True) -> Found:
+    """The values of the chosen settings, and what is wrong with any of the file's."""
+    values, unusable = {}, {}
+    for name, value in content.items():
+        setting = config.BY_NAME.get(name)
+        if setting is None:
+            unusable[name] = _unknown(path, name)
+        elif not is_named and not setting.describes_run:
+            hint = f"put it into {users_path()}, or name the file (--config {path})"
+            unusable[str(path)] = f"{path} lies here unasked, and sets more than what a run is ({name}): {hint}"
+        elif setting in chosen:
+            try:
+                values[name] = setting.check(value, f"{path}: {name}")
+            except BadArgument as error:
+                unusable[name] = str(error)
+    return Found(values, unusable)
+
+
+def _unknown(path: Path, name: str) -> str:
     if name == "token":
-        raise BadArgument(
-            f"{path} holds a token",
-            hint='tokens do not belong there: put it into a file of its own, and token_file = "..."',
-        )
-    setting = BY_NAME.get(name)
-    if setting is None:
-        import difflib
+        return f'{path} holds a token: put it into a file of its own, and token_file = "..." into the settings'
+    import difflib
 
-        close = difflib.get_close_matches(name, BY_NAME, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known are: {', '.join(BY_NAME)}"
-        raise BadArgument(f"{path}: {name!r} is not a setting", hint=hint)
-    if not _fits(setting, value):
-        raise BadArgument(f"{path}: {name} = {value!r} cannot be used", hint=f"it takes {setting.kind.value}")
-    if setting.kind is Kind.TAGS:
-        return {str(key): str(text) for key, text in value.items()}
-    return str(value) if setting.kind is Kind.TEXT else value
-
-
-def _fits(setting: Setting, value: Any) -> bool:
-    if setting.kind is Kind.SWITCH:
-        return isinstance(value, bool)
-    if setting.kind is Kind.TAGS:
-        return isinstance(value, dict) and all(isinstance(text, str | int | float) for text in value.values())
-    if setting.kind is Kind.MODE:
-        return value in [mode.value for mode in Mode]
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if setting.kind is Kind.SECONDS:
-        return is_number and setting.least <= value < float("inf")
-    return isinstance(value, str) or is_number
-
-
-def parse_tags(text: str, source: str) -> dict[str, str]:
-    """`k=v,k=v` as a mapping. Raises BadArgument naming `source`."""
-    tags = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        key, equals, value = part.partition("=")
-        if not equals or not key.strip():
-            raise BadArgument(f"{source}: {part!r} is not KEY=VALUE", hint="e.g. fold=3,seed=7")
-        tags[key.strip()] = value.strip()
-    return tags
-
-
-def merge_tags(flags: tuple[str, ...], environment: str, file: Mapping[str, str]) -> dict[str, str]:
-    """All tags; of the same key, the flag's counts, then the environment's, then the file's. Raises BadArgument."""
-    given = {}
-    for flag in flags:
-        key, equals, value = flag.partition("=")
-        if not equals or not key:
-            raise BadArgument(f"{TAGS.flag} {flag!r} is not KEY=VALUE", hint="e.g. --tag fold=3")
-        given[key] = value
-    return {**file, **parse_tags(environment, TAGS.variable), **given}
+    close = difflib.get_close_matches(name, config.BY_NAME, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known are: {', '.join(config.BY_NAME)}"
+    return f"{path}: {name!r} is not a setting: {hint}"
 
 
 def table() -> str:
     """All settings as a Markdown table: the README's."""
     rows = ["| flag | environment | key in the file | default | what it is |", "|---|---|---|---|---|"]
-    for setting in ALL:
-        default = (
-            ""
-            if setting.default in (None, False)
-            else f"{setting.default:g}"
-            if _is_number(setting)
-            else str(setting.default)
-        )
+    for setting in config.RECORDING:
+        is_tag = setting.kind is Kind.TAGS
         unit = " s" if setting.kind is Kind.SECONDS else ""
-        flag = " `, ` ".join(reversed(setting.flags)).replace(" ", "") if setting.flags else setting.flag
-        name = f"{setting.flag} K=V" if setting.kind is Kind.TAGS else flag.replace("`,`", "`, `")
-        text = f"{setting.help[:-1]} ({setting.kind.value})" if setting.kind is Kind.TAGS else setting.help
-        variable = f"{setting.variable}=K=V,K=V" if setting.kind is Kind.TAGS else setting.variable
-        rows.append(f"| `{name}` | `{variable}` | `{setting.name}` | {default + unit if default else ''} | {text} |")
+        default = "" if setting.default in (None, False) else f"{setting.default:g}{unit}" if unit else setting.default
+        flag = f"{setting.flag} K=V" if is_tag else "`, `".join(reversed(setting.flags or (setting.flag,)))
+        text = f"{setting.help[:-1]} ({setting.kind.value})" if is_tag else setting.help
+        variable = f"{setting.variable}=K=V,K=V" if is_tag else setting.variable
+        rows.append(f"| `{flag}` | `{variable}` | `{setting.name}` | {default} | {text} |")
     return "\n".join(rows) + "\n"
-
-
-def _is_number(setting: Setting) -> bool:
-    return setting.kind is Kind.SECONDS

@@ -87,16 +87,18 @@ class StreamingManager:
         s3_endpoint_url: str | None = None,
         api_url: str | None = None,
     ) -> None:
+        token = config.require_token(token)
+        target = config.target(token, api_url, s3_endpoint_url)
         self._delivery = Delivery(
-            token=config.require_token(token),
-            api_url=config.api_url(api_url),
-            s3_endpoint_url=config.s3_endpoint_url(s3_endpoint_url),
+            token=target.token,
+            api_url=target.api_url,
+            s3_endpoint_url=target.s3_endpoint_url,
             upload_interval_s=config.wait_s(upload_interval, "upload_interval", least=1.0),
             linger_s=config.linger_s(),
             start_method=start_method,
         )
         self._csv_path = None if csv_path is None else _require_path(csv_path)
-        self._metadata = run_metadata.recorded(placement_here().filling(metadata or {}), hidden=self._delivery.token)
+        self._metadata = run_metadata.recorded(placement_here().filling(metadata or {}), hidden=token)
         self._host_info = run_metadata.jsonable(host_info, "host_info")
         self._cloud_info = run_metadata.jsonable(cloud_info, "cloud_info")
         self._updates = UpdateSchedule(csv_update_fn, upload_interval_s=self._delivery.upload_interval_s)

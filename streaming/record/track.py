@@ -64,18 +64,18 @@ class track(ContextDecorator):
         cloud_info: dict[str, Any] | None = None,
         **metadata: Any,
     ) -> None:
-        token = config.require_token(token) if token else config.token_from_environment()
+        target = config.target(token or None, api_url, s3_endpoint_url)
         self._plan = Plan(
             spool_dir=Path(spool_dir).expanduser().absolute() if spool_dir else directory.default_directory(),
             delivery=Delivery(
-                token=token,
-                api_url=config.api_url(api_url),
-                s3_endpoint_url=config.s3_endpoint_url(s3_endpoint_url),
+                token=target.token,
+                api_url=target.api_url,
+                s3_endpoint_url=target.s3_endpoint_url,
                 upload_interval_s=config.wait_s(upload_interval, "upload_interval", least=1.0),
                 linger_s=config.linger_s(),
             ),
             interval_s=config.wait_s(interval, "interval", least=SHORTEST_INTERVAL_S),
-            metadata=run_metadata.recorded(placement_here().filling(metadata), hidden=token),
+            metadata=run_metadata.recorded(placement_here().filling(metadata), hidden=target.token),
             host_info=run_metadata.jsonable(host_info, "host_info"),
             cloud_info=run_metadata.jsonable(cloud_info, "cloud_info"),
         )

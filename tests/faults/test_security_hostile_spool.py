@@ -134,6 +134,26 @@ def test_s3_endpoint_of_a_foreign_spool_is_not_used(tmp_path: Path, far_end: Far
     assert far_end.run().finish is not None
 
 
+@pytest.mark.parametrize(
+    "command", [["status"], ["drain"], ["clean", "--yes"], ["export", "-o", "rows.csv"], ["doctor"]]
+)
+def test_no_command_makes_sqlite_delete_a_file_that_a_journal_names(
+    tmp_path: Path, far_end: FarEnd, home: Home, marker: str, command: list[str]
+) -> None:
+    thesis = tmp_path / "thesis.tex"
+    thesis.write_text("four years of work")
+    path = hostile(tmp_path)
+    spools.plant_super_journal(path, thesis)
+    environment = clean_environment(home, marker, **far_end.environment(), TRACKER_STREAM_DIR=str(path.parent))
+    named = [path.stem] if command[0] in ("export", "drain") else []
+    words = [sys.executable, "-m", "streaming", *command, *named]
+    done = subprocess.run(words, env=environment, cwd=home.path, capture_output=True, text=True, timeout=60)
+    assert thesis.read_text() == "four years of work"
+    assert "Traceback" not in done.stderr
+    if command[0] in ("status", "export", "drain"):
+        assert "names another file" in done.stdout + done.stderr
+
+
 SCHEMAS = {
     "trigger": "CREATE TRIGGER planted AFTER UPDATE ON run BEGIN DELETE FROM batch; END",
     "view": "CREATE VIEW planted AS SELECT * FROM run",

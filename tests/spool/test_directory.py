@@ -1,13 +1,11 @@
 """Where spools live, and what is refused in words."""
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from spool import directory, ownership
-from spool.errors import DirectoryUnusable, NoSuchRun, SpoolRefused
+from spool.errors import DirectoryUnusable, NoSuchRun
 from tests.support import spools
 from tests.support.spools import rows
 
@@ -80,18 +78,6 @@ def test_absent_directory_has_no_spools(tmp_path: Path) -> None:
     assert directory.spool_paths(tmp_path / "absent") == []
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["directory", "pipe"])
-def test_what_is_no_plain_file_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
-    make(tmp_path / "strange.spool")
-    with pytest.raises(SpoolRefused, match="is not a plain file"):
-        directory.require_trustworthy(tmp_path / "strange.spool")
-
-
-def test_missing_spool_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(NoSuchRun, match="there is no spool"):
-        directory.require_trustworthy(tmp_path / "absent.spool")
-
-
 def test_remove_takes_all_files_of_the_run_and_no_others(tmp_path: Path) -> None:
     path = spools.filled(tmp_path, [rows(0)])
     other = spools.filled(tmp_path, [rows(1)])
@@ -102,12 +88,3 @@ def test_remove_takes_all_files_of_the_run_and_no_others(tmp_path: Path) -> None
         directory.remove(path)
     assert sorted(tmp_path.iterdir()) == sorted([other, spools.journal_of(other), kept])
     directory.remove(path)
-
-
-def test_file_of_another_user_is_refused(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can give a file to another user")
-    path = spools.filled(tmp_path, [rows(0)])
-    os.chown(spools.journal_of(path), 65534, 65534)
-    with pytest.raises(SpoolRefused, match="belongs to user 65534"):
-        directory.require_trustworthy(path)

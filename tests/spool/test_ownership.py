@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spool import ownership
-from spool.errors import Owned, SpoolUnavailable
+from spool.errors import Owned, SpoolRefused, SpoolUnavailable
 
 
 def test_one_owner_at_a_time_and_the_file_says_who(tmp_path: Path) -> None:
@@ -38,3 +38,17 @@ def test_lock_of_a_removed_run_protects_nothing(tmp_path: Path) -> None:
         path.with_suffix(".lock").unlink()
         with ownership.own(path):
             assert ownership.is_owned(path)
+
+
+@pytest.mark.parametrize("odd", ["a second name of another file", "a pipe"])
+def test_lock_that_is_no_file_of_its_own_is_refused_and_not_written_to(tmp_path: Path, odd: str) -> None:
+    path = tmp_path / "a.spool"
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    if odd == "a pipe":
+        os.mkfifo(path.with_suffix(".lock"))
+    else:
+        os.link(precious, path.with_suffix(".lock"))
+    with pytest.raises(SpoolRefused, match="not a plain file of its own"), ownership.own(path):
+        pass
+    assert precious.read_text() == "precious"

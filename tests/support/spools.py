@@ -3,6 +3,7 @@
 import os
 import random
 import sqlite3
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -65,6 +66,19 @@ def only_in_s3(spool: Spool) -> list[Segment]:
     gone = f"SELECT seq FROM segment WHERE NOT EXISTS ({kept})"
     seqs = {seq for (seq,) in spool.connection.query(gone)}
     return [segment for segment in spool.segments(SegmentState.SENT) if segment.seq in seqs]
+
+
+def plant_super_journal(path: Path, victim: Path) -> None:
+    """A hot journal beside a spool that says: this was one transaction over several databases, and `victim` lists them.
+
+    SQLite plays it back when the spool is opened, and then deletes the list.
+    """
+    magic, name = bytes.fromhex("d9d505f920a163d7"), os.fsencode(victim)
+    pages = page_count(path)
+    header = magic + struct.pack(">5I", 0, 7, pages, 512, PAGE_BYTES)
+    lock_page = 0x40000000 // PAGE_BYTES + 1
+    record = struct.pack(">I", lock_page) + name + struct.pack(">II", len(name), sum(name)) + magic
+    journal_of(path).write_bytes(header.ljust(512, b"\0") + record)
 
 
 def page_count(path: Path) -> int:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from typing import Any
 import click
 
 from spool import Spool, system
-from streaming.cli import INTERRUPTED, options, settings
+from streaming import config
+from streaming.cli import INTERRUPTED, options
 from streaming.cli.commands import recording
 from streaming.cli.commands.recording import Wish, Witness
-from streaming.cli.settings import Mode
 from streaming.cli.terminal.log import log_to_stderr
 from streaming.cli.terminal.screen import stderr
+from streaming.config import Mode
 from streaming.processes.system import wait_readable
 from streaming.record.recorder import Recorder
 from streaming.record.tracker import Tracking
@@ -34,10 +36,9 @@ class CannotAttach(click.ClickException):
 
 
 @click.command()
-@options.with_settings(*settings.METADATA, settings.TAGS, *settings.SAMPLING, settings.SPOOL_DIR, *settings.DELIVERY)
+@options.with_settings(*config.RECORDING, is_recording=True)
 @click.option("--pid", type=click.IntRange(min=1), required=True, metavar="N", help="The process.")
-@click.pass_context
-def attach(ctx: click.Context, /, pid: int, **given: Any) -> None:
+def attach(pid: int, unusable: Mapping[str, str], **given: Any) -> None:
     """Track a process that already runs, until it ends or Ctrl-C.
 
     The process is left alone: it is not stopped when the tracking stops. Its exit code is not known to us, so the run ends
@@ -51,7 +52,7 @@ def attach(ctx: click.Context, /, pid: int, **given: Any) -> None:
     if Mode(given["mode"]) is Mode.DISABLED:
         click.echo("tracker-stream: nothing is recorded (mode disabled)", err=True)
         return
-    wish = recording.understand(ctx, given, words, recording.where_am_i())
+    wish = recording.understand(given, words, recording.where_am_i(), unusable)
     sys.exit(_track(pid, Spool.create(wish.plan.spool_dir, wish.plan.new_run(os.getpid())), wish))
 
 

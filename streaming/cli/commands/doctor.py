@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
+from itertools import chain
 
 import click
 
+from streaming import config
 from streaming.cli import doctor_checks as examination
-from streaming.cli import options, settings
+from streaming.cli import options
 from streaming.cli.doctor_checks import Finding, Level, Patient
 from streaming.cli.terminal.screen import stdout
 from streaming.cli.terminal.table import Line, clean
@@ -20,10 +23,8 @@ _STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
-@options.with_settings(settings.SPOOL_DIR, *settings.DELIVERY)
-def doctor(
-    as_json: bool, spool_dir: str | None, token_file: str | None, api_url: str | None, s3_endpoint_url: str | None
-) -> None:
+@options.with_settings(config.SPOOL_DIR, *config.DELIVERY, is_recording=True)
+def doctor(as_json: bool, unusable: Mapping[str, str], spool_dir: str | None, **addresses: str | None) -> None:
     """Check what recording and delivering need. Exit code 1 if something fails.
 
     Nothing of a run is sent; each look at the network takes a few seconds at most.
@@ -31,9 +32,11 @@ def doctor(
     \b
     Example: tracker-stream doctor
     """
-    patient = Patient(options.spool_directory(spool_dir), token_file, api_url, s3_endpoint_url, os.environ)
+    usable = {name: None if name in unusable else text for name, text in addresses.items()}
+    patient = Patient(options.spool_directory(spool_dir), **usable, environment=os.environ)
     screen, found = stdout(), []
-    for finding in examination.examine(patient):
+    settings = (Finding(Level.FAIL, "settings", text) for text in unusable.values())
+    for finding in chain(settings, examination.examine(patient)):
         found.append(finding)
         if not as_json:
             screen.write(_lines(finding))

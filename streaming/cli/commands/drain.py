@@ -12,7 +12,7 @@ import click
 
 from spool import directory
 from streaming import config
-from streaming.cli import Mistake, options, settings
+from streaming.cli import Mistake, options
 from streaming.cli.commands.drain_progress import DrainReport
 from streaming.cli.terminal.log import log_to_stderr
 from streaming.cli.terminal.quantity import count, rows, size
@@ -37,7 +37,7 @@ SET_ASIDE = (Condition.FAILED, Condition.DAMAGED)
 @click.option("--dry-run", is_flag=True, help="Only say what waits.")
 @click.option("--ended", is_flag=True, help="The runs' trackers are gone, also those on other machines.")
 @click.option("--anew", is_flag=True, help="Register runs again that the service forgot; try refused rows again.")
-@options.with_settings(settings.SPOOL_DIR, *settings.DELIVERY)
+@options.with_settings(config.SPOOL_DIR, *config.DELIVERY)
 def drain(
     runs: tuple[str, ...],
     everything: bool,

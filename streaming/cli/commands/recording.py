@@ -9,23 +9,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import click
-
 from spool import SpoolError, directory, queries
 from streaming import config
-from streaming.cli import options, settings
-from streaming.cli.settings import Mode
+from streaming.cli import options
 from streaming.cli.terminal.log import PREFIX
 from streaming.cli.terminal.quantity import count, duration, rows
 from streaming.cli.terminal.screen import Screen
 from streaming.cli.terminal.sparkline import Series, sparkline
 from streaming.collect.redaction import redact
 from streaming.collect.scheduler import Placement, placement
+from streaming.config import Mode, Target
+from streaming.errors import BadArgument
 from streaming.record.recorder import Delivery, Recorder
 from streaming.record.tracker import Plan
 
 PROBLEM_LOOK_S = 15.0
 _NEEDS_A_PERSON = ("token refused", "parked")
+_SAYS_WHERE_TO = {"mode", *(setting.name for setting in config.DELIVERY)}
 
 log = logging.getLogger(__name__)
 
@@ -35,48 +35,60 @@ class Wish:
     """What the user wants recorded, and how."""
 
     plan: Plan
-    mode: Mode
     exit_wait_s: float
     quiet: bool
     why_local: str  # why nothing is delivered; "" if it is
 
 
-def understand(ctx: click.Context, given: Mapping[str, Any], command: list[str] | None, where: Placement) -> Wish:
-    """The settings as a plan. Raises BadArgument."""
-    mode = Mode(given["mode"])
-    token = config.find_token(given["token_file"])
-    if token and token.source == config.TOKEN_FALLBACK and not given["quiet"]:
-        log.warning("%s is used as the token; %s is its name now", config.TOKEN_FALLBACK, config.TOKEN)
-    delivers = token is not None and mode is Mode.AUTO
+def understand(
+    given: Mapping[str, Any], command: list[str] | None, where: Placement, unusable: Mapping[str, str]
+) -> Wish:
+    """The settings as a plan. What is `unusable` is told; if it says where to deliver, the run is recorded only."""
+    for text in unusable.values():
+        config.warn_once(text)
+    target = _target(given, unusable)
     plan = Plan(
         spool_dir=options.spool_directory(given["spool_dir"]),
         delivery=Delivery(
-            token=token.text if token and delivers else None,
-            api_url=config.api_url(given["api_url"]),
-            s3_endpoint_url=config.s3_endpoint_url(given["s3_endpoint_url"]),
+            token=target.token,
+            api_url=target.api_url,
+            s3_endpoint_url=target.s3_endpoint_url,
             upload_interval_s=config.wait_s(given["upload_interval"], "upload_interval", least=1.0),
             linger_s=config.linger_s(),
         ),
         interval_s=config.wait_s(given["interval"], "interval"),
-        metadata=_metadata(ctx, given, command, where, token),
+        metadata=_metadata(given, command, where, target.token),
     )
-    why_local = "" if delivers else "offline mode" if mode is Mode.OFFLINE else f"no {config.TOKEN}"
     exit_wait_s = config.wait_s(given["exit_wait"], "exit_wait")
-    return Wish(plan, mode, exit_wait_s, given["quiet"], why_local)
+    return Wish(plan, exit_wait_s, given["quiet"], target.why_local)
+
+
+def _target(given: Mapping[str, Any], unusable: Mapping[str, str]) -> Target:
+    """Where rows go; nowhere in offline mode, and where a setting leaves that open: a guess might be a stranger."""
+    addresses = given["api_url"], given["s3_endpoint_url"]
+    if doubtful := [text for name, text in unusable.items() if name in _SAYS_WHERE_TO]:
+        return Target(None, *addresses, why_local=doubtful[0])
+    if Mode(given["mode"]) is Mode.OFFLINE:
+        return Target(None, *addresses, why_local="offline mode")
+    try:
+        token = config.find_token(given["token_file"])
+    except BadArgument as error:
+        return config.local_target(str(error))
+    if token is None:
+        return Target(None, *addresses, why_local=f"no {config.TOKEN}")
+    if token.source == config.TOKEN_FALLBACK and not given["quiet"]:
+        log.warning("%s is used as the token; %s is its name now", config.TOKEN_FALLBACK, config.TOKEN)
+    return Target(token.text, *addresses)
 
 
 def _metadata(
-    ctx: click.Context,
-    given: Mapping[str, Any],
-    command: list[str] | None,
-    where: Placement,
-    token: config.Token | None,
+    given: Mapping[str, Any], command: list[str] | None, where: Placement, token: str | None
 ) -> dict[str, Any]:
     """What the user gave, filled up with what the scheduler tells; secrets in the command hidden."""
-    named: dict[str, Any] = {setting.name: given[setting.name] or None for setting in settings.METADATA}
+    named: dict[str, Any] = {name: given[name] or None for name in config.METADATA_NAMES}
     if command is not None:
-        named["command"] = redact(command, [token.text] if token else [])
-    return where.filling({**named, "tags": options.all_tags(ctx, given["tags"])})
+        named["command"] = redact(command, [token] if token else [])
+    return where.filling({**named, "tags": given["tags"] or {}})
 
 
 def where_am_i() -> Placement:

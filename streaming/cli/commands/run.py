@@ -6,18 +6,20 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
 import click
 
 from spool import Spool, SpoolError
-from streaming.cli import options, settings
+from streaming import config
+from streaming.cli import options
 from streaming.cli.commands import recording
 from streaming.cli.commands.recording import Wish, Witness
-from streaming.cli.settings import Mode
 from streaming.cli.terminal.log import log_to_stderr
 from streaming.cli.terminal.screen import stderr
+from streaming.config import Mode
 from streaming.record.command import CannotStart, Command
 from streaming.record.recorder import Recorder
 from streaming.record.tracker import Tracking
@@ -40,11 +42,10 @@ class RunCommand(click.Command):
 
 
 @click.command(cls=RunCommand, context_settings={"allow_interspersed_args": False})
-@options.with_settings(*settings.METADATA, settings.TAGS, *settings.SAMPLING, settings.SPOOL_DIR, *settings.DELIVERY)
+@options.with_settings(*config.RECORDING, is_recording=True)
 @click.option("--only-local-rank", type=int, metavar="N", help="Track only this local rank of a distributed job.")
 @click.argument("command", metavar="[--] CMD...", nargs=-1, type=click.UNPROCESSED, required=True)
-@click.pass_context
-def run(ctx: click.Context, /, command: tuple[str, ...], only_local_rank: int | None, **given: Any) -> None:
+def run(command: tuple[str, ...], only_local_rank: int | None, unusable: Mapping[str, str], **given: Any) -> None:
     """Track CMD and leave with its exit code.
 
     CMD keeps its stdin, stdout, stderr and signals. Without a token nothing is sent and nothing fails: rows are kept,
@@ -59,7 +60,7 @@ def run(ctx: click.Context, /, command: tuple[str, ...], only_local_rank: int | 
     if Mode(given["mode"]) is Mode.DISABLED or is_other_rank:
         _replace_by(command)
     log_to_stderr(stderr(), quiet=given["quiet"])
-    wish = recording.understand(ctx, given, list(command), where)
+    wish = recording.understand(given, list(command), where, unusable)
     spool = _create_spool(wish)
     try:
         running = Command(command)
