@@ -1,41 +1,67 @@
-"""Request bodies: read within limits, decompressed within limits, parsed strictly."""
+"""Request bodies: read within limits, decompressed within limits, looked at before they are parsed, parsed strictly."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from fastapi import HTTPException, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.types import Message
 
+from streaming.server.api.json_shape import JsonLimits, TooComplex, check_shape
 from streaming.server.gunzip import NotGzip, TooLarge, gunzip
 
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """In bytes: as it comes over the wire, and after decompression."""
+    """In bytes: as it comes over the wire, and after decompression; and in what it may hold."""
 
     wire_bytes: int = 8 * 2**20
     plain_bytes: int = 32 * 2**20
+    json: JsonLimits = field(default_factory=JsonLimits)
+
+
+OF_STRANGERS = BodyLimits(8 * 1024, 8 * 1024, JsonLimits(values=50, keys=50, containers=10, depth=4))
 
 
 class JsonRequest(Request):
-    """A request whose body has been read and decompressed already. NaN and Infinity are no JSON."""
+    """A request whose body has been read, decompressed and parsed already."""
 
-    def __init__(self, request: Request, body: bytes) -> None:
+    def __init__(self, request: Request, body: bytes, value: Any) -> None:
         super().__init__(request.scope, _replay(body))
+        self._value = value
 
     async def json(self) -> Any:
-        return json.loads(await self.body(), parse_constant=_refuse_constant)
+        if isinstance(self._value, ValueError):
+            raise self._value
+        return self._value
 
 
-async def read_body(request: Request, limits: BodyLimits) -> bytes:
-    """The plain bytes of the body. Raises HTTPException 400, 413 or 415."""
-    body = await _read_wire(request, limits.wire_bytes)
-    if body:
+async def read_json(request: Request, limits: BodyLimits) -> JsonRequest:
+    """The request with its body parsed. NaN and Infinity are no JSON. Raises HTTPException 400, 413 or 415.
+
+    What takes time is done beside the event loop, which serves everybody.
+    """
+    wire = await _read_wire(request, limits.wire_bytes)
+    if wire:
         _check_content_type(request)
-    return _decode(body, request.headers.get("content-encoding", "identity").strip().lower(), limits.plain_bytes)
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    body, value = await run_in_threadpool(_decode_and_parse, wire, encoding, limits)
+    return JsonRequest(request, body, value)
+
+
+def _decode_and_parse(wire: bytes, encoding: str, limits: BodyLimits) -> tuple[bytes, Any]:
+    """The plain bytes, and their value or the ValueError that FastAPI makes a 422 or 400 of."""
+    body = _decode(wire, encoding, limits.plain_bytes)
+    try:
+        check_shape(body, limits.json)
+        return body, json.loads(body.decode("utf-8"), parse_constant=_refuse_constant) if body else None
+    except TooComplex as exc:
+        raise HTTPException(400, str(exc)) from exc
+    except (ValueError, RecursionError) as exc:
+        return body, exc
 
 
 async def _read_wire(request: Request, limit: int) -> bytes:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
+from streaming.server.api.guarded_route import ViewedRoute
 from streaming.server.api.login import Viewer
 from streaming.server.api.run_json import SORT_KEYS, ListQuery, view_of
 from streaming.server.api.runs import find_run
@@ -19,7 +20,7 @@ from streaming.server.storage.object_names import find_gaps, order_of, parse_nam
 from streaming.server.storage.runs import Run, RunStore
 from streaming.tables.series import Window, series
 
-router = APIRouter(tags=["Data"])
+router = APIRouter(route_class=ViewedRoute, tags=["Data"])
 
 State = Literal["registered", "recording", "silent", "finished", "failed"]
 Offset = Annotated[int, Query(ge=0)]

@@ -1,43 +1,85 @@
-"""Route classes that look at a request before its body is parsed: within limits, and (guarded) only with a bearer token."""
+"""Who asks, whether it is their turn, and how much they may send: looked at before a request's body is read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
-from streaming.server.api.bodies import BodyLimits, JsonRequest, read_body
+from streaming.processes.peers import uid_of_client
+from streaming.server.api.admission import DELIVERING, LOOKING, Admission
+from streaming.server.api.bodies import OF_STRANGERS, BodyLimits, read_json
+from streaming.server.storage.sessions import SessionStore
 from streaming.server.storage.tokens import Token, TokenStore
 
 _MAX_TOKEN_LENGTH = 4096
 
 
 class LimitedRoute(APIRoute):
-    """Reads the body within `app.state.limits`, decompressed, and of type JSON only."""
+    """Reads a body from strangers: small, and JSON only."""
 
-    async def admit(self, request: Request) -> None:
-        """Called before a byte of the body is read; raises HTTPException to refuse."""
+    def limits(self, request: Request) -> BodyLimits:  # noqa: ARG002 - for those who know who asks
+        return OF_STRANGERS
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
 
         async def limited(request: Request) -> Response:
-            await self.admit(request)
-            limits: BodyLimits = request.app.state.limits
-            return await handler(JsonRequest(request, await read_body(request, limits)))
+            return await handler(await read_json(request, self.limits(request)))
 
         return limited
 
 
-class GuardedRoute(LimitedRoute):
-    """Answers 401 unless `app.state.tokens` knows the bearer token; leaves the token in `request.state`."""
+class _CallersRoute(APIRoute):
+    """Answers 401 to whoever is unknown, and 429 to a caller with too much in hand; the caller is in `request.state.token`.
 
-    async def admit(self, request: Request) -> None:
-        tokens: TokenStore = request.app.state.tokens
-        request.state.token = await run_in_threadpool(authenticate, tokens, request.headers.get("authorization"))
+    A caller's turn lasts until the answer is sent, also one that is streamed.
+    """
+
+    doing: str
+
+    def caller(self, request: Request) -> Token:
+        """Raises HTTPException 401."""
+        raise NotImplementedError
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        request.state.token = token = await run_in_threadpool(self.caller, request)
+        admission: Admission = request.app.state.admission
+        async with admission.turn(token.id, self.doing):
+            await super().handle(scope, receive, send)
+
+
+class GuardedRoute(_CallersRoute, LimitedRoute):
+    """For bearers of a token; bodies within `app.state.limits`."""
+
+    doing = DELIVERING
+
+    def caller(self, request: Request) -> Token:
+        return authenticate(request.app.state.tokens, request.headers.get("authorization"))
+
+    def limits(self, request: Request) -> BodyLimits:
+        limits: BodyLimits = request.app.state.limits
+        return limits
+
+
+class ViewedRoute(_CallersRoute):
+    """For all who may look: bearers of a token, and browsers with a session."""
+
+    doing = LOOKING
+
+    def caller(self, request: Request) -> Token:
+        return find_viewer(request)
+
+
+def current_token(request: Request) -> Token:
+    """Dependency: who asks."""
+    token: Token = request.state.token
+    return token
 
 
 def authenticate(tokens: TokenStore, authorization: str | None) -> Token:
@@ -49,7 +91,36 @@ def authenticate(tokens: TokenStore, authorization: str | None) -> Token:
     return token
 
 
-def current_token(request: Request) -> Token:
-    """Dependency: who asks."""
-    token: Token = request.state.token
+def find_viewer(request: Request) -> Token:
+    """Whose runs are seen, by the bearer token or else by the session's cookie. Raises HTTPException 401."""
+    if known := getattr(request.state, "token", None):
+        return cast(Token, known)  # the route has looked already
+    if "authorization" in request.headers:
+        return authenticate(request.app.state.tokens, request.headers["authorization"])
+    token = find_session(request)
+    if token is None:
+        raise HTTPException(401, "Log in with a token.", {"WWW-Authenticate": "Bearer"})
     return token
+
+
+def find_session(request: Request) -> Token | None:
+    """The token whose session the browser holds, if it holds one."""
+    secret = request.cookies.get(request.app.state.cookie)
+    sessions: SessionStore = request.app.state.sessions
+    return sessions.find(secret, holder_of(request)) if secret else None
+
+
+def holder_of(request: Request) -> str:
+    """Who sits at the other end, as far as the kernel tells: the user, on this machine; nobody in particular, elsewhere.
+
+    A browser sends its cookie to every port of a host. Another user of this machine who listens on one and lures the
+    browser there gets the cookie, and can do nothing with it: a session is its holder's.
+    """
+    client, server = request.client, request.scope.get("server")
+    if client is None or server is None or server[1] is None:
+        return ""
+    try:
+        uid = uid_of_client((client.host, client.port), (server[0], server[1]))
+    except ValueError:  # no address: a Unix socket
+        return ""
+    return "" if uid is None else f"uid {uid}"

@@ -1,4 +1,4 @@
-"""Who may look: a bearer token, or a browser's session. And how a browser gets one."""
+"""How a browser gets a session for a token, and ends it."""
 
 from __future__ import annotations
 
@@ -8,27 +8,14 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic import BaseModel, StringConstraints
 
-from streaming.server.api.guarded_route import LimitedRoute, authenticate
+from streaming.server.api.guarded_route import LimitedRoute, find_viewer, holder_of
 from streaming.server.api.schemas import Closed
-from streaming.server.storage.sessions import COOKIE, LIFETIME, SessionStore
-from streaming.server.storage.tokens import Token, TokenStore
+from streaming.server.storage.sessions import LIFETIME
+from streaming.server.storage.tokens import Token
 
 router = APIRouter(route_class=LimitedRoute, tags=["Login"])
 
-
-def current_viewer(request: Request) -> Token:
-    """Dependency of everything that only reads. Raises HTTPException 401."""
-    tokens: TokenStore = request.app.state.tokens
-    sessions: SessionStore = request.app.state.sessions
-    if "authorization" in request.headers:
-        return authenticate(tokens, request.headers["authorization"])
-    token = sessions.find(request.cookies.get(COOKIE, ""))
-    if token is None:
-        raise HTTPException(401, "Log in with a token.", {"WWW-Authenticate": "Bearer"})
-    return token
-
-
-Viewer = Annotated[Token, Depends(current_viewer)]
+Viewer = Annotated[Token, Depends(find_viewer)]
 
 
 class Login(Closed):
@@ -55,8 +42,8 @@ def log_in(request: Request, response: Response, body: Login) -> Identity:
     if token is None:
         raise HTTPException(401, "The token is not valid.")
     response.set_cookie(
-        COOKIE,
-        request.app.state.sessions.open(token),
+        request.app.state.cookie,
+        request.app.state.sessions.open(token, holder_of(request)),
         max_age=int(LIFETIME.total_seconds()),
         httponly=True,
         samesite="strict",
@@ -74,7 +61,8 @@ def who_am_i(viewer: Viewer) -> Identity:
 @router.delete("/session", status_code=204, dependencies=[Depends(same_origin)])
 def log_out(request: Request) -> Response:
     """End the session."""
-    request.app.state.sessions.close(request.cookies.get(COOKIE, ""))
+    cookie = request.app.state.cookie
+    request.app.state.sessions.close(request.cookies.get(cookie, ""), holder_of(request))
     response = Response(status_code=204)
-    response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    response.delete_cookie(cookie, httponly=True, samesite="strict")
     return response

@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from streaming.server.storage.sessions import COOKIE, SessionStore
+from streaming.server.api.guarded_route import find_session
 
 PAGES = Path(__file__).parent.parent / "web"
 _REVALIDATE = {"Cache-Control": "no-cache"}  # kept by the browser, asked about each time: a new release shows at once
@@ -46,8 +46,7 @@ class _Files(StaticFiles):
 
 
 def _page(request: Request, name: str) -> Response:
-    sessions: SessionStore = request.app.state.sessions
-    if sessions.find(request.cookies.get(COOKIE, "")) is None:
+    if find_session(request) is None:
         where = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/login?next={quote(where)}", 303)
     return FileResponse(PAGES / name, headers=_REVALIDATE)

@@ -1,25 +1,133 @@
-"""The API process: `python -c "...serve.main()"` with its settings as JSON on standard input."""
+"""The API process (`python -c "...serve.main()"`, its settings on standard input), and how long a client may dawdle.
+
+The connections are uvicorn's, with a time limit for each thing that a client may dawdle at.
+
+uvicorn itself bounds only the pause between two requests. Here a request's head, its body, and the taking of an answer
+have their time, counted from their beginning: a byte now and then buys nothing. And there is a limit of connections: past
+it the one that has waited longest for a head to be completed makes room, so that a crowd of half-sent requests keeps
+nobody out.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import struct
 import sys
+from collections import OrderedDict
+from dataclasses import dataclass
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from streaming.processes.system import forbid_core_dumps
 from streaming.server.api.app import create_app
+from streaming.server.api.security_headers import HEADERS
 from streaming.server.settings import ApiSettings
 
 _KEEP_ALIVE_S = 15
+_DROP = struct.pack("ii", 1, 0)  # linger for no time: the kernel resets the connection and forgets what is unsent
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """`body_timeout_s` lets 8 MiB through at 70 kB a second."""
+
+    connections: int = 512
+    head_timeout_s: float = 10.0
+    body_timeout_s: float = 120.0
+    taking_timeout_s: float = 60.0
+
+
+def bounded(limits: ConnectionLimits) -> type[H11Protocol]:
+    """A protocol class for uvicorn's `http` setting. All its connections count together."""
+    idle: OrderedDict[Bounded, None] = OrderedDict()
+
+    class Bounded(H11Protocol):
+        _timer: asyncio.TimerHandle | None = None
+        _waits_for: str = ""
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > limits.connections:
+                next(iter(idle), self)._hang_up()
+            if not transport.is_closing():
+                self._wait_for("head")
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._wait_for("")
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._look()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._look()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._look()
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._look()
+
+        def send_400_response(self, msg: str) -> None:
+            """The one answer that is not the application's, with its headers."""
+            headers = [*HEADERS.items(), ("content-type", "text/plain; charset=utf-8"), ("connection", "close")]
+            for event in (
+                h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+                h11.Data(data=msg.encode("ascii")),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+            self.transport.close()
+
+        def _look(self) -> None:
+            """What the client owes us now. A pause between requests is uvicorn's own to bound, by the keep-alive timer."""
+            if self.flow.write_paused:
+                self._wait_for("taking")
+            elif self.conn.their_state is h11.SEND_BODY:
+                self._wait_for("body")
+            elif self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None:
+                self._wait_for("head")
+            else:
+                self._wait_for("")
+
+        def _wait_for(self, what: str) -> None:
+            if what == self._waits_for:
+                return  # a little more of the same: the time goes on
+            self._waits_for = what
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            idle.pop(self, None)
+            if what == "head":
+                idle[self] = None
+            if what:
+                timeout_s = getattr(limits, f"{what}_timeout_s")
+                self._timer = self.loop.call_later(timeout_s, self._hang_up)
+
+        def _hang_up(self) -> None:
+            """At once, and what was not taken is not kept for them either."""
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP)
+            self.transport.abort()
+
+    return Bounded
 
 
 def main() -> None:
     """Serve until killed. What was answered is durable already, so SIGKILL loses nothing."""
+    forbid_core_dumps()  # our memory holds keys
     settings = ApiSettings.from_json(sys.stdin.buffer.read())
     uvicorn.run(
         create_app(settings),
         host=settings.host,
         port=settings.port,
-        http="h11",
+        http=bounded(ConnectionLimits()),
         ws="none",
         access_log=False,
         server_header=False,

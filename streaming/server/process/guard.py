@@ -4,8 +4,8 @@ Started by `guarded.launch` as a script of its own (standard library only, no si
 leaves sockets behind, and would outlive a killed test run. Killed here, at any line: the kernel kills the command
 (PR_SET_PDEATHSIG, Linux), and the files in `unlink` stay.
 
-The order of the pipes: one line of JSON with both pids goes to stdout, which is then closed; standard input and standard
-error belong to the command.
+The order of the pipes: one line of JSON with both pids goes to stdout, which is then closed; standard input belongs to the
+command. What the command prints goes into the log, through us: nobody can fill a disk by making it print.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import subprocess
 import sys
 from typing import Any
 
+LOG_MAX_BYTES = 4 * 2**20  # then it becomes the one older log that is kept
 _PR_SET_PDEATHSIG = 1
 _NO_CORE = (
     1,
@@ -34,17 +35,47 @@ def main(plan: dict[str, Any]) -> int:
     os.umask(0o077)  # sockets and files that the command makes are its owner's alone
     resource.setrlimit(resource.RLIMIT_CORE, _NO_CORE)
     wakeup = _wake_on(signal.SIGCHLD, signal.SIGTERM)
-    child = subprocess.Popen(plan["command"], stdout=sys.stderr, preexec_fn=_die_with_parent)
+    child = subprocess.Popen(
+        plan["command"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_die_with_parent
+    )
+    log = _Log(plan["log"], child)
     try:
         _report(child.pid)
-        _wait(child, wakeup, plan["lifeline"])
+        _wait(child, wakeup, plan["lifeline"], log)
     finally:
         child.kill()
         code = child.wait()
+        log.take()
         for path in plan["unlink"]:
             with contextlib.suppress(OSError):
                 os.unlink(path)
     return code
+
+
+class _Log:
+    """What the command prints, appended to a file that is put aside when it is full. A full disk costs lines, no more."""
+
+    def __init__(self, path: str, child: subprocess.Popen[bytes]) -> None:
+        assert child.stdout is not None
+        self._path = path
+        self.source = child.stdout.fileno()
+        os.set_blocking(self.source, False)
+
+    def take(self) -> bool:
+        """Write what is there now; False once there will be no more."""
+        with contextlib.suppress(BlockingIOError):
+            while lines := os.read(self.source, 65536):
+                with contextlib.suppress(OSError):
+                    self._write(lines)
+            return False
+        return True
+
+    def _write(self, lines: bytes) -> None:
+        with open(self._path, "ab") as file:
+            file.write(lines)
+            is_full = file.tell() > LOG_MAX_BYTES
+        if is_full:
+            os.replace(self._path, f"{self._path}.1")
 
 
 def _detach() -> None:
@@ -81,11 +112,13 @@ def _report(child_pid: int) -> None:
     os.dup2(null, 1)
 
 
-def _wait(child: subprocess.Popen[bytes], wakeup: int, lifeline: int | None) -> None:
-    watched = [wakeup] if lifeline is None else [wakeup, lifeline]
+def _wait(child: subprocess.Popen[bytes], wakeup: int, lifeline: int | None, log: _Log) -> None:
+    watched = [wakeup, log.source, *([] if lifeline is None else [lifeline])]
     while child.poll() is None:
         ready, _, _ = select.select(watched, [], [])
-        if lifeline in ready or signal.SIGTERM in os.read(wakeup, 64):
+        if log.source in ready and not log.take():
+            watched.remove(log.source)
+        if lifeline in ready or (wakeup in ready and signal.SIGTERM in os.read(wakeup, 64)):
             return
 
 

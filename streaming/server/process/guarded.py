@@ -80,13 +80,14 @@ def launch(
     unlink: Sequence[Path] = (),
     detach: bool,
 ) -> Guarded:
-    """Start `command` in `directory`, its output appended to `log`.
+    """Start `command` in `directory`, its output appended to `log` (which never grows beyond a few MiB).
 
     Detached it outlives us; otherwise it ends when we end, however we end. It has been started on return, not more.
     """
     read_end, write_end = (None, None) if detach else os.pipe()
     plan: dict[str, Any] = {
         "command": list(command),
+        "log": str(log),
         "unlink": [str(path) for path in unlink],
         "lifeline": read_end,
         "detach": detach,

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from datetime import datetime, timedelta, timezone
 
 from streaming.server.storage.database import ServerDatabase
-from streaming.server.storage.tokens import Token
+from streaming.server.storage.tokens import Token, hash_token
 
 COOKIE = "tracker_stream_session"
 LIFETIME = timedelta(days=7)
 
 
 class SessionStore:
-    """Survives a restart of the service; ends with its token."""
+    """Survives a restart of the service; ends with its token.
+
+    A session is found only for the holder it was opened for: a stolen secret is worth nothing to another one.
+    """
 
     def __init__(self, database: ServerDatabase) -> None:
         self._database = database
 
-    def open(self, token: Token) -> str:
+    def open(self, token: Token, holder: str) -> str:
         """A new session's secret. Sessions whose time is over are removed on the way."""
         secret = secrets.token_urlsafe(32)
         now = datetime.now(timezone.utc)
@@ -28,26 +30,26 @@ class SessionStore:
             db.conn.execute(
                 "INSERT INTO sessions (hash, token_id, token_hash, expires_at) "
                 "SELECT ?, id, hash, ? FROM tokens WHERE id = ?",
-                (_hash(secret), _text(now + LIFETIME), token.id),
+                (_hash(secret, holder), _text(now + LIFETIME), token.id),
             )
         return secret
 
-    def find(self, secret: str) -> Token | None:
+    def find(self, secret: str, holder: str) -> Token | None:
         """Whose session this is, if it is valid and its token is not revoked."""
         rows = self._database.rows(
             "SELECT t.id, t.name, t.created_at, t.revoked_at FROM sessions s JOIN tokens t ON t.id = s.token_id "
             "WHERE s.hash = ? AND s.expires_at > ? AND t.revoked_at IS NULL AND s.token_hash = t.hash",
-            (_hash(secret), _text(datetime.now(timezone.utc))),
+            (_hash(secret, holder), _text(datetime.now(timezone.utc))),
         )
         return Token(**rows[0]) if rows else None
 
-    def close(self, secret: str) -> None:
+    def close(self, secret: str, holder: str) -> None:
         with self._database.transaction() as db:
-            db.conn.execute("DELETE FROM sessions WHERE hash = ?", (_hash(secret),))
+            db.conn.execute("DELETE FROM sessions WHERE hash = ?", (_hash(secret, holder),))
 
 
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode("utf-8", errors="surrogateescape")).hexdigest()
+def _hash(secret: str, holder: str) -> str:
+    return hash_token(f"{holder}:{secret}")
 
 
 def _text(moment: datetime) -> str:

@@ -2,10 +2,10 @@
 import { api } from "./api.js";
 import { byId, setText } from "./dom.js";
 
-/** Only a place on this very site. */
+/** Only a place on this very site, as the browser itself understands the address: it skips tabs and line ends in one. */
 function destination() {
-  const next = new URLSearchParams(location.search).get("next") ?? "/";
-  return /^\/(?![/\\])/.test(next) ? next : "/";
+  const next = new URL(new URLSearchParams(location.search).get("next") ?? "/", location.origin);
+  return next.origin === location.origin ? next.pathname + next.search : "/";
 }
 
 byId("login").addEventListener("submit", async (event) => {

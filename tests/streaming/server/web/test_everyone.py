@@ -31,7 +31,6 @@ def test_nothing_serious_for_axe_and_nothing_scrolls_sideways(
             tab.page.click("#values summary")
         assert tab.violations() == [], path
         assert not tab.is_scrolling_sideways(), path
-    assert not tab.go("/docs").is_scrolling_sideways()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,0 +1,116 @@
+"""How long a client may dawdle at each part of a request, and how many connections there are."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from streaming.server.api.serve import ConnectionLimits, bounded
+
+LIMITS = ConnectionLimits(connections=8, head_timeout_s=0.5, body_timeout_s=0.5, taking_timeout_s=0.5)
+LARGE = b"x" * 2**20
+DEADLINE_S = 20
+
+
+async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    """The length of the body that was sent, or 64 MiB to whoever asks for /large."""
+    length = 0
+    while (message := await receive()).get("more_body") or message.get("body"):
+        length += len(message["body"])
+        if not message.get("more_body"):
+            break
+    parts = [LARGE] * 64 if scope["path"] == "/large" else [str(length).encode()]
+    headers = [(b"content-length", str(sum(map(len, parts))).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for part in parts:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(answer, http=bounded(LIMITS), ws="none", lifespan="off", log_level="error")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    yield listener.getsockname()[1]
+    server.should_exit = True
+    thread.join(DEADLINE_S)
+    listener.close()
+
+
+@contextlib.contextmanager
+def connected(port: int, sent: bytes) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as connection:
+        connection.sendall(sent)
+        yield connection
+
+
+def is_hung_up_on(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(65536) == b""
+    except ConnectionError:
+        return True
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\nHost: x\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n123",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n123\r\n",
+    ],
+    ids=["nothing", "half a head", "half a body", "chunks without an end"],
+)
+def test_half_a_request_is_hung_up_on(port: int, sent: bytes) -> None:
+    with connected(port, sent) as connection:
+        assert is_hung_up_on(connection)
+
+
+@pytest.mark.parametrize(
+    "head", [b"GET / HTTP/1.1\r\nHost: x\r\nX: ", b"POST / HTTP/1.1\r\nContent-Length: 999\r\nHost: x\r\n\r\n"]
+)
+def test_a_byte_now_and_then_buys_no_time(port: int, head: bytes) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    with connected(port, head) as connection:
+        connection.settimeout(0.1)
+        while time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                if is_hung_up_on(connection):
+                    return
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(b"x")
+    pytest.fail("it is still listened to")
+
+
+def test_an_answer_that_nobody_takes_is_given_up(port: int) -> None:
+    with connected(port, b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
+        poll = select.poll()
+        poll.register(connection, select.POLLRDHUP)  # and hung up, or reset: not that there is something to read
+        assert poll.poll(DEADLINE_S * 1000)
+
+
+def test_whole_requests_on_one_connection_are_all_answered(port: int) -> None:
+    request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n123"
+    with connected(port, b"") as connection:
+        for _ in range(5):
+            connection.sendall(request)
+            assert connection.recv(65536).endswith(b"3") or connection.recv(65536).endswith(b"3")
+
+
+def test_the_one_that_waits_longest_makes_room(port: int) -> None:
+    with contextlib.ExitStack() as crowd:
+        for _ in range(LIMITS.connections + 4):
+            crowd.enter_context(connected(port, b"GET / HTTP/1.1\r\n"))
+        last = crowd.enter_context(connected(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+        assert last.recv(65536).startswith(b"HTTP/1.1 200")
