@@ -156,12 +156,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class Backlog:
-    """What is not sent: pending and sealed rows. Rejected rows are counted apart, they are no longer on their way."""
+    """What is not sent: pending and sealed rows. Rejected rows are no longer on their way."""
 
     row_count: int
     csv_bytes: int
     oldest_at: float | None
-    rejected_row_count: int
 
 
 @dataclass(frozen=True)

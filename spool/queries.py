@@ -11,7 +11,9 @@ from spool.model import Backlog, Counts, Run, RunState, Segment, SegmentState
 from spool.segments import MISSING, Verifier, batches
 
 _SELECT_SEGMENT = f"SELECT {', '.join(decode.SEGMENT_COLUMNS)} FROM segment"
-_PENDING = "batch_id > (SELECT coalesce(max(last_batch_id), 0) FROM segment)"
+_PENDING = "batch WHERE batch_id > (SELECT coalesce(max(last_batch_id), 0) FROM segment)"
+_SENT = "segment WHERE state = 'sent'"
+_SEALED, _REJECTED = (f"segment WHERE state <> 'sent' AND state = '{state}'" for state in ("sealed", "rejected"))
 
 
 def run(db: Connection) -> Run:
@@ -23,11 +25,12 @@ def run(db: Connection) -> Run:
 
 
 def segments(db: Connection, state: SegmentState) -> list[Segment]:
-    """All segments in one state, in order."""
+    """All segments in one state, in order. Raises SpoolDamaged if one is in no state that there is."""
     # The partial index knows what is not sent; the store has the last word on sent ones only at the run's end.
-    unsent = "state <> 'sent' AND " if state is not SegmentState.SENT else ""
-    rows = db.query(f"{_SELECT_SEGMENT} WHERE {unsent}state = ? ORDER BY first_batch_id", (state.value,))
-    return [decode.segment(row, db.path) for row in rows]
+    comparison = "=" if state is SegmentState.SENT else "<>"
+    rows = db.query(f"{_SELECT_SEGMENT} WHERE state {comparison} 'sent' ORDER BY first_batch_id")
+    found = [decode.segment(row, db.path) for row in rows]
+    return [each for each in found if each.state is state]
 
 
 def segment(db: Connection, seq: int) -> Segment:
@@ -61,59 +64,62 @@ def pending_csv(db: Connection) -> bytes | None:
 
 def backlog(db: Connection) -> Backlog:
     """What is not sent. Sizes of pending batches are summed over the pending ones only."""
-    pending = db.query(
-        f"SELECT coalesce(sum(row_count), 0), coalesce(sum(length(csv)), 0), min(appended_at) FROM batch WHERE {_PENDING}"
-    )[0]
-    sealed = db.query(
-        "SELECT coalesce(sum(s.row_count), 0), coalesce(sum(s.csv_bytes), 0), min(b.appended_at) FROM segment s"
-        " LEFT JOIN batch b ON b.batch_id = s.first_batch_id WHERE s.state <> 'sent' AND s.state = 'sealed'"
-    )[0]
-    rejected = db.query("SELECT coalesce(sum(row_count), 0) FROM segment WHERE state <> 'sent' AND state = 'rejected'")[
-        0
+    oldest = [
+        *db.query(f"SELECT min(appended_at) FROM {_PENDING}"),
+        *db.query(
+            "SELECT min(b.appended_at) FROM segment s JOIN batch b ON b.batch_id = s.first_batch_id"
+            " WHERE s.state <> 'sent' AND s.state = 'sealed'"
+        ),
     ]
-    oldest = [at for at in (pending[2], sealed[2]) if at is not None]
-    return Backlog(pending[0] + sealed[0], pending[1] + sealed[1], min(oldest, default=None), rejected[0])
+    return Backlog(
+        row_count=_sum(db, "row_count", _PENDING) + _sum(db, "row_count", _SEALED),
+        csv_bytes=_sum(db, "length(csv)", _PENDING) + _sum(db, "csv_bytes", _SEALED),
+        oldest_at=min(
+            (decode.time(at, "time of an append", db.path) for (at,) in oldest if at is not None), default=None
+        ),
+    )
 
 
 def counts(db: Connection) -> Counts:
     """Rows of the run by what became of them. A run that finished inline has all its pending rows sent."""
     (state,) = db.query("SELECT state FROM run")[0]
-    sums = dict(db.query("SELECT state, sum(row_count) FROM segment GROUP BY state"))
-    objects = int(db.query("SELECT count(*) FROM segment WHERE state = 'sent'")[0][0])
-    pending = int(db.query(f"SELECT coalesce(sum(row_count), 0) FROM batch WHERE {_PENDING}")[0][0])
-    sent, sealed, rejected = (sums.get(name, 0) for name in ("sent", "sealed", "rejected"))
+    sent, sealed, rejected, pending = (_sum(db, "row_count", table) for table in (_SENT, _SEALED, _REJECTED, _PENDING))
     is_inline = state == RunState.FINISHED.value
     return Counts(
         recorded=sent + sealed + rejected + pending,
         sent=sent + (pending if is_inline else 0),
         waiting=sealed + (0 if is_inline else pending),
         rejected=rejected,
-        objects=objects,
+        objects=int(db.query(f"SELECT count(*) FROM {_SENT}")[0][0]),
     )
+
+
+def _sum(db: Connection, column: str, table: str) -> int:
+    """Of a column of counts. Raises SpoolDamaged if it holds something else."""
+    ((total,),) = db.query(f"SELECT coalesce(sum({column}), 0) FROM {table}")
+    return decode.count(total, f"sum of {column}", db.path)
 
 
 def headers(db: Connection) -> list[bytes]:
     """All header lines of the run, in the order in which they appeared."""
-    return [bytes(row[0]) for row in db.query("SELECT csv FROM header ORDER BY header_id")]
+    rows = db.query("SELECT csv FROM header ORDER BY header_id")
+    return [decode.content(csv, "header line", db.path) for (csv,) in rows]
 
 
 def kept_row_count(db: Connection) -> int:
     """Rows that are still in the spool, damaged ones included."""
-    return int(db.query("SELECT coalesce(sum(row_count), 0) FROM batch")[0][0])
+    return _sum(db, "row_count", "batch")
 
 
 def sent_amount(db: Connection) -> tuple[int, int]:
     """Rows and CSV bytes of the segments that S3 holds."""
-    row = db.query("SELECT coalesce(sum(row_count), 0), coalesce(sum(csv_bytes), 0) FROM segment WHERE state = 'sent'")[
-        0
-    ]
-    return int(row[0]), int(row[1])
+    return _sum(db, "row_count", _SENT), _sum(db, "csv_bytes", _SENT)
 
 
 def last_append_at(db: Connection) -> float | None:
     """When the last batch was appended, by the tracker's clock."""
     rows = db.query("SELECT appended_at FROM batch WHERE batch_id = (SELECT max(batch_id) FROM batch)")
-    return rows[0][0] if rows else None
+    return decode.time(rows[0][0], "time of the newest append", db.path) if rows else None
 
 
 def newest_rows(db: Connection) -> bytes:

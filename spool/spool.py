@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from spool import directory, queries, segments, space, trust
-from spool.database import schema
+from spool.database import decode, schema
 from spool.database.connection import Connection
 from spool.errors import RunEnded, SpoolError, SpoolFull, SpoolUnavailable
 from spool.model import Batch, Doubt, NewRun, Registration, Run, RunState, Segment, SegmentState, Tracker
@@ -296,11 +296,12 @@ class Spool:
         )
 
     def finish(self, answer: dict[str, Any]) -> None:
-        """Record that the service acknowledged the finish, with its answer."""
+        """Record that the service acknowledged the finish, with its answer (if it is one that can be read again)."""
+        kept = json.dumps(answer if decode.is_shallow(answer) else {})
         self._update(
             "UPDATE run SET state = ?, finish_answer = ?, finished_at = ?, parked = NULL, problem = NULL,"
             " problem_cause = NULL WHERE state = ?",
-            (RunState.FINISHED.value, json.dumps(answer), self._clock(), RunState.ENDED.value),
+            (RunState.FINISHED.value, kept, self._clock(), RunState.ENDED.value),
             step="finish:updated",
         )
         self.step("finished")
@@ -380,9 +381,10 @@ class Spool:
 
     def sent_uris(self) -> list[str]:
         """`s3://` URIs of all sent segments, in the order of their rows."""
-        return [
-            row[0] for row in self._db.query("SELECT uri FROM segment WHERE state = 'sent' ORDER BY first_batch_id")
-        ]
+        rows = self._db.query("SELECT state, uri FROM segment ORDER BY first_batch_id")
+        with decode.nonsense_is_damage(self.path, "record of a segment"):
+            sent = [uri for state, uri in rows if SegmentState(state) is SegmentState.SENT]  # one in no state is damage
+        return [decode.text(uri, "URI of a segment", self.path) for uri in sent]
 
     def last_sent(self) -> Segment | None:
         """The newest segment that S3 holds."""
@@ -399,17 +401,19 @@ class Spool:
             "SELECT csv FROM header WHERE header_id ="
             " (SELECT header_id FROM batch WHERE batch_id = (SELECT max(batch_id) FROM batch))"
         )
-        return rows[0][0] if rows else None
+        return decode.content(rows[0][0], "newest header line", self.path) if rows else None
 
     def csv_offset(self) -> int:
         """How many bytes of the run's CSV file are already in the spool."""
         rows = self._db.query("SELECT csv_offset FROM batch WHERE batch_id = (SELECT max(batch_id) FROM batch)")
-        return int(rows[0][0] or 0) if rows else 0
+        return decode.count(rows[0][0] or 0, "place in the CSV file", self.path) if rows else 0
 
     def is_meant_for(self, token: str) -> bool:
         """Whether the run was recorded with this token (compared by a salted fingerprint, in constant time)."""
         salt, fingerprint = self._db.query("SELECT token_salt, token_fingerprint FROM run")[0]
-        return fingerprint is not None and hmac.compare_digest(fingerprint, schema.fingerprint(salt, token))
+        if not isinstance(fingerprint, str) or not isinstance(salt, bytes):
+            return False
+        return hmac.compare_digest(fingerprint.encode(), schema.fingerprint(salt, token).encode())
 
     @property
     def connection(self) -> Connection:

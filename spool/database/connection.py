@@ -258,6 +258,8 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _translate(error, path) from error
+    except OverflowError as error:  # a number on its way back into SQLite that it did not write itself
+        raise SpoolDamaged(f"the spool {path} holds an impossible number", path=path) from error
 
 
 def _translate(error: sqlite3.Error, path: Path) -> SpoolError:
@@ -269,13 +271,15 @@ def _translate(error: sqlite3.Error, path: Path) -> SpoolError:
             hint="free space; recording goes on by itself",
         )
     if kind is SpoolDamaged:
-        return SpoolDamaged(f"the spool {path} is damaged ({error})", path=path)
+        return SpoolDamaged(f"the spool {path} is damaged ({str(error)[:100]!r})", path=path)
     if kind is SpoolRefused:
         return SpoolRefused(f"{path} does not hold what a spool holds ({error})", path=path)
     return SpoolUnavailable(f"the spool {path} cannot be used now ({error})", path=path)
 
 
 def _kind(error: sqlite3.Error, path: Path) -> type[SpoolError]:
+    if _is_no_text(error):
+        return SpoolDamaged
     if sys.version_info >= (3, 11):
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None:
@@ -283,6 +287,11 @@ def _kind(error: sqlite3.Error, path: Path) -> type[SpoolError]:
     if str(error) == "disk I/O error":  # a write that found no room, or a disk that fails: the text does not tell
         return SpoolFull if system.lacks_room(path) else SpoolUnavailable
     return _ERROR_BY_TEXT.get(str(error), SpoolUnavailable)
+
+
+def _is_no_text(error: sqlite3.Error) -> bool:
+    """A flipped bit in a text; this error is the module's own, not SQLite's, and has no code."""
+    return str(error).startswith("Could not decode to UTF-8")
 
 
 def _quoted(path: Path) -> str:

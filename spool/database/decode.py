@@ -1,18 +1,18 @@
-"""A spool's rows as values. SQLite keeps any value in any column, and a spool may come from anywhere: what is read is
-checked before it is used."""
+"""A spool's rows as values. SQLite keeps any value in any column, a flipped bit makes another value of it, and a spool may
+come from anywhere: what is read is checked before it is used, and what makes no sense is damage."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
 
-from spool.errors import SpoolRefused
+from spool.errors import SpoolDamaged
 from spool.model import Registration, Run, RunState, Segment, SegmentState, Tracker
 
 RUN_COLUMNS = (
@@ -20,12 +20,13 @@ RUN_COLUMNS = (
     " s3_endpoint_url, upload_interval_s, token_fingerprint IS NOT NULL, run_id, upload_uri_prefix, ended_at,"
     " exit_code, run_status, finish_answer, finished_at, parked, problem, problem_cause, problem_at"
 )
+_DEPTH_MAX = 100
 SEGMENT_COLUMNS = tuple(field.name for field in fields_of(Segment))
 
 
 def run(fields: tuple[Any, ...], path: Path) -> Run:
-    """The run record, from its RUN_COLUMNS. Raises SpoolRefused."""
-    with _nonsense_refused(path, "run record"):
+    """The run record, from its RUN_COLUMNS. Raises SpoolDamaged."""
+    with nonsense_is_damage(path, "run record"):
         return _run(fields)
 
 
@@ -57,32 +58,57 @@ def _run(fields: tuple[Any, ...]) -> Run:
 
 
 def segment(row: tuple[Any, ...], path: Path) -> Segment:
-    """A segment, from its SEGMENT_COLUMNS. Raises SpoolRefused."""
+    """A segment, from its SEGMENT_COLUMNS. Raises SpoolDamaged."""
     fields = dict(zip(SEGMENT_COLUMNS, row, strict=True))
-    with _nonsense_refused(path, f"segment {fields['seq']!r:.20}"):
+    with nonsense_is_damage(path, "record of a segment"):
         for name in ("seq", "first_batch_id", "last_batch_id", "header_id", "row_count", "csv_bytes", "refusal_count"):
             _count(fields[name])
         _text(fields["sha256"])
+        _time(fields["sealed_at"])
+        _time_or_none(fields["sent_at"])
         _text_or_none(fields["uri"])
+        _text_or_none(fields["reason"])
         return Segment(**{**fields, "state": SegmentState(fields["state"])})
 
 
 @contextmanager
-def _nonsense_refused(path: Path, what: str) -> Iterator[None]:
+def nonsense_is_damage(path: Path, what: str) -> Iterator[None]:
+    """`what` of the spool was read inside the block; if it cannot be what was written, SpoolDamaged."""
     try:
         yield
-    except (ValueError, TypeError) as error:
-        raise SpoolRefused(
-            f"the {what} of {path} makes no sense ({error})",
-            path=path,
-            hint="it was not written by tracker-stream",
-        ) from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise SpoolDamaged(f"the {what} of {path} makes no sense ({error})", path=path) from error
+
+
+def count(value: object, what: str, path: Path) -> int:
+    """A count or an offset. Raises SpoolDamaged."""
+    with nonsense_is_damage(path, what):
+        return _count(value)
+
+
+def time(value: object, what: str, path: Path) -> float:
+    """Seconds since the epoch. Raises SpoolDamaged."""
+    with nonsense_is_damage(path, what):
+        return _time(value)
+
+
+def content(value: object, what: str, path: Path) -> bytes:
+    """Bytes of CSV. Raises SpoolDamaged."""
+    if isinstance(value, bytes):
+        return value
+    raise SpoolDamaged(f"the {what} of {path} is not bytes", path=path)
+
+
+def text(value: object, what: str, path: Path) -> str:
+    """Raises SpoolDamaged."""
+    with nonsense_is_damage(path, what):
+        return _text(value)
 
 
 def _text(value: object) -> str:
     if isinstance(value, str):
         return value
-    raise TypeError(f"{value!r:.60} is not a text")
+    raise TypeError(f"{_shown(value)} is not a text")
 
 
 def _text_or_none(value: object) -> str | None:
@@ -90,14 +116,17 @@ def _text_or_none(value: object) -> str | None:
 
 
 def _path_or_none(value: object) -> str | None:
-    return os.fsdecode(value) if isinstance(value, bytes) else _text_or_none(value)
+    path = os.fsdecode(value) if isinstance(value, bytes) else _text_or_none(value)
+    if path is not None and "\0" in path:
+        raise ValueError("a path with a zero byte")
+    return path
 
 
 def _time(value: object) -> float:
     """Seconds; up to the year 9999, which is what an ISO-8601 time can say."""
     if isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value < 253_402_300_800:
         return float(value)
-    raise TypeError(f"{value!r:.60} is not a time")
+    raise TypeError(f"{_shown(value)} is not a time")
 
 
 def _time_or_none(value: object) -> float | None:
@@ -107,14 +136,35 @@ def _time_or_none(value: object) -> float | None:
 def _count(value: object, *, least: int = 0) -> int:
     if isinstance(value, int) and value >= least:
         return value
-    raise TypeError(f"{value!r:.60} is not a count")
+    raise TypeError(f"{_shown(value)} is not a count")
 
 
 def _object(value: object) -> dict[str, Any]:
     found = json.loads(_text(value))
-    if isinstance(found, dict):
+    if isinstance(found, dict) and is_shallow(found):
         return found
-    raise TypeError(f"{value!r:.60} is not a JSON object")
+    raise TypeError(f"{_shown(value)} is not a JSON object")
+
+
+def is_shallow(value: object) -> bool:
+    """Whether a JSON value is nested no deeper than whoever reads or writes it can go down."""
+    level = [value]
+    for _ in range(_DEPTH_MAX):
+        level = [each for outer in level for each in _members(outer)]
+        if not level:
+            return True
+    return False
+
+
+def _members(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def _shown(value: object) -> str:
+    """The beginning of a value, without anything that a terminal would obey."""
+    return repr(value[:50] if isinstance(value, (str, bytes)) else value)[:60]
 
 
 def _object_or_none(value: object) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from spool import segments, trust
 from spool.database import schema
 from spool.database.connection import Connection, file_identity
 from spool.errors import SpoolDamaged
-from spool.model import Batch, NewRun, SegmentState, Tracker
+from spool.model import Batch, NewRun, SegmentState
 from spool.recovery import replace as replacement
 from spool.recovery import scan
 from spool.recovery.scan import Findings, FoundSegment
@@ -31,7 +31,6 @@ from spool.spool import Spool
 
 _COMMIT_BYTES = 8 << 20
 _SEGMENT_MAX_BYTES = 8 << 20
-_NOBODY = Tracker(pid=0, started_at="", boot_id="", pid_namespace="", host="")
 _SHOWN_GAPS = 5
 _RECOVERIES_MAX = 3  # a disk that damages faster than we can save is beyond us
 Result = TypeVar("Result")
@@ -47,6 +46,7 @@ class Recovered:
     missing: tuple[tuple[int, int], ...]
     has_lost_segments: bool
     has_lost_run: bool
+    lost_facts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """For people: what was saved, what is missing, where the damaged file is."""
@@ -60,6 +60,8 @@ class Recovered:
             parts.append(f"{count} append(s) are lost (number {shown}{more} of the run)")
         if self.has_lost_run:
             parts.append("what was known of the run itself is lost: it is registered as a new one")
+        if self.lost_facts:
+            parts.append(f"of the run itself is lost: {', '.join(self.lost_facts)}")
         return f"{'; '.join(parts)}; the damaged file is kept as {self.kept_aside}"
 
 
@@ -127,7 +129,9 @@ def _write(db: Connection, found: Findings) -> Recovered:
     has_lost_segments = _fill_gaps(db, found)
     _mark_place_in_csv(db, found)
     _write_sequence(db, found)
-    return Recovered(Path(), batch_count, row_count, tuple(_missing(db)), has_lost_segments, has_lost_run)
+    return Recovered(
+        Path(), batch_count, row_count, tuple(_missing(db)), has_lost_segments, has_lost_run, found.lost_facts
+    )
 
 
 def _write_run(db: Connection, found: Findings) -> bool:
@@ -139,7 +143,7 @@ def _write_run(db: Connection, found: Findings) -> bool:
             connection.execute(f"INSERT INTO run VALUES ({places})", (1, *found.run[1:]))  # noqa: S608 - question marks
         else:
             # Nobody knows whether its tracker lives: uploaded at once, ended after a day's silence or by the user.
-            schema.insert_run(connection, NewRun(tracker=_NOBODY, started_at=found.began_at or time.time()))
+            schema.insert_run(connection, NewRun(tracker=scan.NOBODY, started_at=found.began_at or time.time()))
         for header_id, csv in found.headers_by_id():
             connection.execute("INSERT OR IGNORE INTO header (header_id, csv) VALUES (?, ?)", (header_id, csv))
     return found.run is None

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from spool.database import decode
 from spool.database.connection import PAGE_BYTES
-from spool.model import RunState, SegmentState
+from spool.errors import SpoolDamaged
+from spool.model import RunState, SegmentState, Tracker
 from spool.recovery import sqlite_pages
 from spool.recovery.sqlite_pages import PageFile, Unreadable
 
@@ -28,6 +31,11 @@ _HEADER_INDEX = "bi"
 RUN_COLUMNS = len(_RUN)
 SEGMENT_COLUMNS = len(_SEGMENT)
 _RECORD_HEADER_BYTES = 256
+NOBODY = Tracker(pid=0, started_at="", boot_id="", pid_namespace="", host="")
+# The JSON objects of a run record, by the number of their column, and what stands for one that is lost.
+_RUN_OBJECTS = {3: "tracker", 7: "metadata", 8: "host facts", 9: "cloud facts", 20: "answer to the finish"}
+_NOTHING: dict[int, str | None] = {3: json.dumps(asdict(NOBODY)), 7: "{}", 8: None, 9: None, 20: None}
+_RUN_COLUMNS_READ = (1, 2, 3, 4, *range(7, 14), 6, 14, 15, *range(17, 26))  # those of `decode.RUN_COLUMNS`
 _RUN_STATES = [state.value for state in RunState]
 _SEGMENT_STATES = [SegmentState.SEALED.value, SegmentState.REJECTED.value, SegmentState.SENT.value]
 
@@ -73,9 +81,11 @@ class FoundSegment:
 
 @dataclass
 class Findings:
-    """The rows that were found. `segments` in order, without overlaps; `sequence`: the highest ids ever given."""
+    """The rows that were found. `segments` in order, without overlaps; `sequence`: the highest ids ever given;
+    `lost_facts`: what of the run record could not be read."""
 
     run: list[Any] | None = None
+    lost_facts: tuple[str, ...] = ()
     segments: list[FoundSegment] = field(default_factory=list)
     sequence: dict[str, int] = field(default_factory=dict)
     began_at: float | None = None
@@ -203,7 +213,7 @@ class _Search:
         for shape, add in shapes.items():
             if sqlite_pages.is_record_of(types, shape):
                 _, payload = sqlite_pages.table_cell(self._file, page, at)
-                add(row_id, sqlite_pages.record(payload))
+                add(row_id, sqlite_pages.record(payload, is_strict=shape is not _RUN))
 
     def _read_index(self, page: bytes, number: int) -> None:
         """The index over the headers holds each of them a second time."""
@@ -216,7 +226,7 @@ class _Search:
                 self._add_header(values[1], [None, values[0]])
 
     def _add_run(self, _row_id: int, values: list[Any]) -> None:
-        if values[2] in _RUN_STATES and _is_json_object(values[3]) and _is_json_object(values[7]):
+        if values[2] in _RUN_STATES and _is_run(_with_nothing_in(values, _RUN_OBJECTS)):
             self._runs.append(values)
 
     def _add_header(self, row_id: int, values: list[Any]) -> None:
@@ -238,7 +248,7 @@ class _Search:
             self._sequence[name] = max(seq, self._sequence.get(name, 0))
 
     def findings(self) -> Findings:
-        run = max(self._runs, key=_progress, default=None)
+        run, lost_facts = _newest_run(self._runs)
         prefix = None if run is None else run[15]
         segments = [self._unless_foreign(segment, prefix) for segment in self._segments.values()]
         for _ in self._batches.verified(self._headers):
@@ -246,6 +256,7 @@ class _Search:
                 break  # nothing to choose between
         return Findings(
             run=run,
+            lost_facts=lost_facts,
             segments=_without_overlaps(segments),
             sequence=self._sequence,
             began_at=self._batches.first_time(),
@@ -263,6 +274,42 @@ class _Search:
         return FoundSegment(tuple(row))
 
 
+def _newest_run(runs: list[list[Any]]) -> tuple[list[Any] | None, tuple[str, ...]]:
+    """The most advanced version of the run record, and what of it is lost.
+
+    An object in it that is damaged is taken from another version: those that describe the run hardly ever change.
+    """
+    newest = max(runs, key=_progress, default=None)
+    if newest is None:
+        return None, ()
+    broken = {
+        at: name for at, name in _RUN_OBJECTS.items() if not _is_run(_with_nothing_in(newest, _RUN_OBJECTS, but=at))
+    }
+    mended = _with_nothing_in(newest, broken)
+    lost = []
+    for at, name in broken.items():
+        others = (
+            run[at] for run in runs if run[1] == newest[1] and _is_run(_with_nothing_in(run, _RUN_OBJECTS, but=at))
+        )
+        mended[at] = next(others, mended[at])
+        if mended[at] == _NOTHING[at]:
+            lost.append(name)
+    return mended, tuple(lost)
+
+
+def _with_nothing_in(run: list[Any], columns: Iterable[int], *, but: int = 0) -> list[Any]:
+    """A copy of a run record that says nothing in these columns."""
+    return [_NOTHING[at] if at in columns and at != but else value for at, value in enumerate(run)]
+
+
+def _is_run(values: list[Any]) -> bool:
+    try:
+        decode.run(tuple(values[at] for at in _RUN_COLUMNS_READ), Path())
+    except SpoolDamaged:
+        return False
+    return True
+
+
 def _progress(run: list[Any]) -> tuple[int, bool, float]:
     """How far a version of the run record is: state, registration, time of the end."""
     return _RUN_STATES.index(run[2]), run[14] is not None, run[17] or 0.0
@@ -277,10 +324,3 @@ def _without_overlaps(segments: list[FoundSegment]) -> list[FoundSegment]:
         elif segment.is_sent and not chosen[-1].is_sent:
             chosen[-1] = segment
     return chosen
-
-
-def _is_json_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except ValueError:
-        return False

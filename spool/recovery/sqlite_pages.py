@@ -121,8 +121,8 @@ def serial_types(payload: bytes) -> tuple[list[int], int]:
     return types, header_bytes
 
 
-def record(payload: bytes) -> list[Value]:
-    """The values of a record. Raises Unreadable."""
+def record(payload: bytes, *, is_strict: bool = True) -> list[Value]:
+    """The values of a record. Raises Unreadable, for a damaged text only where `is_strict`."""
     types, at = serial_types(payload)
     values: list[Value] = []
     for serial_type in types:
@@ -130,7 +130,7 @@ def record(payload: bytes) -> list[Value]:
         content = payload[at : at + size]
         if len(content) < size:
             raise Unreadable("a record that ends early")
-        values.append(_value(serial_type, content))
+        values.append(_value(serial_type, content, is_strict))
         at += size
     return values
 
@@ -141,7 +141,7 @@ def _content_bytes(serial_type: int) -> int:
     return 8 if serial_type == 7 else _INTEGER_BYTES.get(serial_type, 0)
 
 
-def _value(serial_type: int, content: bytes) -> Value:
+def _value(serial_type: int, content: bytes, is_strict: bool) -> Value:
     if serial_type == 0:
         return None
     if serial_type in _INTEGER_BYTES:
@@ -156,7 +156,7 @@ def _value(serial_type: int, content: bytes) -> Value:
     if serial_type % 2 == 0:
         return content
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8", "strict" if is_strict else "replace")
     except UnicodeDecodeError as error:
         raise Unreadable("a text that is none") from error
 

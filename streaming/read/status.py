@@ -18,7 +18,7 @@ from streaming.upload.adoption import tracker_is_gone
 
 DISK_FULL_BYTES = 1 << 20
 _NO_ROWS = Counts(0, 0, 0, 0, 0)
-_NO_BACKLOG = Backlog(0, 0, None, 0)
+_NO_BACKLOG = Backlog(0, 0, None)
 
 
 class Condition(str, Enum):

@@ -106,6 +106,53 @@ def test_fault_13_flipped_bit_in_rows_that_s3_holds_costs_nothing(tmp_path: Path
     oracle.judge(far_end.evidence(), Told(HEADER, appended), run_status="finished", exit_code=0)
 
 
+# What a flipped bit makes of a text: `{` becomes `z`, another text; or the text is none any more.
+@pytest.mark.parametrize("bit", [0, 7], ids=["another letter", "no letter"])
+@pytest.mark.parametrize("fact", ['{"pid"', '{"job_name"', '{"host_hostname"', '{"cloud_vendor_id"'])
+def test_fault_13_flipped_bit_in_the_run_record_costs_what_it_hit_and_no_row(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fact: str, bit: int
+) -> None:
+    facts = {"metadata": {"job_name": "j"}, "host_info": {"host_hostname": "h"}, "cloud_info": {"cloud_vendor_id": "c"}}
+    with closing(Spool.create(tmp_path, replace(plays.new_run(), **facts))) as spool:  # type: ignore[arg-type]
+        path = spool.path
+        spool_id = spool.run().spool_id
+        spool.append([Batch(HEADER, rows(0, 3))])
+    spools.flip_bit(ended(path), spools.offset_of(path, fact.encode()), bit)
+    spools.journal_of(path).write_bytes(b"")  # where an earlier version of the record is
+    far_end = drained(path)
+    assert "of the run itself is lost" in caplog.text
+    assert list(far_end.runs) == [spool_id], "it is registered as the run that it is"
+    oracle.judge(far_end.evidence(), Told(HEADER, [rows(0, 3)]), run_status="finished", exit_code=0)
+
+
+def test_fault_13_flipped_bit_in_the_run_record_costs_nothing_if_an_earlier_version_is_left(tmp_path: Path) -> None:
+    with closing(Spool.create(tmp_path, replace(plays.new_run(), metadata={"job_name": "j"}))) as spool:
+        path = spool.path
+    spools.flip_bit(ended(path), spools.offset_of(path, b'{"job_name"'), 0)
+    drained(path)
+    with closing(Spool(path)) as spool:
+        assert spool.run().metadata == {"job_name": "j"}
+
+
+@pytest.mark.parametrize("state", [SegmentState.SEALED, SegmentState.SENT, SegmentState.REJECTED])
+def test_fault_13_segment_in_no_state_that_there_is_costs_no_row(tmp_path: Path, state: SegmentState) -> None:
+    """One bit of `sent` makes `senu`: the segment must not be forgotten by the finish."""
+    path = spools.filled(tmp_path, [b"1,one\n", b"2,two\n"])
+    far_end = MemoryFarEnd()
+    with closing(Spool(path)) as spool:
+        if state is SegmentState.SENT:
+            delivery.deliver(spool, far_end, far_end)
+        else:
+            (segment,) = spool.seal_pending()
+        if state is SegmentState.REJECTED:
+            spool.reject(segment, "refused")
+    with spools.raw(ended(path)) as connection:
+        connection.execute("UPDATE segment SET state = ?", (state.value[:-1] + "u",))
+    with_far_end(path, far_end)
+    told = Told(HEADER, [b"1,one\n", b"2,two\n"])
+    oracle.judge(only_named(far_end.evidence()), told, run_status="finished", exit_code=0)
+
+
 def test_fault_13_wherever_one_bit_flips_no_wrong_row_and_no_row_twice_is_delivered(tmp_path: Path) -> None:
     chance = random.Random(13)
     appended = batches(30)
