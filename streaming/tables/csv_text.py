@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,9 +37,22 @@ def parse(header: bytes, body: bytes) -> Parsed:
     names = column_names(header)
     body = whole_lines(body)
     try:
-        return Parsed(names, *_parse_at_once(names, body))
+        table, lines = _parse_at_once(names, body, names), _lines(body)
+        if len(lines) == table.num_rows:
+            return Parsed(names, table, lines)
     except (pa.ArrowException, ValueError):
-        return Parsed(names, *_parse_row_by_row(names, body.decode("utf-8", "replace")))
+        pass
+    return Parsed(names, *_parse_row_by_row(names, body.decode("utf-8", "replace")))
+
+
+def parse_columns(header: bytes, body: bytes, only: Collection[str] | None = None) -> pa.Table:
+    """The same without the lines; and without the columns that are not among `only`, where it is given."""
+    names = column_names(header)
+    wanted = tuple(name for name in names if only is None or name in only)
+    try:
+        return _parse_at_once(names, whole_lines(body), wanted)
+    except (pa.ArrowException, ValueError):
+        return _parse_row_by_row(names, body.decode("utf-8", "replace"))[0].select(wanted)
 
 
 def split_header(text: bytes) -> tuple[bytes, bytes]:
@@ -66,20 +79,20 @@ def whole_lines(text: bytes) -> bytes:
     return text if text.endswith(b"\n") or not text else text + b"\n"
 
 
-def _parse_at_once(names: tuple[str, ...], body: bytes) -> tuple[pa.Table, pa.Array]:
+def _parse_at_once(names: tuple[str, ...], body: bytes, wanted: tuple[str, ...]) -> pa.Table:
     if not body:
-        return _table({name: pa.nulls(0, _type(name)) for name in names}, 0), pa.array([], pa.binary())
-    table = arrow_csv.read_csv(
+        return pa.table({name: pa.nulls(0, _type(name)) for name in wanted})
+    return arrow_csv.read_csv(
         pa.py_buffer(body),
         read_options=arrow_csv.ReadOptions(column_names=names, use_threads=False, block_size=len(body) + 1),
+        parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
         convert_options=arrow_csv.ConvertOptions(
-            column_types={name: _type(name) for name in names}, null_values=_NO_NUMBER, strings_can_be_null=False
+            column_types={name: _type(name) for name in wanted},
+            include_columns=wanted or names[:1],
+            null_values=_NO_NUMBER,
+            strings_can_be_null=False,
         ),
-    )
-    lines = _lines(body)
-    if len(lines) != table.num_rows:
-        raise ValueError("there are empty lines, or line ends within cells")
-    return table, lines
+    ).select(wanted)
 
 
 def _type(name: str) -> pa.DataType:
@@ -87,7 +100,7 @@ def _type(name: str) -> pa.DataType:
 
 
 def _lines(body: bytes) -> pa.Array:
-    """Each line as a value, without copying the text."""
+    """Each line as a value, without copying the text. There are as many as rows unless a cell holds a line end."""
     if b"\n\n" in body or b"\n\r\n" in body or body[:1] in (b"\n", b"\r"):
         raise ValueError("there are empty lines")
     ends = np.flatnonzero(np.frombuffer(body, np.uint8) == ord("\n")) + 1
@@ -104,7 +117,7 @@ def _parse_row_by_row(names: tuple[str, ...], text: str) -> tuple[pa.Table, pa.A
             column.append(row[place] if place < len(row) else None)
     arrays = {name: pa.array(column, pa.string()) for name, column in zip(names, cells, strict=True)}
     columns = {name: numbers_among(array) if name in KNOWN else array for name, array in arrays.items()}
-    return _table(columns, len(lines)), pa.array(lines, pa.binary())
+    return pa.table(columns), pa.array(lines, pa.binary())
 
 
 def _rows(text: str) -> Iterator[tuple[list[str], str]]:
@@ -123,12 +136,6 @@ def _rows(text: str) -> Iterator[tuple[list[str], str]]:
             taken.clear()
     except csv.Error:
         return
-
-
-def _table(columns: dict[str, Any], row_count: int) -> pa.Table:
-    if columns:
-        return pa.table(columns)
-    return pa.table({"": pa.nulls(row_count)}).select([])
 
 
 def numbers_among(cells: Any) -> Any:

@@ -115,13 +115,13 @@ def kind_of(cells: pa.ChunkedArray, known: Kind = Kind.NOTHING) -> Kind:
             bounds = pc.min_max(cells.cast(pa.int64())).as_py()
         except pa.ArrowInvalid:  # beyond 64 bits
             return Kind.TEXT
-        is_exact = max(abs(bounds["min"]), abs(bounds["max"])) <= _EXACT_IN_DOUBLE
+        is_exact = max(abs(bounds["min"]), abs(bounds["max"])) < _EXACT_IN_DOUBLE
         return known.joined(Kind.WHOLE if is_exact else Kind.WIDE)
     if not pc.all(pc.match_substring_regex(cells, _NUMBER)).as_py():
         return Kind.TEXT
     whole = cells.filter(pc.match_substring_regex(cells, "^-?[0-9]+$"))
     values = whole.cast(pa.float64())
-    is_exact = not len(whole) or pc.all(pc.less_equal(pc.abs(values), float(_EXACT_IN_DOUBLE))).as_py()
+    is_exact = not len(whole) or pc.all(pc.less(pc.abs(values), float(_EXACT_IN_DOUBLE))).as_py()
     return known.joined(Kind.NUMBER if is_exact else Kind.TEXT)
 
 

@@ -23,6 +23,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from streaming.server.metrics.parse import LINE, ObjectFacts
+from streaming.tables import parquet_file
 from streaming.tables.figures import Array
 
 VERSION = b"1"
@@ -33,7 +34,6 @@ _VERSION_KEY, _OBJECTS_KEY, _HEADERS_KEY = (
     b"tracker-stream:headers",
 )
 LARGEST_ROWS = 1_000_000  # of a part that is made of others
-_ROW_GROUP_ROWS = 100_000
 _BATCH_ROWS = 10_000
 _ALL_BAD = (OSError, pa.ArrowException, ValueError, KeyError, TypeError)
 
@@ -125,10 +125,7 @@ def _write(path: Path, objects: Sequence[ObjectFacts], names: Sequence[str], tab
     schema = pa.schema([*((name, pa.float64()) for name in names), (LINE, pa.binary())], metadata=_metadata(objects))
     unfinished = path.with_suffix(".unfinished")
     with open(unfinished, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        options = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
-        with parquet.ParquetWriter(file, schema, **options) as writer:
-            for group in _groups(tables):
-                writer.write_table(pa.concat_tables([schema.empty_table(), *group], promote_options="default"))
+        parquet_file.write(file, schema, tables)
     os.replace(unfinished, path)
 
 
@@ -140,20 +137,6 @@ def _metadata(objects: Sequence[ObjectFacts]) -> dict[bytes, bytes]:
         _OBJECTS_KEY: json.dumps(described).encode(),
         _HEADERS_KEY: json.dumps(list(headers)).encode(),
     }
-
-
-def _groups(tables: Iterable[pa.Table]) -> Iterator[list[pa.Table]]:
-    """Tables for one row group each."""
-    group: list[pa.Table] = []
-    row_count = 0
-    for table in tables:
-        group.append(table)
-        row_count += table.num_rows
-        if row_count >= _ROW_GROUP_ROWS:
-            yield group
-            group, row_count = [], 0
-    if group:
-        yield group
 
 
 def merge(path: Path, sources: Iterable[Path], keys: Sequence[str] | None) -> None:

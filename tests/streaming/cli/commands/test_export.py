@@ -5,6 +5,7 @@ import os
 import stat
 import tracemalloc
 from contextlib import closing
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -76,14 +77,34 @@ def test_parquet_has_types_and_every_row(home: Home, cli: InProcess, tmp_path: P
     result = cli("export", changed_run(home.spool_dir).stem, "-o", str(file))  # the format is that of the name
     assert result.exit_code == 0
     table = parquet.read_table(file)
-    assert [str(kind) for kind in table.schema.types] == ["int64", "double", "int64", "string"]
+    assert [str(kind) for kind in table.schema.types] == ["timestamp[us, tz=UTC]", "double", "double", "string"]
     assert table.to_pylist()[2] == {
-        "timestamp": 1700000009,
+        "timestamp": datetime.fromtimestamp(1700000009, timezone.utc),
         "process_cpu_usage": None,
         "process_memory_mib": 55,
         "gpu": "A, B",
     }
     assert list(tmp_path.glob(".*")) == []
+
+
+def test_parquet_changes_no_cell_of_an_unknown_column(home: Home, cli: InProcess, tmp_path: Path) -> None:
+    path = live_run(home.spool_dir, row_count=0)
+    header = b"timestamp,code,grouped,wide,grows,whole,label,huge\n"
+    with closing(Spool(path)) as spool:
+        spool.append([Batch(header, b"1700000000,007,1_000,18446744073709551615,5,1,,9007199254740993\n")])
+        spool.append([Batch(header, b"1700000001,8,2,1,0.5,,x,0.5\n")])
+    assert cli("export", path.stem, "-o", str(tmp_path / "run.parquet")).exit_code == 0
+    columns = parquet.read_table(tmp_path / "run.parquet").to_pydict()
+    assert columns.pop("timestamp")[0].timestamp() == 1700000000
+    assert columns == {
+        "code": ["007", "8"],
+        "grouped": ["1_000", "2"],
+        "wide": ["18446744073709551615", "1"],
+        "grows": [5.0, 0.5],
+        "whole": [1, None],
+        "label": ["", "x"],
+        "huge": ["9007199254740993", "0.5"],  # beyond what a float holds exactly
+    }
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])

@@ -1,0 +1,45 @@
+"""The rows of a spool as typed Arrow tables, some megabytes of CSV at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+
+from streaming.read.export.rows import RunRows
+from streaming.tables.csv_text import column_names, parse_columns
+from streaming.tables.schema import KNOWN, Kinds, typed
+
+_CHUNK_BYTES = 1 << 19
+
+
+def schema_of(rows: RunRows) -> pa.Schema:
+    """The columns of all headers of the run with their types; reads the rows only where a column is not a known one."""
+    kinds = Kinds()
+    names = [name for header in rows.headers() for name in column_names(header)]
+    kinds.learn(pa.table({name: pa.nulls(0, pa.string()) for name in dict.fromkeys(names)}))
+    unknown = {name for name in names if name not in KNOWN}
+    for header, text in chunks(rows.batches()) if unknown else ():
+        kinds.learn(parse_columns(header, text, unknown))
+    return kinds.schema
+
+
+def tables_of(rows: RunRows, schema: pa.Schema) -> Iterator[pa.Table]:
+    """All rows in order, in the columns of `schema`."""
+    for header, text in chunks(rows.batches()):
+        yield typed(parse_columns(header, text, schema.names), schema)
+
+
+def chunks(batches: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Neighbouring batches with one header put together: a batch may be a single row."""
+    parts: list[bytes] = []
+    size, current = 0, b""
+    for header, lines in batches:
+        if parts and (header != current or size >= _CHUNK_BYTES):
+            yield current, b"".join(parts)
+            parts, size = [], 0
+        current = header
+        parts.append(lines)
+        size += len(lines)
+    if parts:
+        yield current, b"".join(parts)
