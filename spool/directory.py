@@ -12,7 +12,6 @@ from spool import system
 from spool.errors import (
     DirectoryUnusable,
     LocksDoNotWork,
-    NoSuchRun,
 )
 
 SUFFIX = ".spool"
@@ -119,24 +118,6 @@ def spool_paths(directory: Path) -> list[Path]:
         return sorted(directory.glob(f"*{SUFFIX}"))
     except OSError:
         return []
-
-
-def find_spool(directory: Path, name: str) -> Path:
-    """The one spool whose name begins with or contains `name`, or that lies at the path `name`.
-
-    Raises NoSuchRun if there is none or more than one.
-    """
-    literal = Path(name)
-    if literal.suffix == SUFFIX and literal.is_file():
-        return literal.absolute()
-    matches = [path for path in spool_paths(directory) if name in path.stem]
-    exact = [path for path in matches if path.stem == name]
-    if len(exact or matches) == 1:
-        return (exact or matches)[0]
-    if matches:
-        listing = ", ".join(path.stem for path in matches[:5])
-        raise NoSuchRun(f"{name!r} is ambiguous: {listing}", path=directory, hint="give more characters")
-    raise NoSuchRun(f"no run {name!r} in {directory}", path=directory, hint="see: tracker-stream status")
 
 
 def remove(spool_path: Path, *, step: Callable[[str], None] = lambda _name: None) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from spool import directory, ownership
-from spool.errors import DirectoryUnusable, NoSuchRun
+from spool.errors import DirectoryUnusable
 from tests.support import spools
 from tests.support.spools import rows
 
@@ -53,25 +53,6 @@ def test_new_paths_sort_by_time_and_are_unique(tmp_path: Path) -> None:
     assert earlier < later
     assert later != again
     assert later.suffix == directory.SUFFIX
-
-
-def test_spool_is_found_by_any_part_of_its_name_and_by_path(tmp_path: Path) -> None:
-    first, second = (tmp_path / f"2026-{name}.spool" for name in ("alpha", "beta"))
-    for path in (first, second):
-        path.write_bytes(b"")
-    assert directory.spool_paths(tmp_path) == [first, second]
-    assert directory.find_spool(tmp_path, "alpha") == first
-    assert directory.find_spool(Path("/nowhere"), str(second)) == second
-    with pytest.raises(NoSuchRun, match="ambiguous: 2026-alpha, 2026-beta"):
-        directory.find_spool(tmp_path, "2026")
-    with pytest.raises(NoSuchRun, match="no run 'gamma'"):
-        directory.find_spool(tmp_path, "gamma")
-
-
-def test_name_that_begins_another_is_found_exactly(tmp_path: Path) -> None:
-    for name in ("run", "run-2"):
-        (tmp_path / f"{name}.spool").write_bytes(b"")
-    assert directory.find_spool(tmp_path, "run").stem == "run"
 
 
 def test_absent_directory_has_no_spools(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import click
 
-from spool import directory
 from streaming import config
 from streaming.cli import Mistake, options
 from streaming.cli.commands.drain_progress import DrainReport
 from streaming.cli.terminal.log import log_to_stderr
 from streaming.cli.terminal.quantity import count, rows, size
 from streaming.cli.terminal.screen import Screen, stderr, stdout
+from streaming.read.names import find_runs
 from streaming.read.status import Condition, Summary, summaries, summarize
 from streaming.upload.drain import Outcome
 from streaming.upload.pool import ERROR, NOT_TRIED, DrainPool, Result, Terms
@@ -103,7 +103,7 @@ def _terms(
 def _chosen(in_directory: Path, names: Sequence[str], *, anew: bool) -> list[Summary]:
     """The named runs, or all that have something left to do; of finished ones with refused rows, only with `anew`."""
     if names:
-        return [summarize(path) for path in dict.fromkeys(directory.find_spool(in_directory, name) for name in names)]
+        return [summarize(path) for path in find_runs(in_directory, tuple(names))]
     found = summaries(in_directory)
     return [summary for summary in found if not summary.is_finished or (anew and summary.condition in SET_ASIDE)]
 

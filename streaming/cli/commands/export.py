@@ -12,12 +12,13 @@ from typing import BinaryIO
 
 import click
 
-from spool import Spool, directory
+from spool import Spool
 from streaming.cli import Mistake, options
 from streaming.cli.terminal.quantity import rows as row_text
 from streaming.cli.terminal.screen import stderr
 from streaming.read import export as formats
 from streaming.read.export.rows import RunRows
+from streaming.read.names import find_run
 
 INCOMPLETE = 1
 
@@ -45,7 +46,7 @@ def export(run: str, output: Path | None, form: str | None, spool_dir: str | Non
     write = formats.writer(form)
     if output is None and not formats.is_text(form) and sys.stdout.isatty():
         raise Mistake(f"{form} is not for a terminal: give a file with -o FILE")
-    with closing(Spool(directory.find_spool(options.spool_directory(spool_dir), run))) as spool:
+    with closing(Spool(find_run(options.spool_directory(spool_dir), run))) as spool:
         rows = _CountedRows(spool)
         with _opened(output) as out:
             write(rows, out)

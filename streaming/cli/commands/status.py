@@ -6,18 +6,19 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from spool import directory
-from spool.model import iso_utc
+from spool.model import Backlog, iso_utc
 from streaming.cli import options
 from streaming.cli.terminal.quantity import count, duration, moment, rows, short_moment, size
 from streaming.cli.terminal.screen import Screen, stderr, stdout
 from streaming.cli.terminal.table import Column, Line, Span, clean, lay_out
+from streaming.read.jobs import Job, grouped, place_key, place_of
+from streaming.read.names import find_runs
 from streaming.read.status import Condition, Summary, summaries, summarize
 
 SCHEMA_VERSION = 1
@@ -47,15 +48,18 @@ _COLUMNS = (
 
 @click.command()
 @click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=options.complete_run)
+@click.option("--expand", is_flag=True, help="Show each run of a job by itself.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 @click.option("--watch", is_flag=True, help="Stay and keep it up to date, until Ctrl-C.")
 @click.option("--check", is_flag=True, help="Exit with 3 when anything is not delivered.")
 @click.option("--spool-dir", envvar="TRACKER_STREAM_DIR", show_envvar=True, metavar="DIR", help="Where runs are kept.")
-def status(runs: tuple[str, ...], as_json: bool, watch: bool, check: bool, spool_dir: str | None) -> None:
+def status(runs: tuple[str, ...], expand: bool, as_json: bool, watch: bool, check: bool, spool_dir: str | None) -> None:
     """Show what is recorded, what arrived, what waits and why.
 
     A run is recording, waiting (ended, not all delivered), delivered, failed (something was refused for good), damaged (rows
-    fail their checksums) or unreadable. RUN is its name, or any part of it that is unique.
+    fail their checksums) or unreadable. The runs of a job (ranks, steps, array tasks, attempts) are one line.
+
+    RUN is a run's name, any part of it that is unique, a job's id or name (all its runs are shown), or `latest`.
 
     \b
     Example: tracker-stream status --check
@@ -65,19 +69,18 @@ def status(runs: tuple[str, ...], as_json: bool, watch: bool, check: bool, spool
     in_directory = options.spool_directory(spool_dir)
 
     def look() -> list[Summary]:
-        if not runs:
-            return summaries(in_directory)
-        return [summarize(path) for path in dict.fromkeys(directory.find_spool(in_directory, name) for name in runs)]
+        return [summarize(path) for path in find_runs(in_directory, runs)] if runs else summaries(in_directory)
 
     found = look()
     if watch:
-        _watch(look, in_directory)
+        _watch(look, in_directory, expand=expand or bool(runs))
     elif as_json:
         click.echo(json.dumps(_document(found, in_directory), indent=2, ensure_ascii=True))
     else:
         screen = stdout()
         details = len(runs) == 1 and len(found) == 1
-        screen.write(_details(found[0]) if details else _table(found, in_directory, screen))
+        expand = expand or bool(runs)
+        screen.write(_details(found[0]) if details else _table(found, in_directory, screen, expand=expand))
     sys.exit(SOMETHING_WAITS if check and any(summary.is_left for summary in found) else 0)
 
 
@@ -91,37 +94,90 @@ def _document(found: Sequence[Summary], in_directory: Path) -> dict[str, Any]:
     }
 
 
-def _table(found: Sequence[Summary], in_directory: Path, screen: Screen) -> list[Line]:
+def _table(found: Sequence[Summary], in_directory: Path, screen: Screen, *, expand: bool) -> list[Line]:
     if not found:
         return [[(f"No runs in {clean(in_directory)}.", "")]]
     now = time.time()
-    table = lay_out(_COLUMNS, [_cells(summary, now) for summary in found], width=screen.width, ellipsis=screen.ellipsis)
+    entries = [entry for job in grouped(found) for entry in _entries(job, now, expand=expand)]
+    table = lay_out(_COLUMNS, [cells for cells, _ in entries], width=screen.width, ellipsis=screen.ellipsis)
     lines = table[:1]
-    for summary, line in zip(found, table[1:], strict=True):
-        lines += [line, *_reasons(summary, now)]
+    for (_, below), line in zip(entries, table[1:], strict=True):
+        lines += [line, *below]
     return [*lines, [], _totals(found)]
 
 
+def _entries(job: Job, now: float, *, expand: bool) -> Iterator[tuple[list[Span], list[Line]]]:
+    """The lines of a job: the cells, and what is said below them. A run by itself is one line, expanded or not."""
+    is_one = len(job.runs) == 1
+    if is_one and not (expand and place_of(job.runs[0].run)):
+        yield _cells(job.runs[0], now), _reasons(job.runs[0], now)
+        return
+    if not is_one:
+        yield _job_cells(job, now), [] if expand else _reasons_of_job(job, now)
+    if expand:
+        for run in sorted(job.runs, key=lambda run: place_key(run.run)):
+            cells = _cells(run, now)
+            cells[:2] = [(cells[0][0] if is_one else f"  {cells[0][0]}", ""), (clean(place_of(run.run)), "")]
+            yield cells, _reasons(run, now)
+
+
 def _cells(summary: Summary, now: float) -> list[Span]:
-    waiting, style = summary.counts.waiting + summary.counts.rejected, _STYLES[summary.condition]
     run = summary.run
     return [
         (clean(summary.short_name), ""),
         (clean(summary.job_name or "-"), ""),
-        (summary.condition.value, style),
+        (summary.condition.value, _STYLES[summary.condition]),
         (short_moment(run.started_at if run else None, now), ""),
         (duration(summary.duration_s(now)), ""),
-        (count(summary.counts.recorded), ""),
-        (count(summary.counts.sent), ""),
-        (count(waiting), style if waiting else ""),
+        *_row_cells([summary]),
     ]
+
+
+def _job_cells(job: Job, now: float) -> list[Span]:
+    """All runs of a job as one: it began with the first, and is in the states that they are in."""
+    states = job.conditions
+    only = len(states) == 1
+    state = ", ".join(condition.value if only else f"{number} {condition.value}" for condition, number in states)
+    return [
+        (clean(job.id), ""),
+        (clean(f"{job.name or '-'} ({job.extent()})"), ""),
+        (state, _STYLES[states[0][0]] if only else ""),
+        (short_moment(job.started_at, now), ""),
+        (duration(job.duration_s(now)), ""),
+        *_row_cells(job.runs),
+    ]
+
+
+def _row_cells(runs: Sequence[Summary]) -> list[Span]:
+    waiting = sum(run.counts.waiting + run.counts.rejected for run in runs)
+    style = next((_STYLES[run.condition] for run in runs if run.counts.waiting + run.counts.rejected), "")
+    return [
+        (count(sum(run.counts.recorded for run in runs)), ""),
+        (count(sum(run.counts.sent for run in runs)), ""),
+        (count(waiting), style),
+    ]
+
+
+def _reasons_of_job(job: Job, now: float) -> list[Line]:
+    """Each reason once, with the number of runs that have it."""
+    lines: list[Line] = []
+    if waiting := [run for run in job.runs if run.counts.waiting and run.condition is not Condition.DELIVERED]:
+        backlogs = [run.backlog for run in waiting]
+        oldest_at = min((one.oldest_at for one in backlogs if one.oldest_at), default=None)
+        total = Backlog(sum(one.row_count for one in backlogs), sum(one.csv_bytes for one in backlogs), oldest_at)
+        lines.append([(f"  waiting: {_backlog_text(total, now)}", "dim")])
+    problems = Counter((run.cause or "problem", run.problem, run.condition) for run in job.runs if run.problem)
+    for (cause, problem, condition), number in problems.items():
+        many = f" ({number} runs)" if number > 1 else ""
+        lines.append([(f"  {clean(cause)}: ", _STYLES[condition]), (clean(problem) + many, "")])
+    return lines
 
 
 def _reasons(summary: Summary, now: float) -> list[Line]:
     """Below a run that is not delivered: how much waits since when; what stands in the way."""
     lines: list[Line] = []
     if summary.counts.waiting and summary.condition is not Condition.DELIVERED:
-        lines.append([(f"  waiting: {_backlog_text(summary, now)}", "dim")])
+        lines.append([(f"  waiting: {_backlog_text(summary.backlog, now)}", "dim")])
     if summary.problem:
         lines.append(
             [(f"  {clean(summary.cause or 'problem')}: ", _STYLES[summary.condition]), (clean(summary.problem), "")]
@@ -129,8 +185,7 @@ def _reasons(summary: Summary, now: float) -> list[Line]:
     return lines
 
 
-def _backlog_text(summary: Summary, now: float) -> str:
-    backlog = summary.backlog
+def _backlog_text(backlog: Backlog, now: float) -> str:
     age = f", the oldest {duration(now - backlog.oldest_at)} old" if backlog.oldest_at else ""
     return f"{rows(backlog.row_count)}, {size(backlog.csv_bytes)}{age}"
 
@@ -166,7 +221,7 @@ def _details(summary: Summary) -> list[Line]:
         ]
     facts += [
         ("rows", f"{count(summary.counts.recorded)} recorded, {count(summary.counts.sent)} sent"),
-        ("waiting", _backlog_text(summary, now) if summary.counts.waiting else "nothing"),
+        ("waiting", _backlog_text(summary.backlog, now) if summary.counts.waiting else "nothing"),
         ("objects", count(summary.counts.objects)),
         ("file", str(summary.path)),
     ]
@@ -180,7 +235,7 @@ def _details(summary: Summary) -> list[Line]:
     return lines
 
 
-def _watch(look: Callable[[], list[Summary]], in_directory: Path) -> None:
+def _watch(look: Callable[[], list[Summary]], in_directory: Path, *, expand: bool) -> None:
     """Until Ctrl-C: the table in place on a terminal, one line every half minute elsewhere."""
     screen = stdout()
     if not screen.can_redraw:
@@ -190,7 +245,7 @@ def _watch(look: Callable[[], list[Summary]], in_directory: Path) -> None:
     try:
         with screen.live():
             while True:
-                screen.show(_table(look(), in_directory, screen))
+                screen.show(_table(look(), in_directory, screen, expand=expand))
                 time.sleep(WATCH_S)
     except KeyboardInterrupt:
         stderr().say("")

@@ -87,7 +87,7 @@ def test_unknown_and_ambiguous_runs_are_usage_errors(home: Home, cli: InProcess)
     ended_run(home.spool_dir)
     unknown = cli("status", "nosuchrun")
     assert unknown.exit_code == 2
-    assert "no run 'nosuchrun'" in unknown.stderr
+    assert "no run or job 'nosuchrun'" in unknown.stderr
     ambiguous = cli("status", "20")
     assert ambiguous.exit_code == 2
     assert "ambiguous" in ambiguous.stderr
@@ -102,3 +102,54 @@ def test_control_characters_of_a_run_do_not_reach_the_terminal(home: Home, cli: 
     path = ended_run(home.spool_dir, job_name="\x1b[31mevil\x07\nname", command=["\x1b]0;title\x07"])
     for arguments in (("status",), ("status", path.stem)):
         assert not set(cli(*arguments).stdout) & set("\x1b\x07")
+
+
+def job_of(home: Home, rank_count: int) -> None:
+    """Two attempts of a job on two nodes, and a run that belongs to nobody."""
+    for attempt in range(2):
+        for rank in range(rank_count):
+            tags = {"job": "39", "rank": str(rank), "world_size": str(rank_count), "step": "0", "attempt": str(attempt)}
+            ended_run(
+                home.spool_dir,
+                row_count=100,
+                job_name="train",
+                external_run_id="39",
+                tags={**tags, "host": f"n{rank % 2}"},
+                started_at=1_700_000_000.0 + 1000 * attempt,
+            )
+    ended_run(home.spool_dir, row_count=5, job_name="alone", started_at=1_700_009_000.0)
+
+
+def test_runs_of_a_job_are_one_line(home: Home, cli: InProcess) -> None:
+    job_of(home, 8)
+    lines = cli("status").stdout.splitlines()
+    assert lines[1].split()[:2] == ["39", "train"]
+    assert "train (16 runs, 2 nodes, 2 attempts)  waiting" in lines[1]
+    assert "1,600" in lines[1]
+    assert "18 min 20 s" in lines[1]  # from the first start to the last end
+    assert lines[2].strip().startswith("waiting: 1,600 rows")
+    assert "no token" in lines[3]
+    assert "(16 runs)" in lines[3]
+    assert "alone" in lines[4]
+    assert "17 runs: 17 waiting." in lines[-1]
+
+
+@pytest.mark.parametrize("arguments", [("--expand",), ("39",), ("train",)])
+def test_expanded_job_shows_step_rank_host_and_attempt(home: Home, cli: InProcess, arguments: tuple[str, ...]) -> None:
+    job_of(home, 2)
+    lines = [line for line in cli("status", *arguments).stdout.splitlines() if "rank" in line]
+    places = [re.sub("^ +[0-9a-f]{8} +", "", line).partition("  ")[0] for line in lines]
+    assert places == [
+        "step 0, rank 0 of 2, n0",
+        "step 0, rank 1 of 2, n1",
+        "step 0, rank 0 of 2, n0, attempt 1",
+        "step 0, rank 1 of 2, n1, attempt 1",
+    ]
+
+
+def test_tags_of_any_shape_are_shown(home: Home, cli: InProcess) -> None:
+    for tags in (None, "x", ["a"], {"job": {"a": 1}}, {"job": 39}, {"job": "\x1b[31m"}):
+        ended_run(home.spool_dir, tags=tags)
+    shown = cli("status", "--expand")
+    assert (shown.exit_code, "\x1b" in shown.stdout) == (0, False)
+    assert "6 runs" in shown.stdout
