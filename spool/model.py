@@ -40,6 +40,7 @@ class Tracker:
     boot_id: str
     pid_namespace: str
     host: str
+    proof: str = ""  # that it is this user's own, where it feeds a CSV file (`spool.key`)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spool import directory, queries, segments, space, trust
+from spool import directory, key, queries, segments, space, trust
 from spool.database import decode, schema
 from spool.database.connection import Connection
 from spool.errors import RunEnded, SpoolError, SpoolFull, SpoolUnavailable
@@ -180,6 +180,9 @@ class Spool:
 
     def take_over(self, tracker: Tracker) -> None:
         """Another process appends from now on; its death is the run's end."""
+        run = self.run()
+        if self.is_own():
+            tracker = schema.proven(tracker, run.spool_id, run.csv_path, run.api_url)
         self._update("UPDATE run SET tracker = ?", (json.dumps(asdict(tracker)),))
 
     def end(self, *, exit_code: int | None, run_status: str, ended_at: float) -> bool:
@@ -316,11 +319,13 @@ class Spool:
 
         What was sent below the old prefix is sent again below the new one: the new run needs all its objects.
         """
+        run, spool_id = self.run(), schema.new_spool_id()
+        tracker = schema.proven(run.tracker, spool_id, run.csv_path, run.api_url) if self.is_own() else run.tracker
         with self._db.transaction() as db:
             db.execute(
                 "UPDATE run SET run_id = NULL, upload_uri_prefix = NULL, registered_at = NULL, parked = NULL,"
-                " spool_id = ?",
-                (schema.new_spool_id(),),
+                " spool_id = ?, tracker = ?",
+                (spool_id, json.dumps(asdict(tracker))),
             )
             db.execute(
                 "UPDATE segment SET state = ?, sent_at = NULL, uri = NULL, etag = NULL WHERE state = ?",
@@ -414,6 +419,12 @@ class Spool:
         if not isinstance(fingerprint, str) or not isinstance(salt, bytes):
             return False
         return hmac.compare_digest(fingerprint.encode(), schema.fingerprint(salt, token).encode())
+
+    def is_own(self) -> bool:
+        """Whether this user's tracker wrote where the rows' CSV file lies, and nobody changed that since."""
+        run = self.run()
+        facts = key.origin(run.spool_id, run.tracker, run.csv_path, run.api_url)
+        return run.csv_path is not None and key.is_proven(run.tracker.proof, facts)
 
     @property
     def connection(self) -> Connection:

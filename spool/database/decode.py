@@ -173,4 +173,4 @@ def _object_or_none(value: object) -> dict[str, Any] | None:
 
 def _tracker(fields: dict[str, Any]) -> Tracker:
     known = {name: _text(fields.get(name)) for name in ("started_at", "boot_id", "pid_namespace", "host")}
-    return Tracker(pid=_count(fields.get("pid")), **known)
+    return Tracker(pid=_count(fields.get("pid")), proof=_text(fields.get("proof", "")), **known)

@@ -122,7 +122,7 @@ def _drain(
     report: Callable[[StreamError | None], None],
 ) -> Outcome:
     if tracker_is_gone(spool, has_ended=has_ended):
-        end_dead_run(spool, token=clients.token)
+        end_dead_run(spool)
 
     def note(problem: StreamError | None) -> None:
         with suppress(SpoolError):  # a full disk keeps this note out; it must not keep the rows in
