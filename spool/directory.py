@@ -19,6 +19,7 @@ SUFFIX = ".spool"
 JOURNAL_SUFFIX = ".spool-journal"
 LOCK_SUFFIX = ".lock"
 LOG_SUFFIX = ".log"
+MARK_NAME = ".origin"
 ENVIRONMENT_VARIABLE = "TRACKER_STREAM_DIR"
 REMEDY = f"give another directory with spool_dir=... or {ENVIRONMENT_VARIABLE}"
 
@@ -29,17 +30,12 @@ def default_directory() -> Path:
     if chosen:
         path = Path(os.path.expanduser(chosen))
         return path if path.parts[:1] == ("~",) else path.absolute()
-    return (state_directory() or Path("~", "tracker-stream")) / "spools"  # `prepare` refuses `~`
-
-
-def state_directory() -> Path | None:
-    """What we keep of a user beside the spools; None if no home directory is known."""
     import platformdirs
 
-    with suppress(RuntimeError):
-        found = platformdirs.user_state_path("tracker-stream")
-        return None if found.parts[:1] == ("~",) else found
-    return None
+    try:
+        return platformdirs.user_state_path("tracker-stream") / "spools"
+    except RuntimeError:  # no home directory is known; `prepare` says so, as it does where platformdirs does not notice
+        return Path("~", "tracker-stream", "spools")
 
 
 def prepare(directory: Path) -> None:
@@ -50,6 +46,7 @@ def prepare(directory: Path) -> None:
         directory.mkdir(mode=system.DIRECTORY_MODE, parents=True, exist_ok=True)
         _require_private(directory)
         _probe_locks(directory)
+        _make_mark(directory)
     except FileExistsError as error:
         raise DirectoryUnusable(f"the spool directory {directory} is a file", path=directory, hint=REMEDY) from error
     except OSError as error:
@@ -76,9 +73,8 @@ def _require_private(directory: Path) -> None:
 
 def _tighten(directory: Path) -> None:
     """Close a directory to others, but only if it is ours alone: a shared one was not meant for spools."""
-    foreign = [
-        name for name in os.listdir(directory) if SUFFIX not in name and not name.endswith((LOCK_SUFFIX, LOG_SUFFIX))
-    ]
+    ours = (LOCK_SUFFIX, LOG_SUFFIX, MARK_NAME)
+    foreign = [name for name in os.listdir(directory) if SUFFIX not in name and not name.endswith(ours)]
     if foreign:
         raise DirectoryUnusable(
             f"the spool directory {directory} is open to other users and holds other files ({foreign[0]})",
@@ -105,6 +101,31 @@ def _probe_locks(directory: Path) -> None:
     finally:
         os.close(descriptor)
         scratch.unlink()
+
+
+def _make_mark(directory: Path) -> None:
+    """The file by which `file_mark` knows this directory. Created in one step, and never touched again."""
+    with suppress(OSError):  # it is there already; or there is no room: then a run looks like a copy
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(directory / MARK_NAME, flags, system.FILE_MODE))
+
+
+def file_mark(spool_path: Path) -> str:
+    """What the file at this path has, and no copy of it: to be compared with what was noted when it was created.
+
+    It is the file's name with the number and the change time of the directory's mark. All hosts that share a directory
+    (NFS, Lustre, a bind mount) see the same of them. A copy of the directory (cp -a, rsync, tar, a backup) has a mark of
+    its own, for nobody can set the time of a file's last change; a copy within the directory has another name. The spool's
+    own number and times would not do: it is written all the time, and replaced when it is recovered.
+
+    Errs towards "a copy" where somebody changed the mark's owner, mode or links, or restored the directory. "" if there
+    is none.
+    """
+    try:
+        status = (spool_path.parent / MARK_NAME).lstat()
+    except OSError:
+        return ""
+    return f"{status.st_ino}-{status.st_ctime_ns}/{spool_path.name}"
 
 
 def new_spool_path(directory: Path, started_at: float) -> Path:

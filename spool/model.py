@@ -33,14 +33,22 @@ class SegmentState(str, Enum):
 
 @dataclass(frozen=True)
 class Tracker:
-    """Which process appends. A pid alone means nothing after a reboot, in another container or on another machine."""
+    """Which process appends, and what shows others that it lives.
+
+    A pid alone means nothing after a reboot, in another container or on another machine. From there, the rows and
+    heartbeats of a process are all that can be seen of it. Older versions wrote the first five fields only.
+    """
 
     pid: int
     started_at: str
     boot_id: str
     pid_namespace: str
     host: str
-    proof: str = ""  # that it is this user's own, where it feeds a CSV file (`spool.key`)
+    heartbeat_s: float = 0.0  # a row or a heartbeat is there at least this often; 0: nobody knows
+    heartbeat_at: float = 0.0  # the newest heartbeat: there is none while rows come
+    slurm_job: str = ""  # the job that it belongs to (`streaming.collect.scheduler.slurm_job`)
+    file_mark: str = ""  # what the file has that it writes to, and a copy has not (`directory.file_mark`)
+    lost_row_count: int = 0  # rows that it took, and could not keep anywhere
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,11 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spool import directory, key, queries, segments, space, trust
+from spool import directory, queries, segments, space, trust
 from spool.database import decode, schema
 from spool.database.connection import Connection
 from spool.errors import RunEnded, SpoolError, SpoolFull, SpoolUnavailable
@@ -88,6 +88,7 @@ class Spool:
         """
         directory.prepare(in_directory)
         path = directory.new_spool_path(in_directory, new.started_at)
+        new = replace(new, tracker=replace(new.tracker, file_mark=directory.file_mark(path)))
         try:
             schema.create_file(path, new, first=first, csv_offset=csv_offset)
         except BaseException:
@@ -178,12 +179,22 @@ class Spool:
     def _last_batch_id(self) -> int:
         return int(self._db.query("SELECT coalesce(max(batch_id), 0) FROM batch")[0][0])
 
-    def take_over(self, tracker: Tracker) -> None:
+    def take_over(self, by: Tracker) -> None:
         """Another process appends from now on; its death is the run's end."""
-        run = self.run()
-        if self.is_own():
-            tracker = schema.proven(tracker, run.spool_id, run.csv_path, run.api_url)
-        self._update("UPDATE run SET tracker = ?", (json.dumps(asdict(tracker)),))
+        self._change_tracker(
+            pid=by.pid, started_at=by.started_at, boot_id=by.boot_id, pid_namespace=by.pid_namespace, host=by.host
+        )
+
+    def beat(self) -> None:
+        """Let other hosts see that the tracker lives, although it has no rows now."""
+        self._change_tracker(heartbeat_at=self._clock())
+
+    def add_lost_rows(self, count: int) -> None:
+        """Keep in mind that so many more rows of the run could not be kept."""
+        self._change_tracker(lost_row_count=self.run().tracker.lost_row_count + count)
+
+    def _change_tracker(self, **changes: Any) -> None:
+        self._update("UPDATE run SET tracker = ?", (json.dumps(asdict(replace(self.run().tracker, **changes))),))
 
     def end(self, *, exit_code: int | None, run_status: str, ended_at: float) -> bool:
         """Record the run's end: exit code (None: unknown), "finished" or "failed", and when. The first call counts.
@@ -319,13 +330,11 @@ class Spool:
 
         What was sent below the old prefix is sent again below the new one: the new run needs all its objects.
         """
-        run, spool_id = self.run(), schema.new_spool_id()
-        tracker = schema.proven(run.tracker, spool_id, run.csv_path, run.api_url) if self.is_own() else run.tracker
         with self._db.transaction() as db:
             db.execute(
                 "UPDATE run SET run_id = NULL, upload_uri_prefix = NULL, registered_at = NULL, parked = NULL,"
-                " spool_id = ?, tracker = ?",
-                (spool_id, json.dumps(asdict(tracker))),
+                " spool_id = ?",
+                (schema.new_spool_id(),),
             )
             db.execute(
                 "UPDATE segment SET state = ?, sent_at = NULL, uri = NULL, etag = NULL WHERE state = ?",
@@ -419,12 +428,6 @@ class Spool:
         if not isinstance(fingerprint, str) or not isinstance(salt, bytes):
             return False
         return hmac.compare_digest(fingerprint.encode(), schema.fingerprint(salt, token).encode())
-
-    def is_own(self) -> bool:
-        """Whether this user's tracker wrote where the rows' CSV file lies, and nobody changed that since."""
-        run = self.run()
-        facts = key.origin(run.spool_id, run.tracker, run.csv_path, run.api_url)
-        return run.csv_path is not None and key.is_proven(run.tracker.proof, facts)
 
     @property
     def connection(self) -> Connection:

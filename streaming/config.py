@@ -26,6 +26,7 @@ DEFAULT_API_URL = "https://api.sentinel.sparecores.net"
 UPLOAD_INTERVAL_S = 60
 SPOOL_INTERVAL_S = 1.0
 STOP_TIMEOUT_S = 30.0
+HEARTBEAT_S = 60.0  # a tracker without rows shows at least this often that it lives
 EXIT_TIMEOUT_S = 5.0
 LINGER_S = 300.0
 DEFAULT_KEEP_DAYS = 7.0

@@ -172,5 +172,15 @@ def _object_or_none(value: object) -> dict[str, Any] | None:
 
 
 def _tracker(fields: dict[str, Any]) -> Tracker:
-    known = {name: _text(fields.get(name)) for name in ("started_at", "boot_id", "pid_namespace", "host")}
-    return Tracker(pid=_count(fields.get("pid")), proof=_text(fields.get("proof", "")), **known)
+    return Tracker(
+        pid=_count(fields.get("pid")),
+        started_at=_text(fields.get("started_at")),
+        boot_id=_text(fields.get("boot_id")),
+        pid_namespace=_text(fields.get("pid_namespace")),
+        host=_text(fields.get("host")),
+        heartbeat_s=_time(fields.get("heartbeat_s", 0)),
+        heartbeat_at=_time(fields.get("heartbeat_at", 0)),
+        slurm_job=_text(fields.get("slurm_job", "")),
+        file_mark=_text(fields.get("file_mark", "")),
+        lost_row_count=_count(fields.get("lost_row_count", 0)),
+    )

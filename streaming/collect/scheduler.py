@@ -80,6 +80,12 @@ def placement(environment: Environment, root: Path = Path("/")) -> Placement:
     return Placement(metadata, tags)
 
 
+def slurm_job(environment: Environment) -> str:
+    """The SLURM job of this environment as cluster/number/restarts, "" outside of one."""
+    job_id, cluster = environment.get("SLURM_JOB_ID", ""), environment.get("SLURM_CLUSTER_NAME", "")
+    return f"{cluster}/{job_id}/{environment.get('SLURM_RESTART_COUNT') or 0}" if job_id.isdigit() and cluster else ""
+
+
 def _ranks(environment: Environment) -> dict[str, str]:
     """rank, local_rank and world_size, all from the same source."""
     for sign, variables in _RANKS:

@@ -20,7 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from spool import NewRun, Spool, SpoolError, directory, system
+from spool import NewRun, Spool, SpoolError, directory
 from spool.errors import RunEnded
 from spool.model import BATCH_MAX_BYTES
 from streaming import config
@@ -30,7 +30,7 @@ from streaming.collect.csv_tail import CsvFeeder, UpdateSchedule
 from streaming.collect.frameworks import placement_here
 from streaming.errors import BadArgument
 from streaming.processes import launch
-from streaming.record.recorder import Delivery, Recorder
+from streaming.record.recorder import Delivery, Recorder, tracker_of
 
 FEEDER_END_S = 1.0  # how long `stop` waits for a feeder that has nothing left to do
 
@@ -132,7 +132,7 @@ class StreamingManager:
             return
         launch.require_start_method(self._delivery.start_method)
         new = NewRun(
-            tracker=system.identify(os.getpid()),
+            tracker=tracker_of(os.getpid()),
             started_at=time.time(),
             token=self._delivery.token,
             metadata=self._metadata,

@@ -11,13 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spool import Batch, NewRun, Run, RunState, Spool, SpoolError, directory, ownership, queries, system
+from spool import Batch, NewRun, Run, RunState, Spool, SpoolError, Tracker, directory, ownership, queries, system
 from spool.errors import RunEnded, SpoolDamaged
-from streaming.collect import host, metadata
+from streaming import config
+from streaming.collect import host, metadata, scheduler
 from streaming.errors import LaunchFailed, Unauthorized
 from streaming.processes import launch
 from streaming.processes.child import Child
@@ -68,6 +69,7 @@ class Recorder:
         self._former: list[Spool] = []  # runs that others ended; other threads may still be asking them
         self._has_ended = False
         self._is_closed = False
+        self._beat_at = time.monotonic() + config.HEARTBEAT_S / 2
         self._restart_pause_s = RESTART_FIRST_S
         self._restart_at = time.monotonic() + RESTART_FIRST_S
 
@@ -142,7 +144,7 @@ class Recorder:
         run = former.run()
         name = _name_of_first(run, former.path)
         new = NewRun(
-            tracker=system.identify(self._pid),
+            tracker=tracker_of(self._pid, heartbeat_s=run.tracker.heartbeat_s),
             started_at=time.time(),
             token=self._delivery.token,
             metadata=metadata.tagged(run.metadata, CONTINUES, name),
@@ -181,13 +183,25 @@ class Recorder:
             return action()
 
     def tend(self) -> None:
-        """Start another uploader if it died, with growing pauses. To be called about once a second. Never raises."""
+        """Show others that we live, and start another uploader if it died, with growing pauses. To be called about once a
+        second. Never raises."""
+        self._beat()
         if self._delivery.token is None or self.is_uploader_alive or time.monotonic() < self._restart_at:
             return
         with self._lock, suppress(SpoolError):  # told where rows are appended
             run = self.spool.run()
             if run.state is not RunState.FINISHED and not run.parked and not ownership.is_owned(self.spool.path):
                 self._start_another()
+
+    def _beat(self) -> None:
+        """Between two signs of life, be they rows or heartbeats, pass at most HEARTBEAT_S."""
+        if self._has_ended or time.monotonic() < self._beat_at:
+            return
+        self._beat_at = time.monotonic() + config.HEARTBEAT_S / 2
+        with suppress(SpoolError):  # told where rows are appended
+            silent_s = time.time() - (queries.last_append_at(self.spool.connection) or 0.0)
+            if not 0 <= silent_s < config.HEARTBEAT_S / 2:  # or the clock was set back
+                self.spool.beat()
 
     def _start_another(self) -> None:
         log.warning("uploader.restarted: the uploader of run %s was gone", self.spool.path.stem)
@@ -276,6 +290,12 @@ class Recorder:
             self._uploader.close()
         for spool in (*self._former, self.spool):
             spool.close()
+
+
+def tracker_of(pid: int, *, heartbeat_s: float = config.HEARTBEAT_S) -> Tracker:
+    """Who records, and how often others can expect to see a sign of life."""
+    job = scheduler.slurm_job(os.environ)
+    return replace(system.identify(pid), heartbeat_s=min(heartbeat_s, config.HEARTBEAT_S), slurm_job=job)
 
 
 def _name_of_first(run: Run, path: Path) -> str:

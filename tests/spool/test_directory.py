@@ -25,7 +25,7 @@ def test_directory_is_made_private_with_its_parents(tmp_path: Path) -> None:
     place = tmp_path / "a" / "b"
     directory.prepare(place)
     assert place.stat().st_mode & 0o777 == 0o700
-    assert list(place.iterdir()) == [], "the probe leaves nothing"
+    assert [path.name for path in place.iterdir()] == [directory.MARK_NAME], "the probe leaves nothing"
 
 
 def test_open_directory_with_nothing_but_spools_is_closed(tmp_path: Path) -> None:
@@ -67,5 +67,5 @@ def test_remove_takes_all_files_of_the_run_and_no_others(tmp_path: Path) -> None
     kept.write_bytes(b"")
     with ownership.own(path):
         directory.remove(path)
-    assert sorted(tmp_path.iterdir()) == sorted([other, spools.journal_of(other), kept])
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / directory.MARK_NAME, other, spools.journal_of(other), kept])
     directory.remove(path)
