@@ -14,7 +14,8 @@ from typing import Any
 from spool import Run, RunState, SegmentState, Spool, SpoolError, directory, ownership, queries
 from spool.errors import SpoolDamaged
 from spool.model import Backlog, Counts, iso_utc
-from streaming.upload.adoption import tracker_is_gone
+from streaming.upload import life
+from streaming.upload.life import Sight
 
 DISK_FULL_BYTES = 1 << 20
 _NO_ROWS = Counts(0, 0, 0, 0, 0)
@@ -25,6 +26,7 @@ class Condition(str, Enum):
     """What a person wants to know first."""
 
     RECORDING = "recording"  # its tracker appends
+    SILENT = "silent"  # its tracker is on another host, and nothing was seen of it for a while
     WAITING = "waiting"  # its tracker is gone or has ended it, and something is not delivered
     DELIVERED = "delivered"  # the service has acknowledged its end
     FAILED = "failed"  # something of it was refused for good: a person must decide
@@ -46,6 +48,7 @@ class Summary:
     backlog: Backlog = _NO_BACKLOG
     last_row_at: float | None = None
     is_owned: bool = False
+    silent_s: float | None = None  # of an open run that is recorded elsewhere: since when nothing of it was seen
 
     @property
     def name(self) -> str:
@@ -72,6 +75,11 @@ class Summary:
         """Whether the service has acknowledged its end (rows may have been refused all the same)."""
         return self.run is not None and self.run.state is RunState.FINISHED
 
+    @property
+    def lost_row_count(self) -> int:
+        """Rows that its tracker could not keep anywhere, as far as it could note that."""
+        return self.run.tracker.lost_row_count if self.run else 0
+
     def duration_s(self, now: float) -> float | None:
         """Up to its end; of a run that records, up to now; of one whose tracker died, up to its last row."""
         if self.run is None:
@@ -97,6 +105,7 @@ class Summary:
             "finished_at": _iso(run.finished_at if run else None),
             "last_row_at": _iso(self.last_row_at),
             "duration_s": self.duration_s(now),
+            "silent_s": self.silent_s,
             "exit_code": run.exit_code if run else None,
             "run_status": run.run_status if run else None,
             "rows": {
@@ -104,6 +113,7 @@ class Summary:
                 "sent": self.counts.sent,
                 "waiting": self.counts.waiting,
                 "rejected": self.counts.rejected,
+                "lost": self.lost_row_count,
             },
             "waiting_bytes": self.backlog.csv_bytes if self.counts.waiting else 0,
             "waiting_since": _iso(self.backlog.oldest_at if self.counts.waiting else None),
@@ -142,8 +152,10 @@ def _is_empty(path: Path) -> bool:
 def _read(spool: Spool, clock: Callable[[], float]) -> Summary:
     run = spool.run()
     counts = queries.counts(spool.connection)
-    condition = _condition(spool, run, clock)
-    problem, cause, problem_at = _problem(spool, run, condition)
+    sight = life.look(spool, clock=clock) if run.state is RunState.OPEN else Sight(is_gone=True)
+    condition = _condition(spool, run, sight)
+    found = _silence(run, sight) if condition is Condition.SILENT else _problem(spool, run, condition)
+    problem, cause, problem_at = found
     return Summary(
         spool.path,
         condition,
@@ -155,10 +167,11 @@ def _read(spool: Spool, clock: Callable[[], float]) -> Summary:
         queries.backlog(spool.connection),
         queries.last_append_at(spool.connection),
         ownership.is_owned(spool.path),
+        sight.silent_s,
     )
 
 
-def _condition(spool: Spool, run: Run, clock: Callable[[], float]) -> Condition:
+def _condition(spool: Spool, run: Run, sight: Sight) -> Condition:
     rejected = spool.segments(SegmentState.REJECTED)
     if rejected:  # a segment that its checksum set aside was never refused by the store
         return Condition.DAMAGED if any(not segment.refusal_count for segment in rejected) else Condition.FAILED
@@ -166,8 +179,26 @@ def _condition(spool: Spool, run: Run, clock: Callable[[], float]) -> Condition:
         return Condition.DELIVERED
     if run.parked:
         return Condition.FAILED
-    is_recording = run.state is RunState.OPEN and not tracker_is_gone(spool, clock=clock)
-    return Condition.RECORDING if is_recording else Condition.WAITING
+    if sight.is_silent:
+        return Condition.SILENT
+    return Condition.WAITING if sight.is_gone else Condition.RECORDING
+
+
+def _silence(run: Run, sight: Sight) -> tuple[str, str, None]:
+    """Since when nothing was seen of a tracker elsewhere, and what will become of its run."""
+    host = run.tracker.host.rpartition("/")[2] or "another host"
+    text = (
+        f"silent for {_about(sight.silent_s or 0.0)} on {host}; ended after {_about(sight.limit_s)} of silence,"
+        " or now by: tracker-stream drain --ended RUN"
+    )
+    return text, "silent tracker", None
+
+
+def _about(seconds: float) -> str:
+    units = ((172_800, 86_400, "d"), (7200, 3600, "h"), (120, 60, "min"))
+    return next(
+        (f"{seconds // size:.0f} {unit}" for least, size, unit in units if seconds >= least), f"{seconds:.0f} s"
+    )
 
 
 def _problem(spool: Spool, run: Run, condition: Condition) -> tuple[str | None, str | None, float | None]:

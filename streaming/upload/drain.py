@@ -14,7 +14,8 @@ from spool.errors import Owned, SpoolError
 from spool.recovery.recover import surviving_damage
 from streaming.errors import BadArgument, GaveUp, Parked, StreamError, Transient, Unauthorized
 from streaming.upload import delivery
-from streaming.upload.adoption import end_dead_run, tell_recovered, tracker_is_gone
+from streaming.upload.adoption import end_dead_run, tell_recovered
+from streaming.upload.life import tracker_is_gone
 from streaming.upload.retry import persistently
 
 if TYPE_CHECKING:
@@ -50,13 +51,14 @@ def drain_run(
     *,
     api_url: str,
     has_ended: bool = False,
+    spares_recent: bool = False,
     anew: bool = False,
     waits_for_token: bool = True,
     report: Callable[[StreamError | None], None] = lambda _problem: None,
 ) -> Outcome:
     """Deliver the run at `path` as far as possible before its time is over.
 
-    `has_ended`: the user says that the tracker is gone, although it ran elsewhere. `anew`: register a parked run again,
+    `has_ended`, `spares_recent`: as in `life.tracker_is_gone`. `anew`: register a parked run again,
     and try again what was rejected. `waits_for_token`: a refused token is tried again every 5 minutes. `report` gets what
     stands in the way, None when nothing does. Raises SpoolError, and BadArgument if the run was recorded for another
     service than `api_url`.
@@ -66,7 +68,9 @@ def drain_run(
         _require_same_service(spool.run(), path, api_url)
         if anew:
             _begin_anew(spool)
-        return _drain(spool, clients, time, has_ended=has_ended, waits_for_token=waits_for_token, report=report)
+        if tracker_is_gone(spool, has_ended=has_ended, spares_recent=spares_recent):
+            end_dead_run(spool, token=clients.token)
+        return _drain(spool, clients, time, waits_for_token=waits_for_token, report=report)
 
     is_told = False
     while True:
@@ -117,13 +121,9 @@ def _drain(
     clients: Clients,
     time: Time,
     *,
-    has_ended: bool,
     waits_for_token: bool,
     report: Callable[[StreamError | None], None],
 ) -> Outcome:
-    if tracker_is_gone(spool, has_ended=has_ended):
-        end_dead_run(spool)
-
     def note(problem: StreamError | None) -> None:
         with suppress(SpoolError):  # a full disk keeps this note out; it must not keep the rows in
             spool.note_problem(str(problem) if problem else None, cause=problem.cause if problem else None)

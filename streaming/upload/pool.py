@@ -45,6 +45,7 @@ class Terms:
     api_url: str
     s3_endpoint_url: str | None
     has_ended: bool = False
+    spares_recent: bool = False
     anew: bool = False
     waits_for_token: bool = False
 

@@ -130,6 +130,7 @@ def _deliver(path: Path, terms: Terms, clients: Clients, tell: Tell, order: dict
             time,
             api_url=terms.api_url,
             has_ended=terms.has_ended,
+            spares_recent=terms.spares_recent,
             anew=terms.anew,
             waits_for_token=terms.waits_for_token,
             report=report,

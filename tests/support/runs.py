@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ def dead_tracker() -> Tracker:
     who = system.identify(ended.pid)
     ended.wait()
     return who
+
+
+def elsewhere(tracker: Tracker, **facts: Any) -> Tracker:
+    """The same on another host, as this one sees it."""
+    return replace(tracker, host="other-machine-id/n1", boot_id="other-boot", **facts)
 
 
 def make_run(

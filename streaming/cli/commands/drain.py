@@ -6,15 +6,17 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from spool import directory
 from streaming import config
 from streaming.cli import Mistake, options
 from streaming.cli.commands.drain_progress import DrainReport
 from streaming.cli.terminal.log import log_to_stderr
-from streaming.cli.terminal.quantity import count, rows, size
+from streaming.cli.terminal.quantity import count, duration, rows, size
 from streaming.cli.terminal.screen import Screen, stderr, stdout
 from streaming.read.names import find_runs
 from streaming.read.status import Condition, Summary, summaries, summarize
@@ -35,7 +37,11 @@ SET_ASIDE = (Condition.FAILED, Condition.DAMAGED)
 )
 @click.option("--timeout", type=options.Seconds(), metavar="S", help="Give up after so many seconds.")
 @click.option("--dry-run", is_flag=True, help="Only say what waits.")
-@click.option("--ended", is_flag=True, help="The runs' trackers are gone, also those on other machines.")
+@click.option(
+    "--ended",
+    is_flag=True,
+    help="The runs' trackers are gone, also those on other machines. Without RUN, runs seen in the last minutes are spared.",
+)
 @click.option("--anew", is_flag=True, help="Register runs again that the service forgot; try refused rows again.")
 @options.with_settings(config.SPOOL_DIR, *config.DELIVERY)
 def drain(
@@ -59,7 +65,7 @@ def drain(
 
     \b
     Exit codes: 0 nothing is left, 1 something was refused for good, 2 usage,
-    3 something still waits (target unreachable, or timeout), 4 token refused,
+    3 something still waits (target unreachable, timeout, or a silent run that may be gone), 4 token refused,
     130 Ctrl-C.
 
     \b
@@ -73,7 +79,7 @@ def drain(
     if dry_run:
         _tell_plan(_chosen(in_directory, runs, anew=anew), in_directory)
         return
-    terms = _terms(token_file, api_url, s3_endpoint_url, has_ended=ended, anew=anew)
+    terms = replace(_terms(token_file, api_url, s3_endpoint_url), has_ended=ended, spares_recent=not runs, anew=anew)
     job_count = jobs or min(MAX_JOBS, os.cpu_count() or 1)
     if watch:
         from streaming.cli.commands.serve import serve
@@ -86,18 +92,14 @@ def drain(
     sys.exit(_drain(chosen, terms, job_count, timeout, screen))
 
 
-def _terms(
-    token_file: str | None, api_url: str | None, s3_endpoint_url: str | None, *, has_ended: bool, anew: bool
-) -> Terms:
+def _terms(token_file: str | None, api_url: str | None, s3_endpoint_url: str | None) -> Terms:
     token = config.find_token(token_file)
     if token is None:
         raise Mistake(
             f"there is no token to deliver with: set {config.TOKEN}, or {config.TOKEN_FILE} to a file that holds it"
             ' (for a service on this machine: eval "$(tracker-stream server env)")'
         )
-    return Terms(
-        token.text, config.api_url(api_url), config.s3_endpoint_url(s3_endpoint_url), has_ended=has_ended, anew=anew
-    )
+    return Terms(token.text, config.api_url(api_url), config.s3_endpoint_url(s3_endpoint_url))
 
 
 def _chosen(in_directory: Path, names: Sequence[str], *, anew: bool) -> list[Summary]:
@@ -136,14 +138,22 @@ def _drain(chosen: Sequence[Summary], terms: Terms, jobs: int, timeout_s: float 
         )
         raise
     after = {result.path: summarize(result.path) for result in results}
-    tell_results(results, plan, after, stdout())
+    tell_results(results, plan, after, stdout(), spared=terms.has_ended and terms.spares_recent)
     return _exitcode_of(results, after)
 
 
 def tell_results(
-    results: Sequence[Result], before: dict[Path, Summary], after: dict[Path, Summary], out: Screen
+    results: Sequence[Result],
+    before: dict[Path, Summary],
+    after: dict[Path, Summary],
+    out: Screen,
+    *,
+    spared: bool = False,
 ) -> None:
-    """One line per run, on stdout: its name, how many rows went, how many wait, what became of it, and why."""
+    """One line per run, on stdout: its name, how many rows went, how many wait, what became of it, and why.
+
+    `spared`: --ended was said, but of no run by name.
+    """
     for result in results:
         sent = after[result.path].counts.sent - before[result.path].counts.sent
         text = f"{result.path.stem}  {count(max(0, sent))} sent"
@@ -152,7 +162,18 @@ def tell_results(
         if rejected := after[result.path].counts.rejected:
             text += f", {count(rejected)} set aside"
         text += f"  {_word(result, after[result.path])}"
-        out.say(f"{text}: {result.problem}" if result.problem else text)
+        why = result.problem or _why_open(result, after[result.path], spared=spared)
+        out.say(f"{text}: {why}" if why else text)
+
+
+def _why_open(result: Result, after: Summary, *, spared: bool) -> str | None:
+    """What a run that was uploaded, yet not finished, waits for; None if it is plainly being recorded."""
+    if result.outcome != Outcome.UPLOADED.value:
+        return None
+    if spared and after.silent_s is not None:
+        seen = f"its tracker was seen {duration(after.silent_s)} ago"
+        return f"not ended, {seen}; to end it now: tracker-stream drain --ended {directory.short_name(result.path)}"
+    return after.problem if after.condition is Condition.SILENT else None
 
 
 def _word(result: Result, after: Summary) -> str:
@@ -174,7 +195,7 @@ def code_of(result: Result, after: Summary) -> int:
         return TOKEN_REFUSED
     if result.outcome in (Outcome.PARKED.value, ERROR) or after.condition in SET_ASIDE:
         return REFUSED_FOR_GOOD
-    if result.outcome in (Outcome.WAITING.value, NOT_TRIED):
+    if result.outcome in (Outcome.WAITING.value, NOT_TRIED) or after.condition is Condition.SILENT:
         return STILL_WAITING
     is_elsewhere = result.outcome == Outcome.BUSY.value and after.condition is Condition.WAITING
     return STILL_WAITING if is_elsewhere else 0

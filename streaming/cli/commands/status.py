@@ -28,6 +28,7 @@ SOMETHING_WAITS = 3
 
 _STYLES = {
     Condition.RECORDING: "cyan",
+    Condition.SILENT: "yellow",
     Condition.WAITING: "yellow",
     Condition.DELIVERED: "green",
     Condition.FAILED: "red",
@@ -56,8 +57,9 @@ _COLUMNS = (
 def status(runs: tuple[str, ...], expand: bool, as_json: bool, watch: bool, check: bool, spool_dir: str | None) -> None:
     """Show what is recorded, what arrived, what waits and why.
 
-    A run is recording, waiting (ended, not all delivered), delivered, failed (something was refused for good), damaged (rows
-    fail their checksums) or unreadable. The runs of a job (ranks, steps, array tasks, attempts) are one line.
+    A run is recording, silent (its tracker on another host was not seen for a while), waiting (ended, not all delivered),
+    delivered, failed (something was refused for good), damaged (rows fail their checksums) or unreadable. The runs of a job
+    (ranks, steps, array tasks, attempts) are one line.
 
     RUN is a run's name, any part of it that is unique, a job's id or name (all its runs are shown), or `latest`.
 
@@ -166,6 +168,7 @@ def _reasons_of_job(job: Job, now: float) -> list[Line]:
         oldest_at = min((one.oldest_at for one in backlogs if one.oldest_at), default=None)
         total = Backlog(sum(one.row_count for one in backlogs), sum(one.csv_bytes for one in backlogs), oldest_at)
         lines.append([(f"  waiting: {_backlog_text(total, now)}", "dim")])
+    lines += _losses(job.runs)
     problems = Counter((run.cause or "problem", run.problem, run.condition) for run in job.runs if run.problem)
     for (cause, problem, condition), number in problems.items():
         many = f" ({number} runs)" if number > 1 else ""
@@ -173,11 +176,17 @@ def _reasons_of_job(job: Job, now: float) -> list[Line]:
     return lines
 
 
+def _losses(runs: Sequence[Summary]) -> list[Line]:
+    lost = sum(run.lost_row_count for run in runs)
+    return [[("  lost: ", "red"), (f"{rows(lost)} could not be kept", "")]] if lost else []
+
+
 def _reasons(summary: Summary, now: float) -> list[Line]:
     """Below a run that is not delivered: how much waits since when; what stands in the way."""
     lines: list[Line] = []
     if summary.counts.waiting and summary.condition is not Condition.DELIVERED:
         lines.append([(f"  waiting: {_backlog_text(summary.backlog, now)}", "dim")])
+    lines += _losses([summary])
     if summary.problem:
         lines.append(
             [(f"  {clean(summary.cause or 'problem')}: ", _STYLES[summary.condition]), (clean(summary.problem), "")]
@@ -227,6 +236,8 @@ def _details(summary: Summary) -> list[Line]:
     ]
     if summary.counts.rejected:
         facts.append(("set aside", rows(summary.counts.rejected)))
+    if summary.lost_row_count:
+        facts.append(("lost", f"{rows(summary.lost_row_count)} that could not be kept"))
     if summary.problem:
         facts.append((summary.cause or "problem", summary.problem))
     style = {"state": _STYLES[summary.condition], summary.cause or "problem": _STYLES[summary.condition]}

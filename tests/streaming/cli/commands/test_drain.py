@@ -188,7 +188,8 @@ def test_run_of_a_silent_machine_is_finished_when_the_user_says_it_has_ended(
     elsewhere = Tracker(pid=1, started_at="1", boot_id="b", pid_namespace="n", host="another/machine")
     path = make_run(home.spool_dir, tracker=elsewhere, row_count=9)
     assert words(drain("drain"))[path.stem].endswith("uploaded")
-    assert words(drain("drain", "--ended"))[path.stem].endswith("delivered")
+    assert "uploaded: not ended, its tracker was seen" in words(drain("drain", "--ended"))[path.stem]
+    assert words(drain("drain", "--ended", path.stem))[path.stem].endswith("delivered")
     assert far_end.run().finish is not None
 
 
