@@ -30,12 +30,17 @@ def default_directory() -> Path:
     if chosen:
         path = Path(os.path.expanduser(chosen))
         return path if path.parts[:1] == ("~",) else path.absolute()
+    return (state_directory() or Path("~", "tracker-stream")) / "spools"  # `prepare` refuses `~`
+
+
+def state_directory() -> Path | None:
+    """What we keep of a user beside the spools; None if no home directory is known."""
     import platformdirs
 
-    try:
-        return platformdirs.user_state_path("tracker-stream") / "spools"
-    except RuntimeError:  # no home directory is known; `prepare` says so, as it does where platformdirs does not notice
-        return Path("~", "tracker-stream", "spools")
+    with suppress(RuntimeError):
+        found = platformdirs.user_state_path("tracker-stream")
+        return None if found.parts[:1] == ("~",) else found
+    return None
 
 
 def prepare(directory: Path) -> None:

@@ -36,7 +36,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spool import directory, queries, segments, space, trust
+from spool import directory, key, queries, segments, space, trust
 from spool.database import decode, schema
 from spool.database.connection import Connection
 from spool.errors import RunEnded, SpoolError, SpoolFull, SpoolUnavailable
@@ -181,20 +181,30 @@ class Spool:
 
     def take_over(self, by: Tracker) -> None:
         """Another process appends from now on; its death is the run's end."""
-        self._change_tracker(
-            pid=by.pid, started_at=by.started_at, boot_id=by.boot_id, pid_namespace=by.pid_namespace, host=by.host
+        run = self.run()
+        tracker = replace(
+            run.tracker,
+            pid=by.pid,
+            started_at=by.started_at,
+            boot_id=by.boot_id,
+            pid_namespace=by.pid_namespace,
+            host=by.host,
         )
+        if self.is_own():
+            tracker = schema.proven(tracker, run.spool_id, run.csv_path, run.api_url)
+        self._keep_tracker(tracker)
 
     def beat(self) -> None:
         """Let other hosts see that the tracker lives, although it has no rows now."""
-        self._change_tracker(heartbeat_at=self._clock())
+        self._keep_tracker(replace(self.run().tracker, heartbeat_at=self._clock()))
 
     def add_lost_rows(self, count: int) -> None:
         """Keep in mind that so many more rows of the run could not be kept."""
-        self._change_tracker(lost_row_count=self.run().tracker.lost_row_count + count)
+        known = self.run().tracker
+        self._keep_tracker(replace(known, lost_row_count=known.lost_row_count + count))
 
-    def _change_tracker(self, **changes: Any) -> None:
-        self._update("UPDATE run SET tracker = ?", (json.dumps(asdict(replace(self.run().tracker, **changes))),))
+    def _keep_tracker(self, tracker: Tracker) -> None:
+        self._update("UPDATE run SET tracker = ?", (json.dumps(asdict(tracker)),))
 
     def end(self, *, exit_code: int | None, run_status: str, ended_at: float) -> bool:
         """Record the run's end: exit code (None: unknown), "finished" or "failed", and when. The first call counts.
@@ -330,11 +340,13 @@ class Spool:
 
         What was sent below the old prefix is sent again below the new one: the new run needs all its objects.
         """
+        run, spool_id = self.run(), schema.new_spool_id()
+        tracker = schema.proven(run.tracker, spool_id, run.csv_path, run.api_url) if self.is_own() else run.tracker
         with self._db.transaction() as db:
             db.execute(
                 "UPDATE run SET run_id = NULL, upload_uri_prefix = NULL, registered_at = NULL, parked = NULL,"
-                " spool_id = ?",
-                (schema.new_spool_id(),),
+                " spool_id = ?, tracker = ?",
+                (spool_id, json.dumps(asdict(tracker))),
             )
             db.execute(
                 "UPDATE segment SET state = ?, sent_at = NULL, uri = NULL, etag = NULL WHERE state = ?",
@@ -428,6 +440,12 @@ class Spool:
         if not isinstance(fingerprint, str) or not isinstance(salt, bytes):
             return False
         return hmac.compare_digest(fingerprint.encode(), schema.fingerprint(salt, token).encode())
+
+    def is_own(self) -> bool:
+        """Whether this user's tracker wrote where the rows' CSV file lies, and nobody changed that since."""
+        run = self.run()
+        facts = key.origin(run.spool_id, run.tracker, run.csv_path, run.api_url)
+        return run.csv_path is not None and key.is_proven(run.tracker.proof, facts)
 
     @property
     def connection(self) -> Connection:

@@ -42,6 +42,12 @@ def far_end() -> Iterator[FarEnd]:
         yield made
 
 
+@pytest.fixture(autouse=True)
+def state_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test makes a key in the state directory of whoever runs it. (`home` has a place of its own.)"""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state-home"))
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """HOME, TRACKER_STREAM_DIR and TMPDIR of this test's own; no SENTINEL_*, TRACKER_*, AWS_* and the like around."""

@@ -13,13 +13,13 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from spool import system
+from spool import key, system
 from spool.database.connection import Connection
 from spool.errors import NewerSchema, SpoolRefused
-from spool.model import Batch, NewRun, RunState
+from spool.model import Batch, NewRun, RunState, Tracker
 
 APPLICATION_ID = 0x54525331  # "TRS1": told apart from any other SQLite file
 VERSION = 1
@@ -123,27 +123,35 @@ def create_tables(connection: sqlite3.Connection) -> None:
 
 
 def insert_run(db: sqlite3.Connection, new: NewRun) -> None:
-    salt = os.urandom(16)
+    spool_id, salt = new_spool_id(), os.urandom(16)
+    csv_path = None if new.csv_path is None else os.path.abspath(new.csv_path)
     db.execute(
         "INSERT INTO run (only_row, spool_id, state, tracker, started_at, token_salt, token_fingerprint, metadata,"
         " host_info, cloud_info, csv_path, api_url, s3_endpoint_url, upload_interval_s)"
         " VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            new_spool_id(),
+            spool_id,
             RunState.OPEN.value,
-            json.dumps(asdict(new.tracker)),
+            json.dumps(asdict(proven(new.tracker, spool_id, csv_path, new.api_url))),
             new.started_at,
             salt,
             fingerprint(salt, new.token) if new.token else None,
             json.dumps(new.metadata),
             None if new.host_info is None else json.dumps(new.host_info),
             None if new.cloud_info is None else json.dumps(new.cloud_info),
-            None if new.csv_path is None else _path_value(os.path.abspath(new.csv_path)),
+            None if csv_path is None else _path_value(csv_path),
             new.api_url,
             new.s3_endpoint_url,
             new.upload_interval_s,
         ),
     )
+
+
+def proven(tracker: Tracker, spool_id: str, csv_path: str | None, api_url: str) -> Tracker:
+    """With the proof that it is this user's, without which nobody takes over the rest of its CSV file."""
+    if csv_path is None:
+        return tracker
+    return replace(tracker, proof=key.proof(key.origin(spool_id, tracker, csv_path, api_url)))
 
 
 def insert_header(db: sqlite3.Connection, header: bytes) -> int:

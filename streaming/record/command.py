@@ -1,18 +1,22 @@
-"""The wrapped command: started untouched, its signals forwarded, its exit code as a shell would give it."""
+"""The wrapped command: started untouched, its signals as many as without us, its exit code as a shell would give it."""
 
 from __future__ import annotations
 
 import errno
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from streaming.collect.procfs import highest_memory_kib_of
+from streaming.record.witness import Witness
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
-_FORWARDED = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGWINCH")
+STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
+_FORWARDED = STOPPING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGWINCH, signal.SIGXCPU}
 _SI_KERNEL = 0x80  # siginfo's si_code: the terminal sent it, to the whole foreground group, the command included
 
 
@@ -32,80 +36,87 @@ class CannotStart(Exception):
         return cls(NOT_EXECUTABLE, f"{name}: {os.strerror(error.errno or 0)}")
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How the command ended. `usage` is the kernel's sum over it and all the children that were waited for (wait4)."""
+
+    exit_code: int  # 128 + n for signal n
+    at: float  # s since the epoch
+    usage: Any = None  # resource.struct_rusage
+
+
 class Command:
     """A running command. Its stdin, stdout, stderr, environment, directory, group and signal mask are the caller's own.
 
-    Signals that reach us are passed on; those that a terminal sent to the whole group are not sent twice.
+    Signals that reach us alone are passed on; those that reach the command anyway are not. To be waited for by one thread,
+    started before any other: the signals are blocked from here on.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
         """Start it. Raises CannotStart."""
-        self._has_siginfo = hasattr(signal, "sigtimedwait") and hasattr(os, "posix_spawnp")
-        self._awaited = {getattr(signal, name) for name in _FORWARDED if hasattr(signal, name)}
-        try:
-            self.pid = self._spawn(list(words)) if self._has_siginfo else self._spawn_portably(list(words))
-        except OSError as error:
-            self._restore_mask()
-            raise CannotStart.of(words[0], error) from error
-
-    def _spawn(self, words: list[str]) -> int:
-        """With our signals blocked before, so that none is lost, and the mask as it was for the command.
-
-        Python ignores SIGPIPE and SIGXFSZ; the command must not.
-        """
-        self._awaited.add(signal.SIGCHLD)
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._awaited)
+        self.started_at = time.time()
+        self.peaks_above_kib = highest_memory_kib_of(os.getpid())  # a smaller peak of the command is hidden by ours
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {signal.SIGCHLD})
         # Inherited as ignored, the kernel would reap the command, and its exit code be lost.
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        return os.posix_spawnp(
-            words[0], words, os.environ, setsigmask=list(self._mask), setsigdef=[signal.SIGPIPE, signal.SIGXFSZ]
-        )
-
-    def _spawn_portably(self, words: list[str]) -> int:
-        self._process = subprocess.Popen(words)
-        for number in self._awaited - {getattr(signal, "SIGCHLD", None)}:
-            signal.signal(number, lambda received, _frame: self._process.send_signal(received))
-        return self._process.pid
-
-    def wait(self, timeout_s: float) -> int | None:
-        """The exit code once the command has ended (128 + n for signal n), None after `timeout_s` seconds."""
-        if not self._has_siginfo:
-            return self._wait_portably(timeout_s)
-        give_up_at = time.monotonic() + timeout_s
-        while True:
-            exit_code = self._reap()
-            left_s = give_up_at - time.monotonic()
-            if exit_code is not None or left_s <= 0:
-                return exit_code
-            received = signal.sigtimedwait(self._awaited, left_s)
-            if received is not None and received.si_signo != signal.SIGCHLD:
-                self._forward(received)
-
-    def _reap(self) -> int | None:
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
-        return None if pid == 0 else _shell_code(os.waitstatus_to_exitcode(status))
-
-    def _forward(self, received: Any) -> None:
-        if received.si_code != _SI_KERNEL:
-            os.kill(self.pid, received.si_signo)
-
-    def _wait_portably(self, timeout_s: float) -> int | None:
+        self._has_siginfo = hasattr(signal, "sigwaitinfo")  # macOS has none
+        self._witness = Witness(_FORWARDED) if self._has_siginfo else None
         try:
-            return _shell_code(self._process.wait(timeout_s))
-        except subprocess.TimeoutExpired:
+            # Python ignores SIGPIPE and SIGXFSZ; the command must not.
+            self.pid = os.posix_spawnp(
+                words[0],
+                list(words),
+                os.environ,
+                setsigmask=list(self._mask),
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+            )
+        except OSError as error:
+            self._stop_listening()
+            raise CannotStart.of(words[0], error) from error
+
+    def wait(self) -> Ended:
+        """Until it ends. Meanwhile signals are passed on."""
+        while (ended := self._reap()) is None:
+            received = self._next_signal(_FORWARDED | {signal.SIGCHLD})
+            if received in _FORWARDED:
+                os.kill(self.pid, received)
+        return ended
+
+    def _reap(self) -> Ended | None:
+        pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+        if pid == 0:
             return None
+        if self._witness is not None:
+            self._witness.close()
+            self._witness = None
+        return Ended(_shell_code(os.waitstatus_to_exitcode(status)), time.time(), usage)
 
-    def was_asked_to_stop(self) -> bool:
-        """Whether a signal to stop has come since the command ended (no wait)."""
+    def _next_signal(self, awaited: frozenset[int]) -> int | None:
+        """Wait for one that is meant for us alone; None if it was not."""
         if not self._has_siginfo:
-            return False
-        stopping = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
-        return signal.sigtimedwait(stopping, 0) is not None
+            return signal.sigwait(awaited)
+        # Not sigtimedwait: when the process was suspended past the deadline, Python gives a number that never came.
+        received = signal.sigwaitinfo(awaited)
+        number = received.si_signo
+        if number == signal.SIGCHLD or self._witness is None:
+            return number
+        reaches_command = received.si_code == _SI_KERNEL or self._witness.saw(
+            number, sender=received.si_pid, command_pid=self.pid
+        )
+        return None if reaches_command else number
 
-    def _restore_mask(self) -> None:
-        if self._has_siginfo:
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+    def _stop_listening(self) -> None:
+        if self._witness is not None:
+            self._witness.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+
+def wait_for_stop(timeout_s: float) -> int | None:
+    """After the command's end: a signal that asks us to stop. None when a thread says SIGCHLD to us, or the time is over."""
+    signal.setitimer(signal.ITIMER_REAL, max(timeout_s, 0.001))
+    received = signal.sigwait(STOPPING | {signal.SIGCHLD, signal.SIGALRM})
+    return received if received in STOPPING else None
 
 
 def _shell_code(return_code: int) -> int:

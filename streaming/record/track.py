@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import ContextDecorator
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from spool import Spool, SpoolError, directory
 from streaming import config
 from streaming.collect import metadata as run_metadata
 from streaming.collect.frameworks import placement_here
+from streaming.collect.sampler import used_by_us
 from streaming.errors import BadArgument, LaunchFailed
 from streaming.processes import launch
 from streaming.processes.child import Child
@@ -108,6 +110,8 @@ class track(ContextDecorator):
             child = launch.start("tracker", order, log_path=spool.path.with_suffix(directory.LOG_SUFFIX))
         except (SpoolError, LaunchFailed) as error:
             log.warning("track.not_started: this run is not recorded (%s)", error)
+        if child is not None:
+            child.tell(json.dumps(asdict(used_by_us())).encode())
         self._children.setdefault(threading.get_ident(), []).append(child)
         return self
 
@@ -122,6 +126,7 @@ class track(ContextDecorator):
         ending = {
             "exit_code": exit_code,
             "run_status": "finished" if exit_code == 0 else "failed",
+            "used": asdict(used_by_us()),
             "timeout_s": self._stop_timeout_s,
         }
         child.tell(json.dumps(ending).encode())

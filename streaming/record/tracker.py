@@ -5,10 +5,10 @@ Used by `tracker-stream run` and `attach` in their own process, and by `streamin
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
-import select
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -19,12 +19,12 @@ from typing import Any
 
 from spool import Batch, NewRun, Spool, SpoolError, system
 from streaming import config
-from streaming.collect.sampler import Sampler
+from streaming.collect.sampler import Sampler, Use
 from streaming.processes.system import wait_readable
 from streaming.record.recorder import Delivery, Recorder, tracker_of
 from streaming.record.row_buffer import RowBuffer
 
-FIRST_SAMPLE_S = 0.1  # so that a short run has a row too
+FIRST_SAMPLES_S = (0.05, 0.1, 0.2, 0.5)  # after the begin, so that a short run has a shape; then the interval
 LAST_ROWS_S = 5.0
 LAST_ROWS_POLL_S = 0.2
 
@@ -58,7 +58,10 @@ class Plan:
 
 
 class Tracking:
-    """Samples one process tree into one run. `tick` when `next_at` is due, `end` once."""
+    """Samples one process tree into one run. `tick` when `next_at` is due, `end` once.
+
+    Whatever goes wrong with one sample, the next one begins anew: a defect costs rows, never the recording.
+    """
 
     def __init__(
         self,
@@ -67,37 +70,72 @@ class Tracking:
         *,
         interval_s: float,
         on_sample: Callable[[Mapping[str, Any]], None] = lambda _values: None,
+        since: Use | None = None,
+        peaks_below_mib: float = 0.0,
     ) -> None:
+        """Usage counts from `since` on, else from now."""
         self.recorder = recorder
         self._on_sample = on_sample
         self._interval_s = interval_s
-        self._sampler = Sampler(pid)
+        self._new_sampler = functools.partial(Sampler, pid, since=since, peaks_below_mib=peaks_below_mib)
+        self._sampler: Sampler | None = None
         self._buffer = RowBuffer()
         self._problem = ""
+        self._defect = ""
         self.row_count = 0
-        self.next_at = time.monotonic() + min(FIRST_SAMPLE_S, interval_s)
+        self._began_at = time.monotonic()
+        self.next_at = self._began_at
+        self._try(self._require_sampler)
+        self._set_next()
 
     def tick(self) -> bool:
         """Take a sample and append it; False if the process is gone. A spool that cannot take rows is told once."""
-        row = self._sampler.sample()
-        if row is not None:
-            self._buffer.add(row)
-            self.row_count += 1
-            self._on_sample(self._sampler.latest)
-        self._append_buffer()
+        is_there = self._try(self._sample) is not False
+        self._try(self._append_buffer)
         with suppress(SpoolError):  # a spool that cannot be read now was told of above
             self.recorder.tend()
-        now = time.monotonic()
-        missed = max(0, int((now - self.next_at) / self._interval_s))
-        self.next_at += (missed + 1) * self._interval_s
-        return row is not None
+        self._set_next()
+        return is_there
+
+    def _require_sampler(self) -> Sampler:
+        self._sampler = self._sampler or self._new_sampler()
+        return self._sampler
+
+    def _sample(self) -> bool:
+        sampler = self._require_sampler()
+        return self._take(sampler.sample(), sampler)
+
+    def _take(self, row: bytes | None, sampler: Sampler) -> bool:
+        if row is None:
+            return False
+        self._buffer.add(row)
+        self.row_count += 1
+        self._on_sample(sampler.latest)
+        return True
+
+    def _try(self, part: Callable[[], Any]) -> Any:
+        """None, and told once, if something went wrong that nobody foresaw."""
+        try:
+            return part()
+        except Exception as defect:
+            if self._defect != (told := repr(defect)):
+                self._defect = told
+                log.exception("tracker.defect: a sample failed; the next one is tried (please report this)")
+            return None
+
+    def _set_next(self) -> None:
+        """The first ones soon, then one an interval; those that were missed are not made up for."""
+        passed_s = time.monotonic() - self._began_at
+        early = (after_s for after_s in FIRST_SAMPLES_S if passed_s < after_s < self._interval_s)
+        next_s = next(early, (int(passed_s / self._interval_s) + 1) * self._interval_s)
+        self.next_at = self._began_at + next_s
 
     def _append_buffer(self) -> bool:
         """Rows that could not be appended wait in memory, in order, for the next tick. Whether there are such."""
         if not self._buffer:
             return False
         try:
-            self.recorder.append([Batch(self._sampler.header, self._buffer.joined())])
+            self.recorder.append([Batch(self._require_sampler().header, self._buffer.joined())])
             self._buffer.clear()
             self._note_losses()
             self._problem = ""
@@ -113,11 +151,18 @@ class Tracking:
             self.recorder.spool.add_lost_rows(self._buffer.lost_count)
             self._buffer.lost_count = 0
 
-    def end(self, *, exit_code: int | None, run_status: str) -> None:
-        """Append what waits, and record the end. If the spool cannot take even that, one warning says so."""
-        self._append_last_rows()
+    def end(
+        self, *, exit_code: int | None, run_status: str, ended_at: float | None = None, total: Use | None = None
+    ) -> None:
+        """Append what waits and, if `total` is known, the row that makes the sums true; record the end.
+
+        If the spool cannot take even that, one warning says so.
+        """
+        if total is not None:
+            self._try(lambda: self._take(self._require_sampler().last(total), self._require_sampler()))
+        self._try(self._append_last_rows)
         try:
-            self.recorder.end(exit_code=exit_code, run_status=run_status, ended_at=time.time())
+            self.recorder.end(exit_code=exit_code, run_status=run_status, ended_at=ended_at or time.time())
         except SpoolError as error:
             log.warning("spool.unavailable: the end of the run could not be recorded (%s)", error)
 
@@ -140,28 +185,32 @@ def main(order: dict[str, Any]) -> int:
     spool.take_over(system.identify(os.getpid()))
     delivery = Delivery(**order["delivery"])
     recorder = Recorder.adopt(spool, delivery)
-    tracking = Tracking(recorder, order["pid"], interval_s=order["interval_s"])
+    begin = Use(**told) if (told := _next_word()) else None
+    tracking = Tracking(recorder, order["pid"], interval_s=order["interval_s"], since=begin)
     ending = _track_until_told(tracking)
-    tracking.end(exit_code=ending.get("exit_code"), run_status=ending.get("run_status", "failed"))
-    answer = recorder.wait_finished(ending.get("timeout_s", config.EXIT_TIMEOUT_S))
+    total = Use(**ending.pop("used")).since(begin) if begin and ending else None
+    timeout_s = ending.pop("timeout_s", config.EXIT_TIMEOUT_S)
+    tracking.end(**(ending or {"exit_code": None, "run_status": "failed"}), total=total)
+    answer = recorder.wait_finished(timeout_s)
     os.write(1, json.dumps({"answer": answer, "waiting": recorder.waiting_text()}).encode())
     recorder.close()
     return 0
 
 
 def _track_until_told(tracking: Tracking) -> dict[str, Any]:
-    """The caller's last word (exit_code, run_status, timeout_s), empty if the caller went without one."""
+    """The caller's last word (exit_code, run_status, used, timeout_s), empty if the caller went without one."""
     while True:
         wait_s = max(0.0, tracking.next_at - time.monotonic())
         if wait_readable([0], wait_s):
-            tracking.tick()
-            return _read_ending()
+            return _next_word()
         if not tracking.tick():
             return {}
 
 
-def _read_ending() -> dict[str, Any]:
-    line = os.read(0, select.PIPE_BUF)
+def _next_word() -> dict[str, Any]:
+    """Of the caller, which tells one at the beginning and one at the end of the block; empty if it is gone."""
+    with open(0, "rb", buffering=0, closefd=False) as orders:
+        line = orders.readline()  # not a byte more: both may have come
     return json.loads(line) if line else {}
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spool import RunState, SegmentState, Spool, directory, ownership, queries, system
+from spool import Run, RunState, SegmentState, Spool, directory, ownership, queries, system
 from spool.errors import RunEnded
 from spool.recovery.recover import Recovered, surviving_damage
 from streaming import config
@@ -33,49 +33,56 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def end_dead_run(spool: Spool, *, token: str | None = None) -> None:
+def end_dead_run(spool: Spool) -> None:
     """Take over what the dead tracker's CSV still holds, and end the run as failed at the time of its last row.
 
-    `token`: the one in hand; a run that was neither recorded with it nor on this machine does not make us read a file.
     Raises SpoolError if the rows cannot be taken over now: then the run stays open, and is ended by the next attempt.
     """
     run = spool.run()
     if run.state is not RunState.OPEN:
         return
-    if system.is_here(run.tracker) or (token is not None and spool.is_meant_for(token)):
-        _take_csv_tail(spool, run.csv_path)
+    _take_csv_tail(spool, run)
     ended_at = queries.last_append_at(spool.connection) or run.started_at
     log.warning("run.tracker_died: run %s is ended as failed", spool.path.stem)
     spool.end(exit_code=None, run_status="failed", ended_at=ended_at)
 
 
-def _take_csv_tail(spool: Spool, csv_path: str | None) -> None:
-    if csv_path is None:
+def _take_csv_tail(spool: Spool, run: Run) -> None:
+    """Only of a run that proves to be this user's own: a spool that was handed over must not make us read and send what
+    it names."""
+    if run.csv_path is None:
         return
-    if not _is_the_runs_csv(spool, Path(csv_path)):
+    if not spool.is_own():
         log.warning(
-            "csv.not_recognised: %s is not what run %s was reading; it is left alone", csv_path, spool.path.stem
+            "csv.not_ours: run %s was not recorded by you with the key that is here; its CSV file is left alone",
+            spool.path.stem,
+        )
+        return
+    if not _is_the_runs_csv(spool, run):
+        log.warning(
+            "csv.not_recognised: %s is not what run %s was reading; it is left alone", run.csv_path, spool.path.stem
         )
         return
     with suppress(RunEnded):
-        CsvFeeder(spool, Path(csv_path)).take()
+        CsvFeeder(spool, Path(run.csv_path)).take()
 
 
-def _is_the_runs_csv(spool: Spool, csv_path: Path) -> bool:
-    """Whether a file is what the spool says it is: a spool from elsewhere must not make us read and send other files."""
-    known_headers = queries.headers(spool.connection)
+def _is_the_runs_csv(spool: Spool, run: Run) -> bool:
+    """Whether the file at the CSV's path is still the one that was read: a file of ours that begins with its header.
+
+    A run that has seen no row yet knows no header: the path is then trusted on the host that it is of.
+    """
+    headers, csv_path = queries.headers(spool.connection), Path(run.csv_path or "")
     try:
         status = csv_path.stat()
-        is_ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
-        return is_ours and _begins_with_one_of(csv_path, known_headers)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            return False
+        if not headers:
+            return run.tracker.host == system.host_identity()
+        with open(csv_path, "rb") as file:
+            return file.readline(HEADER_MAX_BYTES).removeprefix(BYTE_ORDER_MARK) in headers
     except OSError:
         return False
-
-
-def _begins_with_one_of(csv_path: Path, headers: list[bytes]) -> bool:
-    """Whether a file's first line is one of these headers (none: the run saw no rows yet)."""
-    with open(csv_path, "rb") as file:
-        return not headers or file.readline(HEADER_MAX_BYTES).removeprefix(BYTE_ORDER_MARK) in headers
 
 
 def tell_recovered(recovered: Recovered) -> None:
@@ -135,7 +142,7 @@ class Adoption:
         if run.state is RunState.OPEN and not tracker_is_gone(spool):
             return None
         log.info("run.adopted: %s", spool.path.stem)
-        end_dead_run(spool, token=self._token)
+        end_dead_run(spool)
         return delivery.deliver(spool, self._clients.service, self._clients.store, may_go_on=may_go_on)
 
 

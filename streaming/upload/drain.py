@@ -69,7 +69,7 @@ def drain_run(
         if anew:
             _begin_anew(spool)
         if tracker_is_gone(spool, has_ended=has_ended, spares_recent=spares_recent):
-            end_dead_run(spool, token=clients.token)
+            end_dead_run(spool)
         return _drain(spool, clients, time, waits_for_token=waits_for_token, report=report)
 
     is_told = False

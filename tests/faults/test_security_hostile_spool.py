@@ -5,13 +5,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from spool import Batch, Spool, SpoolError
+from spool import Batch, Spool, SpoolError, key, system
 from spool.errors import SpoolRefused
 from streaming.clients.connect import Clients
+from streaming.collect.csv_tail import CsvFeeder
 from streaming.errors import BadArgument
 from streaming.read.status import Condition, summarize
 from streaming.upload.drain import drain_run
@@ -58,35 +60,98 @@ def drain(path: Path, far_end: FarEnd, clients: Clients) -> None:
     drain_run(path, clients, NoWait(), api_url=far_end.api_url, has_ended=True)
 
 
+FORGERIES = {
+    "of another host": {"$.host": "elsewhere"},
+    "of this host, this boot, this pid namespace": {},
+    "with a proof that is none": {"$.proof": "0" * 64},
+    "with no proof": {"$.proof": ""},
+}
+
+
 @pytest.mark.parametrize("has_rows", [True, False])
-def test_csv_path_of_a_foreign_spool_is_not_read(
-    tmp_path: Path, far_end: FarEnd, clients: Clients, has_rows: bool
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_private_file_that_a_handed_over_spool_names_is_not_read(
+    tmp_path: Path, far_end: FarEnd, clients: Clients, home: Home, forgery: str, has_rows: bool
 ) -> None:
+    """Host facts, boot id and namespace are for everybody to read, the token may be a team's: none of them proves it."""
     private = tmp_path / "private"
     private.write_text(SECRET)
-    elsewhere = plays.new_run(token="somebody else's token", csv_path=private)
-    with closing(Spool.create(tmp_path / "spools", elsewhere)) as spool:
-        if has_rows:
-            spool.append([Batch(SECRET.encode(), b"1,a\n")])
-        path = spool.path
+    path = forged(tmp_path / "spools", private, far_end.token, SECRET.encode() if has_rows else b"", home)
     with spools.raw(path) as connection:
-        connection.execute("UPDATE run SET tracker = json_set(tracker, '$.host', 'elsewhere')")
+        for place, value in {"$.pid": 4194305, **FORGERIES[forgery]}.items():
+            connection.execute("UPDATE run SET tracker = json_set(tracker, ?, ?)", (place, value))
     private.write_text(SECRET + "hunter2\n")
     drain(path, far_end, clients)
     assert b"hunter2" not in sent_bytes(far_end)
     assert far_end.run().finish is not None
 
 
-def test_csv_of_a_run_recorded_with_our_token_is_taken_over(tmp_path: Path, far_end: FarEnd, clients: Clients) -> None:
+def forged(directory: Path, private: Path, token: str, header: bytes, home: Home) -> Path:
+    """A spool of somebody with another key, who knows everything else."""
+    victims_key = home.path / "victims-key"
+    key_path = key.path()
+    assert key_path is not None
+    assert key.proof([]), "the victim has a key"
+    key_path.rename(victims_key)
+    with closing(Spool.create(directory, plays.new_run(token=token, csv_path=private))) as spool:
+        if header:
+            spool.append([Batch(header, b"1,a\n")])
+    victims_key.replace(key_path)
+    return spool.path
+
+
+CHANGES = {
+    "another file": "UPDATE run SET csv_path = :other",
+    "another run": "UPDATE run SET spool_id = 'f00'",
+    "another service": "UPDATE run SET api_url = 'http://127.0.0.1:9'",
+    "another process": "UPDATE run SET tracker = json_set(tracker, '$.started_at', '1')",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_own_spool_that_somebody_changed_is_no_longer_proven(tmp_path: Path, home: Home, change: str) -> None:
+    run = plays.new_run(csv_path=tmp_path / "rows.csv")
+    with closing(Spool.create(tmp_path / "spools", run)) as spool:
+        assert spool.is_own()
+        spool.take_over(system.identify(1))
+        assert spool.is_own(), "whoever takes over proves it anew"
+        spool.unpark()
+        assert spool.is_own(), "a new spool id, too"
+        with spool.connection.transaction() as db:
+            db.execute(CHANGES[change], {"other": "/etc/passwd"} if ":other" in CHANGES[change] else {})
+        assert not spool.is_own()
+        spool.take_over(system.identify(1))
+        spool.unpark()
+        assert not spool.is_own(), "what is not proven is not made so on the way"
+
+
+def test_csv_of_an_own_run_is_taken_over_wherever_the_key_is(
+    tmp_path: Path, far_end: FarEnd, clients: Clients, home: Home
+) -> None:
     csv_path = tmp_path / "rows.csv"
     csv_path.write_bytes(HEADER + b"1,a\n")
-    run = plays.new_run(token=far_end.token, csv_path=csv_path)
-    with closing(Spool.create(tmp_path / "spools", run)) as spool:
-        path = spool.path
-    with spools.raw(path) as connection:
-        connection.execute("UPDATE run SET tracker = json_set(tracker, '$.host', 'another container')")
-    drain(path, far_end, clients)
-    assert oracle.delivered(far_end.evidence()) == [(HEADER, b"1,a\n")]
+    with closing(Spool.create(tmp_path / "spools", plays.new_run(csv_path=csv_path))) as spool:
+        CsvFeeder(spool, csv_path).take()
+        spool.take_over(replace(system.identify(4194305), host="another host with the same home"))
+    csv_path.write_bytes(HEADER + b"1,a\n2,b\n")
+    drain(spool.path, far_end, clients)
+    assert b"".join(rows for _, rows in oracle.delivered(far_end.evidence())) == b"1,a\n2,b\n"
+
+
+def test_file_that_took_the_place_of_the_csv_is_not_read(
+    tmp_path: Path, far_end: FarEnd, clients: Clients, home: Home
+) -> None:
+    csv_path, private = tmp_path / "rows.csv", tmp_path / "private"
+    csv_path.write_bytes(HEADER + b"1,a\n")
+    private.write_text(SECRET + "hunter2\n")
+    with closing(Spool.create(tmp_path / "spools", plays.new_run(csv_path=csv_path))) as spool:
+        CsvFeeder(spool, csv_path).take()
+        spool.take_over(system.identify(4194305))
+    csv_path.unlink()
+    csv_path.symlink_to(private)
+    drain(spool.path, far_end, clients)
+    assert b"hunter2" not in sent_bytes(far_end)
+    assert b"1,a" in sent_bytes(far_end)
 
 
 @pytest.mark.parametrize("content", ["a device", "a pipe", "another user's file", "a directory"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -19,11 +21,14 @@ from streaming.cli.commands import recording
 from streaming.cli.commands.recording import Wish, Witness
 from streaming.cli.terminal.log import log_to_stderr
 from streaming.cli.terminal.screen import stderr
+from streaming.collect.sampler import Use
 from streaming.config import Mode
-from streaming.record.command import CannotStart, Command
+from streaming.record.command import CannotStart, Command, Ended, wait_for_stop
 from streaming.record.recorder import Recorder
 from streaming.record.tracker import Tracking
 from streaming.upload.wait import HURRY_S
+
+LEAVE_S = 10.0  # for a recording that hangs after the command's end and the wait for the delivery
 
 log = logging.getLogger(__name__)
 
@@ -68,13 +73,11 @@ def run(command: tuple[str, ...], only_local_rank: int | None, unusable: Mapping
         click.echo(f"tracker-stream: {error.reason}", err=True)
         _end_unstarted(spool, wish, error.exit_code)
         sys.exit(error.exit_code)
-    sys.exit(_wait(running) if spool is None else _track(running, spool, wish, command))
+    sys.exit(running.wait().exit_code if spool is None else _record(running, spool, wish, os.path.basename(command[0])))
 
 
 def _replace_by(command: tuple[str, ...]) -> None:
     """Become the command: nothing of ours is left."""
-    import signal
-
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; the command must not
         signal.signal(number, signal.SIG_DFL)
     try:
@@ -101,35 +104,93 @@ def _end_unstarted(spool: Spool | None, wish: Wish, exit_code: int) -> None:
             recorder.end(exit_code=exit_code, run_status="failed", ended_at=time.time())
 
 
-def _wait(running: Command) -> int:
-    while (exit_code := running.wait(3600.0)) is None:
-        pass
-    return exit_code
+def _record(running: Command, spool: Spool, wish: Wish, name: str) -> int:
+    """The command runs already; whatever goes wrong with recording from here on, its exit code is ours.
+
+    It is recorded by a thread of its own, so that its end and its signals are seen at once, whatever a sample waits for.
+    """
+    recording = _Recording(running, spool, wish, name)
+    recording.start()
+    ended = running.wait()
+    recording.end(ended)
+    ended_at = time.monotonic()
+    while not recording.is_done and (left_s := ended_at + recording.patience_s - time.monotonic()) > 0:
+        if wait_for_stop(left_s) is not None:
+            recording.was_asked_to_stop.set()
+    return ended.exit_code
 
 
-def _track(running: Command, spool: Spool, wish: Wish, command: tuple[str, ...]) -> int:
-    """The command runs already; whatever goes wrong with tracking from here on, its exit code is ours."""
-    began_at = time.monotonic()
-    exit_code: int | None = None
-    try:
-        with closing(Recorder.adopt(spool, wish.plan.delivery)) as recorder:
-            witness = Witness(wish, recorder, stderr())
-            witness.tell_start(os.path.basename(command[0]))
-            tracking = Tracking(recorder, running.pid, interval_s=wish.plan.interval_s, on_sample=witness.usage.add)
-            while (exit_code := running.wait(max(0.0, tracking.next_at - time.monotonic()))) is None:
-                tracking.tick()
-                witness.look()
-            tracking.end(exit_code=exit_code, run_status="finished" if exit_code == 0 else "failed")
-            ended_after_s = time.monotonic() - began_at
-            recorder.wait_finished(_exit_wait_s(wish, exit_code), is_over=running.was_asked_to_stop)
-            witness.tell_end(f"exit {exit_code}", ended_after_s)
-    except SpoolError as error:
-        log.error("recording has ended early, what is in %s is kept: %s", spool.path, error)
-    except Exception:
-        log.exception("recording has ended early, what is in %s is kept (please report this defect)", spool.path)
-    return _wait(running) if exit_code is None else exit_code
+class _Recording(threading.Thread):
+    """Samples the command until it is told how that ended, records the end, waits for the delivery."""
+
+    def __init__(self, running: Command, spool: Spool, wish: Wish, name: str) -> None:
+        super().__init__(name="tracker-stream-recording", daemon=True)
+        self._running = running
+        self._spool = spool
+        self._wish = wish
+        self._name = name
+        self._ended: Ended | None = None
+        self._has_ended = threading.Event()
+        self.was_asked_to_stop = threading.Event()
+        self._has_recorded_end = False
+        self.is_done = False
+
+    def end(self, ended: Ended) -> None:
+        self._ended = ended
+        self._has_ended.set()
+
+    @property
+    def patience_s(self) -> float:
+        """How long after the command's end we stay at most: less if a sample hangs, or if we were asked to stop."""
+        waits = self._has_recorded_end and not self.was_asked_to_stop.is_set()
+        return LEAVE_S + (self._exit_wait_s() if waits else 0.0)
+
+    def _exit_wait_s(self) -> float:
+        """A command that a signal ended is followed by SIGKILL soon, as SLURM does it: do not wait that long."""
+        is_signalled = self._ended is not None and self._ended.exit_code > 128
+        return min(self._wish.exit_wait_s, HURRY_S) if is_signalled else self._wish.exit_wait_s
+
+    def run(self) -> None:
+        try:
+            with closing(Recorder.adopt(self._spool, self._wish.plan.delivery)) as recorder:
+                self._record(recorder)
+        except SpoolError as error:
+            log.error("recording has ended early, what is in %s is kept: %s", self._spool.path, error)
+        except Exception:
+            path = self._spool.path
+            log.exception("recording has ended early, what is in %s is kept (please report this defect)", path)
+        finally:
+            self.is_done = True
+            _wake_main_thread()
+
+    def _record(self, recorder: Recorder) -> None:
+        witness = Witness(self._wish, recorder, stderr())
+        witness.tell_start(self._name)
+        tracking = Tracking(
+            recorder,
+            self._running.pid,
+            interval_s=self._wish.plan.interval_s,
+            on_sample=witness.usage.add,
+            since=Use(self._running.started_at),
+            peaks_below_mib=self._running.peaks_above_kib / 1024,
+        )
+        while not self._has_ended.wait(max(0.0, tracking.next_at - time.monotonic())):
+            tracking.tick()
+            witness.look()
+        if (ended := self._ended) is None:
+            return
+        tracking.end(
+            exit_code=ended.exit_code,
+            run_status="finished" if ended.exit_code == 0 else "failed",
+            ended_at=ended.at,
+            total=Use.of(ended.usage, ended.at, known_above_kib=self._running.peaks_above_kib),
+        )
+        self._has_recorded_end = True
+        _wake_main_thread()
+        recorder.wait_finished(self._exit_wait_s(), is_over=self.was_asked_to_stop.is_set)
+        witness.tell_end(f"exit {ended.exit_code}", ended.at - self._running.started_at)
 
 
-def _exit_wait_s(wish: Wish, exit_code: int) -> float:
-    """A command that a signal ended is followed by SIGKILL soon, as SLURM does it: do not wait that long."""
-    return min(wish.exit_wait_s, HURRY_S) if exit_code > 128 else wish.exit_wait_s
+def _wake_main_thread() -> None:
+    """It waits for signals only, and this one is blocked."""
+    os.kill(os.getpid(), signal.SIGCHLD)

@@ -1,6 +1,8 @@
 """The system's numbers from procfs: the same as resource-tracker's own, and from files that are opened once."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +11,7 @@ from resource_tracker import tracker_procfs
 
 from streaming.collect import procfs
 from streaming.collect.procfs import SystemStats
-from tests.support.processes import eventually
+from tests.support.processes import ROOT, eventually
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs procfs")
 
@@ -65,4 +67,57 @@ def test_each_call_reads_anew_without_opening() -> None:
 
 def test_with_a_gpu_resource_trackers_own_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(procfs.shutil, "which", lambda name: f"/usr/bin/{name}")
-    assert procfs.system_stats() is tracker_procfs.get_system_stats
+    assert procfs.measures() == (tracker_procfs.get_process_stats, tracker_procfs.get_system_stats)
+
+
+def test_numbers_of_a_tree_are_resource_trackers_own() -> None:
+    script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import sys; sys.stdin.read()'])"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE) as tree:
+
+        def agree() -> bool:
+            mine, their = procfs.process_stats(tree.pid), tracker_procfs.get_process_stats(tree.pid)
+            moving = ("timestamp", "utime", "stime")
+            same = {name: number for name, number in mine.items() if name not in moving}
+            assert list(mine) == [name for name in their if name != "gpu_utilized_indexes"]
+            return mine["children"] == 1 and same == {name: their[name] for name in same}
+
+        eventually(agree, 30.0, "no two measurements of the tree agreed")
+        assert tree.stdin is not None
+        tree.stdin.close()
+
+
+def test_children_of_every_thread_are_of_the_tree() -> None:
+    script = (
+        "import subprocess, sys, threading\n"
+        "threading.Thread(target=lambda: subprocess.run([sys.executable, '-c', 'import sys; sys.stdin.read()'])).start()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE) as tree:
+        eventually(lambda: procfs.process_stats(tree.pid)["children"] == 1, 30.0, "the child was not seen")
+        assert tree.stdin is not None
+        tree.stdin.close()
+
+
+def test_process_that_may_not_be_looked_into_shows_its_resident_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = procfs._read
+
+    def as_a_stranger(path: str) -> bytes:
+        if path.endswith(("smaps_rollup", "/io")):
+            raise PermissionError(13, "of another user's process")
+        return read(path)
+
+    monkeypatch.setattr(procfs, "_read", as_a_stranger)
+    assert procfs.memory_kib_of(os.getpid()) > 1000
+    assert procfs.io_bytes(os.getpid()) == (0, 0)
+
+
+def test_process_that_is_gone_has_no_memory() -> None:
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    assert procfs.process_stats(gone.pid)["memory_mib"] == 0
+
+
+def test_without_their_package_a_tree_is_sampled_on_linux() -> None:
+    script = "import os, sys\nfrom streaming.collect.sampler import Sampler\nassert Sampler(os.getpid()).sample()\n"
+    script += "print('resource_tracker' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "False"

@@ -14,16 +14,14 @@ RUN = """
 import sys
 from streaming.record.command import CannotStart, Command
 if sys.argv[1] == "portably":
-    import os
-    del os.posix_spawnp
+    import signal
+    del signal.sigwaitinfo
 try:
     running = Command(sys.argv[2:])
 except CannotStart as error:
     print(error.reason, file=sys.stderr)
     sys.exit(error.exit_code)
-while (code := running.wait(0.05)) is None:
-    pass
-sys.exit(code)
+sys.exit(running.wait().exit_code)
 """
 WAYS = ["here", "portably"]
 

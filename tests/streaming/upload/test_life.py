@@ -97,7 +97,7 @@ def copied_beside(path: Path, _to: Path) -> Path:
 
 def recorded_by_an_older_version(path: Path, _to: Path) -> Path:
     with closing(Spool(path)) as spool:
-        spool._change_tracker(heartbeat_s=0.0)
+        spool._keep_tracker(replace(spool.run().tracker, heartbeat_s=0.0))
     return path
 
 
@@ -125,7 +125,9 @@ def test_word_that_names_a_run_ends_it_and_one_that_names_none_spares_what_was_s
     assert is_gone(path, has_ended=True)
     assert not is_gone(path, has_ended=True, spares_recent=True)
     with closing(Spool(path)) as spool:
-        spool._change_tracker(file_mark="another")  # a copy, which silence alone does not end
+        spool._keep_tracker(
+            replace(spool.run().tracker, file_mark="another")
+        )  # a copy, which silence alone does not end
     assert not is_gone(path, RECENT_S - 60, has_ended=True, spares_recent=True)
     assert is_gone(path, RECENT_S + 60, has_ended=True, spares_recent=True)
 

@@ -1,0 +1,125 @@
+"""Whether a signal that reached us has reached the command as well.
+
+Launchers and schedulers signal one process, a process group, every process of a tree, or every process of a control
+group. The kernel tells who sent a signal, not to whom else. So beside the command stands a process of ours that does
+nothing at all, where the command stands: a child of ours, in the same process group and control group. What is sent to the
+group, the tree or to everything reaches it, too; what is meant for us alone does not. Our signals are blocked in it (a
+mask survives exec), so each that comes stays pending, for us to read.
+
+Absence is only certain once the sender has finished: it is waited for until the sender sleeps or has ended, `LONGEST_S` at
+most, and `UNSEEN_S` where it cannot be seen (another pid namespace). Limits: a command that has left our group is taken not
+to be reached by the first signal after that; a second signal of the same kind that comes within the millisecond in which
+one witness takes the place of another is taken to have come the same way as the first.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+PROGRAM = "wc"  # reads until we are gone; nobody would think of killing it by its name
+LONGEST_S = 0.5
+UNSEEN_S = 0.1
+POLL_S = 0.005
+
+
+class Witness:
+    """Belongs to the process that made it; its signals are blocked there, too. Without `PROGRAM` it never saw anything."""
+
+    def __init__(self, signals: Iterable[int]) -> None:
+        self._signals = frozenset(signals)
+        self._has_own_group = False
+        self._seen: set[int] = set()  # by the former witness, and not asked for yet
+        self._stand_read, self._stand_write = os.pipe()
+        self._pid = self._start()
+
+    def saw(self, number: int, *, sender: int, command_pid: int) -> bool:
+        """Whether the signal that we have received from `sender` was sent to the command, too."""
+        if self._has_own_group != _has_left_our_group(command_pid):
+            self._has_own_group = not self._has_own_group
+            self._replace(number)
+            return False
+        asked_at = time.monotonic()
+        while True:
+            may_come = _is_at_work(sender, time.monotonic() - asked_at)  # asked before the look that settles it
+            if number in self._seen or number in _pending(self._pid):
+                self._replace(number)
+                return True
+            if not may_come:
+                return False
+            time.sleep(POLL_S)
+
+    def close(self) -> None:
+        """It ends, now (and by itself when we are gone: its input ends)."""
+        self._end(self._pid)
+        os.close(self._stand_read)
+        os.close(self._stand_write)
+
+    def _start(self) -> int:
+        own_group: dict[str, Any] = {"setpgroup": 0} if self._has_own_group else {}
+        with suppress(OSError):
+            return os.posix_spawnp(
+                PROGRAM,
+                [PROGRAM],
+                {},  # nothing of the user's is preloaded into it
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, self._stand_read, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, 1, 2),
+                ],
+                setsigmask=self._signals,
+                **own_group,
+            )
+        return 0
+
+    def _replace(self, asked_for: int) -> None:
+        """A pending signal cannot be taken back: another witness stands before this one goes, and nothing falls between."""
+        former, self._pid = self._pid, self._start()
+        left = _pending(former) - _pending(self._pid) - {asked_for}
+        self._seen = (self._seen - {asked_for} | left | ({asked_for} & signal.sigpending())) & self._signals
+        self._end(former)
+
+    @staticmethod
+    def _end(pid: int) -> None:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _has_left_our_group(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        return os.getpgid(pid) != os.getpgrp()
+    return False
+
+
+def _pending(pid: int) -> set[int]:
+    """The signals that have come to a process and wait, which is for ever where they are blocked."""
+    with suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/status").read_bytes().splitlines():
+            if line.startswith(b"ShdPnd:"):
+                mask = int(line.split()[1], 16)
+                return {number for number in range(1, 65) if mask >> (number - 1) & 1}
+    return set()
+
+
+def _is_at_work(sender: int, waited_s: float) -> bool:
+    """Whether the sender may be about to signal others, after so many seconds."""
+    if sender == 0:
+        return waited_s < UNSEEN_S
+    return waited_s < LONGEST_S and any(state in b"RD" for state in _states(sender))
+
+
+def _states(pid: int) -> list[bytes]:
+    """The state of each thread; none once the process has ended."""
+    states = []
+    with suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with suppress(OSError):
+                stat = Path(f"/proc/{pid}/task/{thread}/stat").read_bytes()
+                states.append(stat[stat.rindex(b")") + 2 :][:1])
+    return states
