@@ -75,8 +75,8 @@ class InTheMiddle(SpoolError):
 class RunEnded(SpoolError):
     """Rows were appended to a run that has ended. `left`: those of them that are not in it; `csv_offset`: behind them."""
 
-    def __init__(self, message: str, *, path: Path, left: Sequence[Batch] = (), csv_offset: int | None = None) -> None:
-        super().__init__(message, path=path)
+    def __init__(self, path: Path, *, left: Sequence[Batch] = (), csv_offset: int | None = None) -> None:
+        super().__init__(f"run {path.stem} has ended and takes no more rows", path=path)
         self.left = left
         self.csv_offset = csv_offset
 

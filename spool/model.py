@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
@@ -50,6 +50,11 @@ class Tracker:
     slurm_job: str = ""  # the job that it belongs to (`streaming.collect.scheduler.slurm_job`)
     file_mark: str = ""  # what the file has that it writes to, and a copy has not (`directory.file_mark`)
     lost_row_count: int = 0  # rows that it took, and could not keep anywhere
+
+    def continued_by(self, process: Tracker) -> Tracker:
+        """From now on another process tracks the same run."""
+        identity = ("pid", "started_at", "boot_id", "pid_namespace", "host")
+        return replace(self, **{name: getattr(process, name) for name in identity})
 
 
 @dataclass(frozen=True)

@@ -81,11 +81,9 @@ class Spool:
         step: Step = no_step,
         clock: Callable[[], float] = time.time,
     ) -> Spool:
-        """A new spool for a new run, durable when this returns. Raises DirectoryUnusable and other SpoolErrors.
+        """A new spool for a new run, durable when this returns; with these batches from its first moment on.
 
-        `first`: batches that it holds from its first moment on, `csv_offset` as in `append`: there is no moment at which
-        a run that goes on with another one's CSV file does not know how far that one took it.
-        """
+        Raises DirectoryUnusable and other SpoolErrors."""
         directory.prepare(in_directory)
         path = directory.new_spool_path(in_directory, new.started_at)
         new = replace(new, tracker=replace(new.tracker, file_mark=directory.file_mark(path)))
@@ -157,12 +155,7 @@ class Spool:
         with self._db.transaction() as db:
             (state,) = db.execute("SELECT state FROM run").fetchone()
             if state != RunState.OPEN.value:
-                raise RunEnded(
-                    f"run {self.path.stem} has ended and takes no more rows",
-                    path=self.path,
-                    left=batches,
-                    csv_offset=csv_offset,
-                )
+                raise RunEnded(self.path, left=batches, csv_offset=csv_offset)
             now = self._clock()
             known, generation = self._known_header
             if generation != self._db.generation:
@@ -182,26 +175,18 @@ class Spool:
     def take_over(self, by: Tracker) -> None:
         """Another process appends from now on; its death is the run's end."""
         run = self.run()
-        tracker = replace(
-            run.tracker,
-            pid=by.pid,
-            started_at=by.started_at,
-            boot_id=by.boot_id,
-            pid_namespace=by.pid_namespace,
-            host=by.host,
-        )
+        tracker = run.tracker.continued_by(by)
         if self.is_own():
             tracker = schema.proven(tracker, run.spool_id, run.csv_path, run.api_url)
         self._keep_tracker(tracker)
 
     def beat(self) -> None:
-        """Let other hosts see that the tracker lives, although it has no rows now."""
+        """Let other hosts see that the tracker lives, though it has no rows now."""
         self._keep_tracker(replace(self.run().tracker, heartbeat_at=self._clock()))
 
     def add_lost_rows(self, count: int) -> None:
         """Keep in mind that so many more rows of the run could not be kept."""
-        known = self.run().tracker
-        self._keep_tracker(replace(known, lost_row_count=known.lost_row_count + count))
+        self._keep_tracker(replace(self.run().tracker, lost_row_count=self.run().tracker.lost_row_count + count))
 
     def _keep_tracker(self, tracker: Tracker) -> None:
         self._update("UPDATE run SET tracker = ?", (json.dumps(asdict(tracker)),))

@@ -122,7 +122,7 @@ class Recorder:
         """Durable when this returns: in this run, or if others ended it, in the next. Raises SpoolError; RunEnded after
         `end` and `close`."""
         if self._is_closed:
-            raise RunEnded(f"run {self.spool.path.stem} has ended and takes no more rows", path=self.spool.path)
+            raise RunEnded(self.spool.path)
         try:
             self.surviving_damage(lambda: self.spool.append(batches))
         except RunEnded as ended:
