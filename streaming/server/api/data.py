@@ -11,11 +11,12 @@ from fastapi.responses import StreamingResponse
 
 from streaming.server.api.guarded_route import ViewedRoute
 from streaming.server.api.login import Viewer
-from streaming.server.api.run_json import SORT_KEYS, ListQuery, view_of
+from streaming.server.api.run_json import line_json
 from streaming.server.api.runs import find_run
 from streaming.server.errors import StoreUnavailable
 from streaming.server.metrics.parse import ObjectFacts
 from streaming.server.metrics.reader import Answer, Reading, RunReader, keys_of
+from streaming.server.storage.listing import SORT_KEYS, ListQuery
 from streaming.server.storage.object_names import find_gaps, order_of, parse_name
 from streaming.server.storage.runs import Run, RunStore
 from streaming.tables.series import Window, series
@@ -44,19 +45,13 @@ def list_runs(
 ) -> dict[str, Any]:
     """Runs as lines of a table. `counts` are by state, before `state` is applied."""
     runs: RunStore = request.app.state.runs
-    reader: RunReader = request.app.state.reader
-    now = datetime.now(timezone.utc)
-    views = [view_of(run, reader, now=now) for run in runs.of_token(viewer.id)]
-    found = ListQuery(text=q, project=project, job=job, tag=tag, sort=sort).select(views)
-    counts: dict[str, int] = {}
-    for view in found:
-        counts[view["state"]] = counts.get(view["state"], 0) + 1
-    chosen = [view for view in found if not state or view["state"] in state]
+    query = ListQuery(viewer.id, _now(), q, state or (), project, job, tag, sort, offset, limit)
+    page = runs.listing.page(query)
     return {
-        "runs": chosen[offset : offset + limit],
-        "total": len(chosen),
-        "counts": counts,
-        "projects": sorted({view["project_name"] for view in views if view["project_name"]}),
+        "runs": [line_json(line) for line in page.lines],
+        "total": page.total,
+        "counts": page.counts,
+        "projects": page.projects,
         "offset": offset,
         "limit": limit,
     }
@@ -73,7 +68,7 @@ def _details(request: Request, run: Run, reading: Reading) -> dict[str, Any]:
     objects = reading.rows.all_objects
     missing = [] if reading.is_outage else [key for key in keys_of(run) if key not in objects]
     return {
-        **view_of(run, request.app.state.reader, now=datetime.now(timezone.utc)),
+        **line_json(request.app.state.runs.listing.line(run.run_id, _now(), reading.rows.seen)),
         "metadata": run.metadata,
         "data_source": run.data_source,
         "statistics": reading.rows.figures,
@@ -141,6 +136,10 @@ def download_csv(request: Request, viewer: Viewer, run_id: str) -> StreamingResp
             "X-Complete": "true" if reading.is_complete else "false",
         },
     )
+
+
+def _now() -> float:
+    return datetime.now(timezone.utc).timestamp()
 
 
 def _using(request: Request, run: Run, ask: Callable[[Reading], Answer]) -> Answer:

@@ -128,12 +128,6 @@ class RunReader:
                 damage.path.unlink(missing_ok=True)
                 entry.rows, entry.listed_at = None, None
 
-    def peek(self, run: Run) -> RunRows | None:
-        """What is in memory, without looking anywhere; None if the run has not been read since the start."""
-        with self._lock:
-            entry = self._entries.get(run.run_id)
-        return entry.rows if entry is not None else None
-
     def tidy(self) -> None:
         """Keep the directory within its limit, and delete what a version before left there."""
         evict(self._directory, limit_bytes=DISK_LIMIT_BYTES)

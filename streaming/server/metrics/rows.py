@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -15,19 +14,10 @@ import numpy as np
 
 from streaming.server.metrics.parse import LINE, ObjectFacts
 from streaming.server.metrics.parts import Part
+from streaming.server.storage.listing import Seen
 from streaming.tables.csv_text import column_names
 from streaming.tables.figures import Array, figures_of
 from streaming.tables.schema import TIMESTAMP
-
-
-@dataclass(frozen=True)
-class Extent:
-    """In seconds since the epoch: the rows' times, and when their objects were uploaded."""
-
-    first: float | None
-    last: float | None
-    last_upload_at: float | None
-    longest_pause_s: float
 
 
 class RunRows:
@@ -55,13 +45,17 @@ class RunRows:
         return list(found)
 
     @cached_property
-    def extent(self) -> Extent:
+    def seen(self) -> Seen:
         uploads = sorted(facts.uploaded_at for facts in self.objects)
-        return Extent(
+        pauses = [after - before for before, after in pairwise(uploads)]
+        return Seen(
+            row_count=self.row_count,
+            object_count=len(self.objects),
             first=min((facts.first for facts in self.objects if facts.first is not None), default=None),
             last=max((facts.last for facts in self.objects if facts.last is not None), default=None),
             last_upload_at=uploads[-1] if uploads else None,
-            longest_pause_s=max((after - before for before, after in pairwise(uploads)), default=0.0),
+            longest_pause_s=max(pauses, default=0.0),
+            usual_pause_s=sorted(pauses)[len(pauses) // 2] if pauses else 0.0,
         )
 
     @cached_property

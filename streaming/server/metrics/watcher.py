@@ -14,6 +14,7 @@ from datetime import datetime, timedelta, timezone
 
 from streaming.server.errors import Unavailable
 from streaming.server.metrics.reader import RunReader, compute_statistics
+from streaming.server.storage.listing import Seen
 from streaming.server.storage.runs import Run, RunStore
 
 _log = logging.getLogger("uvicorn.error")
@@ -22,6 +23,8 @@ _TICK_S = 1.0
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 3.0, 300.0
 _SHARE_OF_SILENCE = 0.1
 _SHARE_OF_TIME = 0.05
+_SHARE_OF_UPLOAD_PAUSE = 0.3
+_LOOK_TIMEOUT_S = 30.0
 _OUTAGE_PAUSE_S = 10.0
 _TIDY_EVERY_S = 600.0
 _REPAIRED_FOR = timedelta(days=1)
@@ -32,8 +35,9 @@ class _Plan:
     """When a run is looked at again, and since when it has not changed."""
 
     due_at: float = 0.0
-    row_count: int = -1
     changed_at: float = 0.0
+    seen: Seen | None = None
+    noted: Seen | None = None  # the list knows
 
 
 class Watcher:
@@ -78,6 +82,11 @@ class Watcher:
                 return
             if self._plans[run.run_id].due_at <= time.monotonic():
                 self._look_safely_at(run, self._plans[run.run_id])
+        changed = [(run_id, plan) for run_id, plan in self._plans.items() if plan.seen is not plan.noted]
+        if changed:
+            self._runs.listing.note_rows([(run_id, plan.seen) for run_id, plan in changed if plan.seen])
+        for _, plan in changed:
+            plan.noted = plan.seen
 
     def _look_safely_at(self, run: Run, plan: _Plan) -> None:
         """Whatever one run's rows do to us, the other runs are looked at. Raises Unavailable, OSError: those meet all."""
@@ -91,15 +100,18 @@ class Watcher:
 
     def _look_at(self, run: Run, plan: _Plan) -> None:
         started = time.monotonic()
-        row_count = self._read(run)
+        if run.is_finished:
+            compute_statistics(run, self._runs, self._reader, timeout_s=_LOOK_TIMEOUT_S)
+        else:
+            seen = self._reader.read(run, fresh_s=0, timeout_s=_LOOK_TIMEOUT_S).rows.seen
+            if seen != plan.seen:
+                plan.seen, plan.changed_at = seen, started
         now = time.monotonic()
-        if row_count != plan.row_count:
-            plan.row_count, plan.changed_at = row_count, now
-        pause = max((now - plan.changed_at) * _SHARE_OF_SILENCE, _SHORTEST_PAUSE_S)
+        pause = max((now - plan.changed_at) * _SHARE_OF_SILENCE, self._shortest_pause_s(plan))
         plan.due_at = now + max(min(pause, _LONGEST_PAUSE_S), (now - started) / _SHARE_OF_TIME)
 
-    def _read(self, run: Run) -> int:
-        if run.is_finished:
-            statistics = compute_statistics(run, self._runs, self._reader, timeout_s=None)
-            return int(statistics["row_count"])
-        return self._reader.read(run, fresh_s=0).rows.row_count
+    @staticmethod
+    def _shortest_pause_s(plan: _Plan) -> float:
+        """A run whose objects come a minute apart need not be asked for one every few seconds: a page asks by itself."""
+        usual_s = plan.seen.usual_pause_s if plan.seen else 0.0
+        return max(_SHORTEST_PAUSE_S, usual_s * _SHARE_OF_UPLOAD_PAUSE)

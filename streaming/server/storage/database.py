@@ -83,7 +83,7 @@ class ServerDatabase:
                 raise
             db.conn.execute("COMMIT")
 
-    def rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
+    def rows(self, sql: str, parameters: tuple[Any, ...] | dict[str, Any] = ()) -> list[dict[str, Any]]:
         """Read, outside any write transaction."""
         with self._connection() as db:
             db.conn.execute("PRAGMA busy_timeout=10000").fetchone()

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from streaming.server.storage.database import ServerDatabase
+from streaming.server.storage.listing import RunListing
 
 _COLUMNS = (
     "run_id, token_id, prefix, metadata, registered_at, finished_at, ended_at, run_status, exit_code, "
@@ -55,6 +56,7 @@ class RunStore:
 
     def __init__(self, database: ServerDatabase) -> None:
         self._database = database
+        self.listing = RunListing(database)
 
     def find_registered(self, token_id: int, idempotency_key: str | None) -> str | None:
         """The id of the run that this token registered with this key, if it did."""
@@ -73,7 +75,9 @@ class RunStore:
                 "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (token_id, idempotency_key) DO NOTHING",
                 (run_id, token_id, idempotency_key, key_prefix(run_id), json.dumps(metadata), _text(_utc_now())),
             )
-            if inserted.rowcount == 0:
+            if inserted.rowcount:
+                self.listing.add(db.conn, inserted.lastrowid)
+            else:
                 found = db.conn.execute(
                     "SELECT run_id FROM runs WHERE token_id = ? AND idempotency_key = ?", (token_id, idempotency_key)
                 ).fetchone()
@@ -99,8 +103,8 @@ class RunStore:
     def unsettled(self, *, finished_after: datetime) -> list[Run]:
         """Runs that go on, and those finished lately whose figures are not complete; the newest first."""
         rows = self._database.rows(
-            f"SELECT {_COLUMNS} FROM runs WHERE finished_at IS NULL OR (finished_at > ? AND "  # noqa: S608
-            "(statistics IS NULL OR json_extract(statistics, '$.complete') = 0)) ORDER BY id DESC",
+            f"SELECT {_COLUMNS} FROM runs WHERE id IN (SELECT id FROM listing WHERE is_settled = 0) "  # noqa: S608
+            "AND (finished_at IS NULL OR finished_at > ?) ORDER BY id DESC",
             (_text(finished_after),),
         )
         return [_run(row) for row in rows]
@@ -124,12 +128,15 @@ class RunStore:
                     run_id,
                 ),
             )
+            if changed.rowcount:
+                self.listing.finish(db.conn, run_id)
         return bool(changed.rowcount)
 
     def set_statistics(self, run_id: str, statistics: dict[str, Any]) -> None:
         """Keep what was computed; it can be computed again."""
         with self._database.transaction() as db:
             db.conn.execute("UPDATE runs SET statistics = ? WHERE run_id = ?", (json.dumps(statistics), run_id))
+            self.listing.note_figures(db.conn, run_id, statistics)
 
     def inline_csv(self, run_id: str) -> bytes | None:
         """The rows that came with an inline finish, uncompressed; None if there were none."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from streaming.server.api.run_json import SILENT_AFTER_S
 from streaming.server.errors import StoreUnavailable
+from streaming.server.storage.listing import SILENT_AFTER_S
 from streaming.server.storage.runs import Finish
 from tests.streaming.server.conftest import Service
 from tests.support.processes import eventually

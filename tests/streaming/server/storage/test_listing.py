@@ -1,0 +1,158 @@
+"""The list of runs answers from its own table what the runs themselves would."""
+
+from __future__ import annotations
+
+import random
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streaming.server.storage.database import ServerDatabase
+from streaming.server.storage.listing import SILENT_AFTER_S, SORT_KEYS, ListQuery, RunListing, Seen
+from streaming.server.storage.runs import Finish, RunStore
+from streaming.server.storage.tokens import TokenStore
+
+NOW = time.time()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> ServerDatabase:
+    made = ServerDatabase(tmp_path / "server.db")
+    for name in ("mine", "other"):
+        TokenStore(made).add(name)
+    return made
+
+
+@pytest.fixture
+def runs(database: ServerDatabase) -> RunStore:
+    return RunStore(database)
+
+
+def fill(runs: RunStore, count: int, *, seed: int = 1) -> None:
+    draw = random.Random(seed)
+    for number in range(count):
+        run_id = f"{number:04x}"
+        metadata = {"job_name": draw.choice(["Train", "eval", "ETL"]), "project_name": draw.choice(["a", "B", None])}
+        metadata = {name: value for name, value in metadata.items() if value}
+        runs.register(1, {**metadata, "tags": {"k": number % 3}}, run_id=run_id, idempotency_key=None)
+        if number % 3:
+            ended = datetime.fromtimestamp(NOW - draw.randint(0, 1000), timezone.utc)
+            runs.finish(run_id, Finish(draw.choice(["finished", "failed"]), number % 5, ended, data_uris=("s3://b/x",)))
+        elif number % 2:
+            runs.listing.note_rows([(run_id, Seen(number, 1, NOW - number, NOW, NOW, 0.0))])
+
+
+def ids(runs: RunStore, **query: Any) -> list[str]:
+    return [line["run_id"] for line in runs.listing.page(ListQuery(1, NOW, **query)).lines]
+
+
+@pytest.mark.parametrize("key", SORT_KEYS)
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_pages_put_together_are_the_whole_list_in_order_with_nothing_last(runs: RunStore, key: str, sign: str) -> None:
+    fill(runs, 40)
+    lines = runs.listing.page(ListQuery(1, NOW, sort=sign + key, limit=1000)).lines
+    pages = [runs.listing.page(ListQuery(1, NOW, sort=sign + key, offset=at, limit=7)).lines for at in range(0, 40, 7)]
+    assert [line["run_id"] for page in pages for line in page] == [line["run_id"] for line in lines]
+    values = [line[key] for line in lines]
+    known = [value.casefold() if isinstance(value, str) else value for value in values if value is not None]
+    assert known == sorted(known, reverse=bool(sign))
+    assert values[len(known) :] == [None] * (len(values) - len(known))
+    assert len({line["run_id"] for line in lines}) == 40
+
+
+def test_counts_are_of_all_states_and_each_state_can_be_asked_for(runs: RunStore) -> None:
+    fill(runs, 40)
+    counts = runs.listing.page(ListQuery(1, NOW)).counts
+    assert sum(counts.values()) == 40
+    assert set(counts) == {"finished", "failed", "recording", "registered"}
+    for states in (
+        ["failed"],
+        ["finished", "failed"],
+        ["recording"],
+        ["registered", "recording"],
+        ["failed", "recording"],
+    ):
+        page = runs.listing.page(ListQuery(1, NOW, states=states, limit=1000))
+        assert {line["state"] for line in page.lines} == set(states)
+        assert page.total == len(page.lines) == sum(counts[state] for state in states)
+        assert page.counts == counts
+
+
+def test_a_run_is_silent_by_the_clock_and_by_its_own_habit(runs: RunStore) -> None:
+    for run_id, pause_s in (("a", 0.0), ("b", 1000.0)):
+        runs.register(1, {}, run_id=run_id, idempotency_key=None)
+        runs.listing.note_rows([(run_id, Seen(1, 2, NOW, NOW, NOW, pause_s))])
+    for later_s, counts in (
+        (10, {"recording": 2}),
+        (SILENT_AFTER_S + 1, {"recording": 1, "silent": 1}),
+        (3001, {"silent": 2}),
+    ):
+        assert runs.listing.page(ListQuery(1, NOW + later_s)).counts == counts
+
+
+@pytest.mark.parametrize("is_indexed", [True, False])
+def test_search_finds_parts_of_names_tags_and_hosts_and_beginnings_of_ids(runs: RunStore, is_indexed: bool) -> None:
+    runs.register(
+        1,
+        {"job_name": 'Bücher "x"', "tags": ["größe=XL"], "host_hostname": "Node7"},
+        run_id="ab12",
+        idempotency_key=None,
+    )
+    runs.register(1, {"job_name": "other"}, run_id="cd34", idempotency_key=None)
+    runs.listing._is_indexed = is_indexed and runs.listing._is_indexed
+    for text in ("bücher", "ÜCHER", 'er "x', "SSE=xl", "node7", "ab1", "ab", "üc", '"x"'):
+        assert ids(runs, text=text) == ["ab12"], text
+    for text in ("b12", "nothing", "%", "*", "ab12 OR 1"):
+        assert ids(runs, text=text) == [], text
+
+
+def test_each_token_has_a_list_of_its_own(runs: RunStore) -> None:
+    runs.register(2, {"project_name": "theirs", "job_name": "shared"}, run_id="ff", idempotency_key=None)
+    fill(runs, 3)
+    for query in ({}, {"text": "shared"}, {"text": "ff"}, {"project": "theirs"}, {"job": "shared"}):
+        page = runs.listing.page(ListQuery(1, NOW, **query))
+        assert "ff" not in [line["run_id"] for line in page.lines]
+        assert "theirs" not in page.projects
+
+
+def test_a_directory_of_the_version_before_gets_its_list(runs: RunStore, database: ServerDatabase) -> None:
+    fill(runs, 20)
+    runs.set_statistics("0001", {"row_count": 7, "first_timestamp": NOW - 50, "last_timestamp": NOW, "complete": True})
+    before = runs.listing.page(ListQuery(1, NOW, states=["finished", "failed"])).lines
+    with database.transaction() as db:
+        for table in ("listing", "listing_tags", "listing_search"):
+            db.conn.execute(f"DROP TABLE {table}")
+    again = RunStore(database)
+    assert again.listing.page(ListQuery(1, NOW, states=["finished", "failed"])).lines == before
+    assert ids(again, text="train") != []
+    assert RunListing(database).page(ListQuery(1, NOW)).total == 20
+
+
+def test_what_is_settled_is_looked_at_no_more(runs: RunStore) -> None:
+    fill(runs, 3)
+    yesterday = datetime.now(timezone.utc) - timedelta(days=1)
+    assert [run.run_id for run in runs.unsettled(finished_after=yesterday)] == ["0002", "0001", "0000"]
+    runs.set_statistics("0001", {"row_count": 0, "complete": True})
+    runs.set_statistics("0002", {"row_count": 0, "complete": False})
+    assert [run.run_id for run in runs.unsettled(finished_after=yesterday)] == ["0002", "0000"]
+
+
+def test_times_that_are_no_dates_are_left_out(runs: RunStore) -> None:
+    runs.register(1, {}, run_id="a", idempotency_key=None)
+    runs.listing.note_rows([("a", Seen(1, 1, 1e300, -5.0, NOW, 0.0))])
+    (line,) = runs.listing.page(ListQuery(1, NOW)).lines
+    assert line["last_row_at"] is None
+    assert line["started_at"] == pytest.approx(line["registered_at"])
+
+
+def test_the_orders_of_the_page_are_read_from_an_index(runs: RunStore, database: ServerDatabase) -> None:
+    for key in ("id", "started_at", "project_key", "job_key", "host_key", "row_count", "last_row_at"):
+        for order in ("ASC", "DESC"):
+            steps = database.rows(
+                f"EXPLAIN QUERY PLAN SELECT id FROM listing WHERE token_id = 1 AND {key} IS NOT NULL"
+                f" ORDER BY {key} {order} LIMIT 50"
+            )
+            assert not any("TEMP B-TREE" in step["detail"] for step in steps), (key, steps)
