@@ -92,7 +92,7 @@ def _create_spool(wish: Wish) -> Spool | None:
     """Tracking must not keep the command from running: without a spool it runs untracked, and that is said."""
     try:
         return Spool.create(wish.plan.spool_dir, wish.plan.new_run(os.getpid()))
-    except (SpoolError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - also a library that cannot be loaded
         click.echo(f"tracker-stream: this run is NOT recorded: {error}", err=True)
         return None
 
