@@ -16,6 +16,7 @@ StreamError
 │   ├── RunUnknown        404/410: the service does not know the run
 │   ├── AlreadyFinished   409 on finish
 │   └── SegmentRefused    S3 refuses this object for good
+│       └── SegmentTooLarge   a smaller one may pass
 ├── Parked                the run waits for a person
 └── GaveUp                the deadline passed; what is left stays in the spool
 """
@@ -85,7 +86,14 @@ class Unauthorized(StreamError):
 
 
 class CredentialsRefused(StreamError):
-    """S3 refuses the credentials (expired, revoked, unknown, or not allowed)."""
+    """S3 refuses the credentials (expired, revoked, unknown, or not allowed).
+
+    `is_about_keys`: it says that it is the keys, and not only that access is denied.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", is_about_keys: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.is_about_keys = is_about_keys
 
 
 class Refused(StreamError):
@@ -112,7 +120,15 @@ class AlreadyFinished(Refused):
 
 
 class SegmentRefused(Refused):
-    """The store will never take this object."""
+    """The store will never take this object. `code` is S3's own word for why, where it gave one."""
+
+    def __init__(self, message: str, *, status: int, code: str = "", hint: str = "") -> None:
+        super().__init__(message, status=status, answer=code, hint=hint)
+        self.code = code
+
+
+class SegmentTooLarge(SegmentRefused):
+    """The store, or what stands before it, takes no object of this size."""
 
 
 class Parked(StreamError):

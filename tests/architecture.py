@@ -37,7 +37,9 @@ PACKAGES = {
     "record": Package("the caller's side: StreamingManager, track, a command's run", (*BASE, "processes", "collect")),
     "tables": Package("rows as Arrow tables: the schema, CSV to columns, figures, charts", ()),
     "read": Package("what anybody may ask of runs, wherever their rows lie", (*BASE, "upload", "tables")),
-    "server": Package("a Sentinel-compatible service with an S3, on your own machine", (*BASE, "processes", "tables")),
+    "server": Package(
+        "a Sentinel-compatible service with an S3, on your own machine", (*BASE, "processes", "clients", "tables")
+    ),
     "cli": Package(
         "the command `tracker-stream`",
         (*BASE, "processes", "collect", "clients", "upload", "record", "tables", "read", "server"),

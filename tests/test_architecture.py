@@ -14,8 +14,8 @@ from tests.support.processes import ROOT, Home, clean_environment, run_script, w
 
 # Which files may import what: a path, or a folder with everything below it.
 DOORS = {
-    "boto3": ("streaming/clients/s3.py", "streaming/server/"),
-    "botocore": ("streaming/clients/s3.py", "streaming/server/"),
+    "boto3": ("streaming/clients/boto.py",),
+    "botocore": ("streaming/clients/boto.py", "streaming/clients/s3.py", "streaming/server/storage/objects.py"),
     "requests": ("streaming/clients/sentinel.py",),
     "tenacity": ("streaming/upload/retry.py",),
     "sqlite3": ("spool/", "streaming/server/"),

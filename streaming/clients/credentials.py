@@ -52,6 +52,9 @@ class CredentialKeeper:
         """Remember credentials that came with the registration."""
         self._kept[run_id] = self._received(credentials)
 
+    def forget(self, run_id: str) -> None:
+        self._kept.pop(run_id, None)
+
     def fresh(self, run_id: str) -> Credentials:
         """Credentials to use now, refreshed if due. Old ones stay in use while a refresh fails (also for its token).
 

@@ -1,7 +1,7 @@
-"""The door to S3: put one object and prove that it is stored. The only file that imports boto3 and botocore.
+"""The client of S3: put one object and prove that it is stored.
 
 Stored means: status 200, an ETag, and either our checksum echoed or the ETag being the MD5 of the body. Everything else
-is an outage. Ambient AWS settings (profiles, endpoints, keys, regions) are not ours and are ignored.
+is an outage.
 """
 
 from __future__ import annotations
@@ -9,55 +9,34 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-import os
-import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from functools import partial
 from typing import Any
 
-import boto3
-import botocore.session
 from botocore.awsrequest import AWSRequest, AWSResponse
-from botocore.config import Config
-from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES as AMBIENT_SETTINGS
-from botocore.credentials import Credentials as BotoCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import URLLib3Session
 from botocore.parsers import ResponseParserError
-from botocore.utils import get_environ_proxies
 from urllib3 import exceptions as urllib3_errors
 
 from streaming import config
+from streaming.clients.boto import KeysOfThisCall, make_client, make_http_session
 from streaming.clients.credentials import CredentialKeeper, Credentials
 from streaming.clients.deadline import DeadlinePassed, deadline
-from streaming.clients.http import cause_of, is_caused_by, read_capped, retry_after_s, served_at
+from streaming.clients.http import cause_of, is_caused_by, read_capped, remedy
 from streaming.clients.prefix import require_prefix, require_region, split
-from streaming.errors import (
-    Busy,
-    ClockSkew,
-    CredentialsRefused,
-    NotTheService,
-    SegmentRefused,
-    StreamError,
-    Unreachable,
-)
+from streaming.clients.s3_refusals import AlreadyThere, ConditionUnknown, OtherRegion, require_answer_of_s3, understand
+from streaming.errors import CredentialsRefused, NotTheService, Unreachable
 
-CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0
 DEADLINE_S = 60.0
 DEADLINE_BYTES_PER_S = 64 << 10  # a slow link may take this much longer: 8 MiB over two minutes
-PATIENCE_MAX = 8  # times the deadline, doubled whenever it passes: a slower link must get a segment through some day
+PATIENCE_MAX = 8  # times the deadline, which doubles after each timeout, so that a slow link eventually succeeds
 ANSWER_MAX_BYTES = 1 << 20
 _FOREIGN_ERRORS = (BotoCoreError, urllib3_errors.HTTPError, DeadlinePassed, OSError, ValueError)
-_REDIRECTS = range(300, 400)
-_CREDENTIAL_CODES = {"ExpiredToken", "InvalidToken", "InvalidAccessKeyId", "TokenRefreshRequired"}
-_CODE = re.compile(r"[^A-Za-z0-9._-]")  # whatever else is in an error code is not for logs
-_BUSY_CODES = {"RequestTimeout", "SlowDown", "ConditionalRequestConflict", "OperationAborted"}
 
 log = logging.getLogger(__name__)
-logging.getLogger("botocore").setLevel(logging.INFO)  # its DEBUG lines hold session tokens
 
 
 @dataclass(frozen=True)
@@ -85,17 +64,23 @@ class ObjectStore:
         self._read_timeout_s = read_timeout_s
         self._patience = 1
         self._clients: dict[str, _Client] = {}
-        self._regions: dict[str, str] = {}
+        self._clients_lock = threading.Lock()
+        self._regions: dict[str, str] = {}  # of buckets, as S3 itself named them
         self._knows_conditions = True
+        self._denies_plain_puts = False  # tried once: then it is not the condition that S3 denies
         self._unproven: set[str] = set()  # what was sent and not proved: lost replies, mostly
 
     def keep(self, run_id: str, credentials: Credentials) -> None:
         """Use these credentials for the run, until they are due."""
         self._keeper.keep(run_id, credentials)
 
+    def forget(self, run_id: str) -> None:
+        """The run is delivered."""
+        self._keeper.forget(run_id)
+
     def reset(self) -> None:
         """Drop all connections, e.g. after the machine was suspended."""
-        for client in self._clients.values():
+        for client in [*self._clients.values()]:
             client.reset()
 
     def put(self, run_id: str, uri: str, body: bytes) -> Receipt:
@@ -112,9 +97,20 @@ class ObjectStore:
         try:
             return self._put(uri, body, renewed)
         except CredentialsRefused as refused:
-            raise NotTheService(
-                f"S3 refuses fresh credentials ({refused.message})", cause="credentials refused"
-            ) from refused
+            if self._knows_conditions and not self._denies_plain_puts and not refused.is_about_keys:
+                return self._put_without_condition(uri, body, renewed)
+            raise _credentials_outage(refused) from refused
+
+    def _put_without_condition(self, uri: str, body: bytes, credentials: Credentials) -> Receipt:
+        """The last try: a store's rules may allow plain PUTs only, and 403 is all that they answer to others."""
+        try:
+            receipt = self._attempt(uri, body, credentials)
+        except CredentialsRefused as refused:
+            self._denies_plain_puts = True
+            raise _credentials_outage(refused) from refused
+        log.info("upload.plain: the store takes only PUTs without a condition")
+        self._knows_conditions = False
+        return receipt
 
     def _put(self, uri: str, body: bytes, credentials: Credentials) -> Receipt:
         """Put only if nothing is there; if something is, put the same bytes over it.
@@ -135,22 +131,35 @@ class ObjectStore:
             return self._attempt(uri, body, credentials)
         try:
             return self._attempt(uri, body, credentials, IfNoneMatch="*")
-        except _AlreadyThere:
+        except AlreadyThere:
             log.log(
                 logging.INFO if is_repeated else logging.WARNING,
                 "upload.already_there: %s held an object already; it is written again with this run's rows",
                 uri,
             )
             return self._attempt(uri, body, credentials)
-        except _ConditionUnknown:
+        except ConditionUnknown:
             receipt = self._attempt(uri, body, credentials)
             self._knows_conditions = False
             return receipt
 
     def _attempt(self, uri: str, body: bytes, credentials: Credentials, **condition: str) -> Receipt:
+        """One PUT; once more where S3 names another region for the bucket."""
+        bucket, _ = split(require_prefix(uri))  # a spool from elsewhere may say anything
+        try:
+            return self._attempt_in(self._region(bucket, credentials), uri, body, credentials, **condition)
+        except OtherRegion as other:
+            log.info("upload.region: %s", other.message)
+            self._regions[bucket] = other.region
+        try:
+            return self._attempt_in(self._regions[bucket], uri, body, credentials, **condition)
+        except OtherRegion as other:
+            message = f"{other.message}, though it named {self._regions[bucket]} before"
+            raise NotTheService(message, cause="wrong region", hint="the service must name the right one") from other
+
+    def _attempt_in(self, region: str, uri: str, body: bytes, credentials: Credentials, **condition: str) -> Receipt:
         """One PUT within its deadline, and the proof."""
-        bucket, key = split(require_prefix(uri))  # a spool from elsewhere may say anything
-        region = credentials.region or self._region(bucket)
+        bucket, key = split(uri)
         client = self._client(region)
         md5 = hashlib.md5(body, usedforsecurity=False)
         sha256 = base64.b64encode(hashlib.sha256(body).digest()).decode()
@@ -167,11 +176,11 @@ class ObjectStore:
                     **condition,
                 )
         except ClientError as error:
-            raise _understand(error, conditional=bool(condition)) from error
+            secrets = (credentials.access_key, credentials.secret_key, credentials.session_token)
+            raise understand(error, conditional=bool(condition), secrets=[each for each in secrets if each]) from error
         except ResponseParserError as error:
-            raise NotTheService(
-                "S3's answer cannot be read, a captive portal perhaps", cause="captive portal"
-            ) from error
+            message = "S3's answer cannot be read, a captive portal perhaps"
+            raise NotTheService(message, cause="captive portal", hint=remedy("captive portal")) from error
         except _FOREIGN_ERRORS as error:
             self.reset()
             if is_caused_by(error, DeadlinePassed):
@@ -180,69 +189,51 @@ class ObjectStore:
         return Receipt(uri, _proof(answer, md5.hexdigest(), sha256))
 
     def _client(self, region: str) -> _Client:
-        if region not in self._clients:
-            self._clients[region] = _Client(region, self._endpoint_url, self._read_timeout_s)
-        return self._clients[region]
+        with self._clients_lock:
+            if region not in self._clients:
+                self._clients[region] = _Client(region, self._endpoint_url, self._read_timeout_s)
+            return self._clients[region]
 
-    def _region(self, bucket: str) -> str:
-        """The bucket's region, from AWS's own answer; any will do for another store. Cached."""
+    def _region(self, bucket: str, credentials: Credentials) -> str:
+        """As S3 named it, else as the service did, else from AWS's own answer; any will do for another store."""
+        if bucket in self._regions:
+            return self._regions[bucket]
+        if credentials.region:
+            return credentials.region
         if self._endpoint_url:
             return "us-east-1"
-        if bucket not in self._regions:
-            try:
-                with deadline(self._deadline_s):
-                    self._regions[bucket] = _ask_region(bucket, _session(self._endpoint_url, self._read_timeout_s))
-            except (*_FOREIGN_ERRORS, KeyError) as error:
-                raise _unreachable(error, None) from error
+        session = make_http_session(None, read_timeout_s=self._read_timeout_s)
+        try:
+            with deadline(self._deadline_s):
+                self._regions[bucket] = _ask_region(bucket, session)
+        except (*_FOREIGN_ERRORS, KeyError) as error:
+            raise _unreachable(error, None) from error
+        finally:
+            session.close()
         return self._regions[bucket]
 
 
 class _Client:
-    """One boto3 client whose credentials are set per call, and whose answers are limited in size."""
+    """One boto3 client, whose keys are given with each call and whose answers are limited in size. Thread-safe."""
 
     def __init__(self, region: str, endpoint_url: str | None, read_timeout_s: float) -> None:
-        self._credentials = BotoCredentials("none", "none", "none")
-        self._is_custom = endpoint_url is not None
-        core = botocore.session.Session(
-            session_vars={
-                **{name: (None, None, default, cast) for name, (_, _, default, cast) in AMBIENT_SETTINGS.items()},
-                "config_file": (None, None, os.devnull, None),
-                "credentials_file": (None, None, os.devnull, None),
-            }
+        self._keys = KeysOfThisCall()
+        self._region = region
+        self._endpoint_url = endpoint_url
+        self._read_timeout_s = read_timeout_s
+        self._session = make_http_session(endpoint_url, read_timeout_s=read_timeout_s)
+        self._client = make_client(
+            "s3", region=region, endpoint_url=endpoint_url, keys=self._keys, read_timeout_s=read_timeout_s
         )
-        core._credentials = self._credentials
-        self._client = boto3.Session(botocore_session=core, region_name=region).client(
-            "s3",
-            endpoint_url=endpoint_url,
-            verify=_certificates(),
-            config=Config(
-                signature_version="s3v4",
-                retries={"total_max_attempts": 1},
-                s3={
-                    "addressing_style": "path" if endpoint_url else "virtual",
-                    "us_east_1_regional_endpoint": "regional",
-                },
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                ignore_configured_endpoint_urls=True,
-                use_fips_endpoint=False,
-                use_dualstack_endpoint=False,
-                proxies={},
-            ),
-        )
-        self._new_session = partial(_session, endpoint_url, read_timeout_s)
-        self._session = self._new_session()
         self._client.meta.events.register("before-send.s3", self._send_capped)
 
     def reset(self) -> None:
-        """Drop all connections. The client itself stays: to make one costs a third of a second of CPU."""
+        """Drop all connections. The client itself stays: to make one costs CPU."""
         self._session.close()
-        self._session = self._new_session()
+        self._session = make_http_session(self._endpoint_url, read_timeout_s=self._read_timeout_s)
 
     def put(self, credentials: Credentials, **arguments: Any) -> Mapping[str, Any]:
-        self._credentials.access_key = credentials.access_key
-        self._credentials.secret_key = credentials.secret_key
-        self._credentials.token = credentials.session_token
+        self._keys.use(credentials.access_key, credentials.secret_key, credentials.session_token)
         answer: Mapping[str, Any] = self._client.put_object(**arguments)
         return answer
 
@@ -252,12 +243,12 @@ class _Client:
         _spell_out(request.headers)
         response = self._session.send(request)
         try:
-            response._content = read_capped(response.raw.stream(64 << 10), ANSWER_MAX_BYTES)
+            response._content = body = read_capped(response.raw.stream(64 << 10), ANSWER_MAX_BYTES)
         except BaseException:
             response.raw.close()  # a half-read connection serves no other request
             raise
-        if response.status_code in _REDIRECTS and self._is_custom:  # botocore would try its luck in another region
-            raise NotTheService(f"S3 answered {response.status_code}, not S3's way to answer", cause="captive portal")
+        is_custom = self._endpoint_url is not None
+        require_answer_of_s3(response.status_code, response.headers, body, asked_in=self._region, is_custom=is_custom)
         return response
 
 
@@ -271,7 +262,7 @@ def _spell_out(headers: Any) -> None:
 
 def check_reachable(endpoint_url: str | None, *, deadline_s: float) -> None:
     """Does anything that speaks HTTP answer at S3's address? Unsigned, nothing is put; for `doctor`. Raises Unreachable."""
-    session = _session(endpoint_url, deadline_s)
+    session = make_http_session(endpoint_url, read_timeout_s=deadline_s)
     request = AWSRequest(method="HEAD", url=f"{endpoint_url or 'https://s3.amazonaws.com'}/").prepare()
     try:
         with deadline(deadline_s):
@@ -280,21 +271,6 @@ def check_reachable(endpoint_url: str | None, *, deadline_s: float) -> None:
         raise _unreachable(error, endpoint_url) from error
     finally:
         session.close()
-
-
-def _session(endpoint_url: str | None, read_timeout_s: float) -> URLLib3Session:
-    is_plain = endpoint_url is not None and endpoint_url.startswith("http://")
-    url = endpoint_url or "https://s3.amazonaws.com"
-    return URLLib3Session(
-        verify=_certificates(),
-        proxies={} if is_plain else get_environ_proxies(url),
-        timeout=(min(CONNECT_TIMEOUT_S, read_timeout_s), read_timeout_s),
-    )
-
-
-def _certificates() -> str | bool:
-    """The same certificates that requests trusts for the API."""
-    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
 
 
 def _ask_region(bucket: str, session: URLLib3Session) -> str:
@@ -309,49 +285,16 @@ def _proof(answer: Mapping[str, Any], md5: str, sha256: str) -> str:
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if status == 200 and etag and (answer.get("ChecksumSHA256") == sha256 or etag.lower() == md5):
         return etag
-    raise NotTheService(
-        f"S3's answer ({status}) does not prove that the object is stored", cause="captive portal or broken store"
-    )
+    message = f"S3's answer ({status}) does not prove that the object is stored"
+    hint = "does SENTINEL_S3_ENDPOINT_URL name an S3? a store must answer a PUT with the object's ETag or checksum"
+    raise NotTheService(message, cause="captive portal or broken store", hint=hint)
 
 
-class _AlreadyThere(StreamError):
-    """412 to `If-None-Match: *`."""
-
-
-class _ConditionUnknown(StreamError):
-    """The store does not know `If-None-Match`."""
-
-
-def _understand(error: ClientError, *, conditional: bool) -> StreamError:
-    """The fitting error of ours for an error answer of S3."""
-    metadata = error.response.get("ResponseMetadata", {})
-    status = int(metadata.get("HTTPStatusCode") or 0)
-    code = _CODE.sub("", str(error.response.get("Error", {}).get("Code", "")))[:64]
-    message = f"S3 answered {status} {code}".rstrip()
-    headers = metadata.get("HTTPHeaders", {})
-    served = served_at(headers.get("date"))
-    if status == 412 and conditional:
-        return _AlreadyThere(message)
-    if code == "RequestTimeTooSkewed":
-        return ClockSkew(f"{message}: this machine's clock is {_skew(served)}", cause="clock skew", hint="set it")
-    if code in _CREDENTIAL_CODES or status in (401, 403):
-        return CredentialsRefused(message)
-    if conditional and status in (400, 501) and code not in _BUSY_CODES:
-        return _ConditionUnknown(message)
-    if status in (409, 429) or status >= 500 or code in _BUSY_CODES:
-        asked_s = retry_after_s(headers.get("retry-after"), served_at=served)
-        return Busy(message, cause="captive portal" if status == 511 else f"HTTP {status}", retry_after_s=asked_s)
-    if status in _REDIRECTS or status < 300 or code in ("", str(status)):
-        return NotTheService(f"{message}, not S3's way to answer", cause="captive portal")
-    return SegmentRefused(message, status=status, answer=code)
-
-
-def _skew(served: datetime) -> str:
-    """How wrong our clock is, in words."""
-    ahead_s = (datetime.now(timezone.utc) - served).total_seconds()
-    return f"{abs(ahead_s) / 60:.0f} minutes {'ahead of' if ahead_s > 0 else 'behind'} S3's"
+def _credentials_outage(refused: CredentialsRefused) -> NotTheService:
+    message = f"S3 refuses fresh credentials ({refused.message})"
+    return NotTheService(message, cause="credentials refused", hint=refused.hint)
 
 
 def _unreachable(error: BaseException, endpoint_url: str | None) -> Unreachable:
     cause = cause_of(error)
-    return Unreachable(f"{endpoint_url or 'S3'} cannot be reached ({cause})", cause=cause)
+    return Unreachable(f"{endpoint_url or 'S3'} cannot be reached ({cause})", cause=cause, hint=remedy(cause))

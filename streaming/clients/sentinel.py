@@ -21,6 +21,7 @@ import urllib3
 
 from spool import Registration
 from streaming import config
+from streaming.clients.certificates import certificates
 from streaming.clients.credentials import Credentials
 from streaming.clients.deadline import DeadlinePassed, deadline
 from streaming.clients.http import cause_of, printable, read_capped, remedy, retry_after_s, served_at
@@ -192,6 +193,7 @@ class SentinelApi:
                     timeout=self._timeout_s,
                     allow_redirects=False,
                     stream=True,
+                    verify=certificates(self._base_url),
                 ) as response,
             ):
                 if response.headers.get("Content-Encoding", "identity") != "identity":

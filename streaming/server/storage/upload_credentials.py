@@ -18,8 +18,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from streaming.server.settings import STS_MAX_LIFETIME_S, STS_MIN_LIFETIME_S, S3Settings
-
-from .s3_client import make_client, translated
+from streaming.server.storage.objects import make_client, translated
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,9 @@ class CredentialIssuer:
                 RoleArn=self._settings.role_arn,
                 RoleSessionName=f"run-{run_id}",
                 DurationSeconds=min(max(self._lifetime_s, STS_MIN_LIFETIME_S), STS_MAX_LIFETIME_S),
-                Policy=json.dumps(put_only_policy(self._settings.bucket, prefix)),
+                Policy=json.dumps(
+                    put_only_policy(self._settings.bucket, prefix), separators=(",", ":")
+                ),  # Ceph: no blanks,
             )["Credentials"]
         issued = UploadCredentials(
             answer["AccessKeyId"],

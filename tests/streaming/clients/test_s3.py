@@ -21,6 +21,7 @@ from streaming.errors import (
     ClockSkew,
     NotTheService,
     SegmentRefused,
+    SegmentTooLarge,
     StreamError,
     Transient,
     Unreachable,
@@ -169,7 +170,16 @@ def test_occupied_key_that_cannot_be_written_is_no_success(
     assert far_end.objects[door.uri] == b"somebody else's object"
 
 
-@pytest.mark.parametrize("fault", [faults.answer(501), faults.s3_error("InvalidArgument", 400)], ids=["501", "400"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.answer(501),
+        faults.s3_error("InvalidArgument", 400),
+        faults.s3_error("MethodNotAllowed", 405),
+        faults.answer(405, b"<html>405</html>"),
+    ],
+    ids=["501", "400", "405", "405 of a proxy"],
+)
 def test_store_without_conditions_gets_plain_puts_from_then_on(door: Door, far_end: FarEnd, fault: Fault) -> None:
     far_end.always("put", fault, matching=lambda head: "if-none-match" in head.headers)
     door.put()
@@ -177,6 +187,14 @@ def test_store_without_conditions_gets_plain_puts_from_then_on(door: Door, far_e
     conditions = ["if-none-match" in entry.headers for entry in far_end.journal.requests("put")]
     assert conditions == [True, False, False]
     assert len(far_end.objects) == 2
+
+
+def test_store_that_denies_conditions_gets_plain_puts_from_then_on(door: Door, far_end: FarEnd) -> None:
+    far_end.always("put", faults.s3_error("AccessDenied"), matching=lambda head: "if-none-match" in head.headers)
+    door.put()
+    door.put(uri=door.uri.replace("00000001", "00000002"))
+    conditions = ["if-none-match" in entry.headers for entry in far_end.journal.requests("put")]
+    assert conditions == [True, True, False, False]
 
 
 def test_refused_object_does_not_end_conditions_for_others(door: Door, far_end: FarEnd) -> None:
@@ -211,16 +229,48 @@ def test_outage_is_transient_and_its_cause_named(door: Door, fault: Fault, error
     assert met.cause == cause
 
 
-@pytest.mark.parametrize("code", ["InvalidRequest", "EntityTooLarge", "KeyTooLongError"])
-def test_refused_object_is_refused_for_good(door: Door, code: str) -> None:
-    met = door.refusal(faults.s3_error(code, 400))
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("InvalidRequest", 400), ("KeyTooLongError", 400), ("NoSuchBucket", 404), ("MetadataTooLarge", 400)],
+)
+def test_refused_object_is_refused_for_good_with_the_stores_own_words(door: Door, code: str, status: int) -> None:
+    met = door.refusal(faults.s3_error(code, status, "what the store says"))
     assert type(met) is SegmentRefused
-    assert code in met.message
+    assert (met.code, met.status) == (code, status)
+    assert met.message == f"S3 answered {status} {code} (what the store says)"
+    assert met.hint
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.s3_error("EntityTooLarge", 400),
+        faults.s3_error("", 413),
+        faults.answer(413, b"<html>413 Request Entity Too Large</html>", headers={"Content-Type": "text/html"}),
+        faults.answer(413, b"<html>413</html>", headers={"Content-Type": "text/html"}, early=True),
+    ],
+    ids=["S3's", "no code", "a proxy's", "a proxy's that reads nothing"],
+)
+def test_object_too_large_is_told_from_other_refusals(door: Door, fault: Fault) -> None:
+    assert type(door.refusal(fault)) is SegmentTooLarge
+
+
+def test_json_on_200_is_named_for_what_it_is(door: Door) -> None:
+    met = door.refusal(faults.json_answer(200, {"hello": "console"}))
+    assert isinstance(met, NotTheService)
+    assert met.cause == "not S3"
+    assert "SENTINEL_S3_ENDPOINT_URL" in met.hint
+
+
+def test_echoed_session_token_is_in_no_message(door: Door, far_end: FarEnd) -> None:
+    token = far_end.grants.all()[0].session_token
+    met = door.refusal(faults.s3_error("InvalidRequest", 400, f"bad header {token}"))
+    assert "bad header ***" in met.message
 
 
 def test_hostile_error_code_is_not_repeated(door: Door) -> None:
     met = door.refusal(faults.s3_error("Evil&#x202E;[2J" + "x" * 500, 413))
-    assert type(met) is SegmentRefused
+    assert type(met) is SegmentTooLarge
     assert len(met.message) < 100
 
 
@@ -297,7 +347,13 @@ def test_fresh_credentials_that_are_refused_too_are_an_outage(door: Door, far_en
     met = door.refusal(faults.s3_error("AccessDenied"))
     assert isinstance(met, Transient)
     assert met.cause == "credentials refused"
+    assert "below its prefix" in met.hint
     assert far_end.journal.count("refresh") == 1
+    assert far_end.journal.count("put") == 3  # the last one without a condition: that may be what is denied
+
+
+def test_unknown_keys_are_not_tried_without_a_condition(door: Door, far_end: FarEnd) -> None:
+    assert isinstance(door.refusal(faults.s3_error("InvalidAccessKeyId")), NotTheService)
     assert far_end.journal.count("put") == 2
 
 
@@ -317,7 +373,35 @@ def test_store_that_names_its_region_is_asked_again_in_it(door: Door, far_end: F
         matching=lambda head: "/garage/s3/" not in head.headers["authorization"],
     )
     door.put()
+    door.put(uri=door.uri.replace("00000001", "00000002"))
+    assert set(far_end.objects) == {door.uri, door.uri.replace("00000001", "00000002")}
+    assert far_end.journal.count("put") == 3  # asked once, known from then on
+    assert far_end.journal.count() == 4  # and nothing else was asked
+
+
+@pytest.mark.parametrize("status", [301, 307, 400])
+def test_region_in_the_header_of_a_redirect_is_taken(door: Door, far_end: FarEnd, status: int) -> None:
+    far_end.always(
+        "put",
+        faults.answer(status, b"", headers={"x-amz-bucket-region": "eu-north-1", "Location": "https://evil.example/"}),
+        matching=lambda head: "/eu-north-1/s3/" not in head.headers["authorization"],
+    )
+    door.put()
     assert far_end.objects == {door.uri: BODY}
+
+
+def test_store_that_names_ever_other_regions_is_an_outage_that_says_so(door: Door, far_end: FarEnd) -> None:
+    answers = iter([f"xx-north-{number}" for number in range(1, 9)])
+
+    def another(_: object) -> bool:
+        rule.fault = faults.answer(301, b"", headers={"x-amz-bucket-region": next(answers)})
+        return True
+
+    rule = far_end.always("put", faults.answer(301), matching=another)
+    met = door.refusal()
+    assert isinstance(met, NotTheService)
+    assert met.cause == "wrong region"
+    assert far_end.journal.count("put") == 2
 
 
 @pytest.mark.parametrize("uri", ["s3://Evil_Bucket/x/y", "s3://bucket/../x", "http://evil.example/x", "s3://b#@c/x/y"])
@@ -397,20 +481,6 @@ def test_unsafe_endpoint_is_refused(url: str) -> None:
 
 def no_credentials() -> Credentials:
     return Credentials("none", "none", "none", None)
-
-
-def test_certificates_are_verified(monkeypatch: pytest.MonkeyPatch) -> None:
-    with FarEnd(tls=True) as far_end:
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(far_end.ca_file))
-        door = Door(far_end)
-        door.put()
-        monkeypatch.delenv("REQUESTS_CA_BUNDLE")
-        door.clients.store.reset()
-        met = door.refusal()
-        assert isinstance(met, Unreachable)
-        assert met.cause == "TLS"
-        assert far_end.journal.count("put") == 1
-        door.clients.reset()
 
 
 def test_debug_log_shows_no_key(door: Door, far_end: FarEnd, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from streaming.server import EmbeddedServer
 from streaming.server.process.seaweedfs import SeaweedFS
-from streaming.server.storage.s3_client import make_client
+from streaming.server.storage.objects import make_client
 
 pytestmark = pytest.mark.weed
 
