@@ -68,7 +68,7 @@ def stored(whole_server: EmbeddedServer) -> Iterator[str]:
 def test_nothing_of_ours_but_s3_and_the_api_answers_anybody(
     whole_server: EmbeddedServer, stored: str, nobody: Nobody, tried: Tried
 ) -> None:
-    ours = _listening(whole_server)
+    ours = ours_of(whole_server)
     open_to_all = {whole_server.settings.port, int((whole_server.s3_endpoint_url or "").rpartition(":")[2])}
     assert open_to_all < ours.ports
     assert len(ours.ports) == 9
@@ -159,7 +159,7 @@ def test_a_planted_socket_neither_hears_a_call_nor_keeps_the_server_down(
 
 
 def test_no_socket_of_the_server_is_anybody_elses_to_use(whole_server: EmbeddedServer) -> None:
-    sockets = [Path(_absolute(whole_server, name)) for name in _listening(whole_server).sockets]
+    sockets = [Path(_absolute(whole_server, name)) for name in ours_of(whole_server).sockets]
     for path in [whole_server.directory.path, whole_server.directory.seaweedfs, *sockets]:
         assert stat.S_IMODE(path.lstat().st_mode) & 0o077 == 0, path
 
@@ -175,7 +175,7 @@ def test_no_process_of_the_server_may_dump_core(whole_server: EmbeddedServer) ->
             assert set(allowed.groups()) <= {"0", "1"}
 
 
-def _listening(server: EmbeddedServer) -> Listening:
+def ours_of(server: EmbeddedServer) -> Listening:
     processes = [process for process in (server.api_process, server.s3_process) if process]
     return listening(pid for process in processes for pid in (process.guard.pid, process.command.pid))
 
