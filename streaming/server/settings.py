@@ -9,7 +9,7 @@ from typing import Any
 DEFAULT_PORT = 8742
 DEFAULT_BUCKET = "tracker-stream"
 DEFAULT_REGION = "us-east-1"
-DEFAULT_CREDENTIAL_LIFETIME_S = 3600
+DEFAULT_CREDENTIAL_LIFETIME_S = 900  # as short as STS allows: keys of a revoked token live on for so long
 STS_MIN_LIFETIME_S = 900  # of AssumeRole, in AWS and in SeaweedFS
 STS_MAX_LIFETIME_S = 43_200
 
@@ -18,7 +18,8 @@ STS_MAX_LIFETIME_S = 43_200
 class S3Settings:
     """An S3 with STS, and the keys that may assume the role and read what was delivered.
 
-    `endpoint_url` None means AWS. `session_signing_key` (base64) is known only of the embedded SeaweedFS.
+    `endpoint_url` None means AWS. `session_signing_key` (base64) is known only of the embedded SeaweedFS. With
+    `hands_out_keys` there is no STS: uploaders get these very keys.
     """
 
     bucket: str
@@ -29,6 +30,7 @@ class S3Settings:
     region: str = DEFAULT_REGION
     session_token: str | None = field(default=None, repr=False)
     session_signing_key: str | None = field(default=None, repr=False)
+    hands_out_keys: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 import os
 import shlex
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from streaming.server.process.embedded import EmbeddedServer
     from streaming.server.settings import S3Settings
 
-_DEFAULT_PORT = 8742
-_DEFAULT_LIFETIME_S = 3600
+_USUAL_PORT = 8742
+_DEFAULT_LIFETIME_S = 900
 _ANY_ROLE_ARN = "arn:aws:iam::000000000000:role/uploader"  # MinIO takes any; AWS needs a real one
 
 
@@ -54,7 +53,11 @@ def server() -> None:
 @server.command()
 @_directory_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address that the API binds.")
-@click.option("--port", type=click.IntRange(0, 65535), default=_DEFAULT_PORT, show_default=True, help="0: a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help=f"0: a free one.  [default: the one it had before, else {_USUAL_PORT}, else a free one]",
+)
 @click.option(
     "--credential-lifetime",
     type=click.IntRange(1, 43_200),
@@ -69,6 +72,13 @@ def server() -> None:
 @click.option("--s3-region", default="us-east-1", show_default=True)
 @click.option("--s3-bucket", metavar="NAME", help="Its bucket; given without --s3-endpoint, AWS is used.")
 @click.option("--s3-role-arn", default=_ANY_ROLE_ARN, show_default=True, help="Role to assume for upload credentials.")
+@click.option(
+    "--s3-credentials",
+    type=click.Choice(["sts", "static"]),
+    default="sts",
+    show_default=True,
+    help="What uploaders get of another S3: short-lived keys for one run from its STS, or the keys of the environment.",
+)
 @click.option("--foreground", is_flag=True, help="Stay until Ctrl-C or SIGTERM, then end everything.")
 def up(foreground: bool, directory: Path, **options: Any) -> None:
     """Start the server, in the background unless told otherwise, and return when it takes requests.
@@ -76,6 +86,7 @@ def up(foreground: bool, directory: Path, **options: Any) -> None:
     \b
     Example: tracker-stream server up --port 0
     """
+    from streaming.server.process.control import record
     from streaming.server.process.directory import ServerDirectory
 
     with _errors_for_people():
@@ -83,10 +94,14 @@ def up(foreground: bool, directory: Path, **options: Any) -> None:
         place.prepare()
         with place.locked():
             status = _already_up(place)
-            made = None if status else _start(place, detach=not foreground, **options)
             if status:
                 _warn_if_different(status, options)
-            status = status or _record(made)
+                made = None
+            else:
+                made = _start(place, detach=not foreground, **options)
+                status = record(made)
+                if not foreground:
+                    made.let_go()
         _say_where(status)
         if made and foreground:
             _stay(made)
@@ -199,7 +214,10 @@ def token_revoke(directory: Path, name: str) -> None:
     """
     with _errors_for_people():
         _tokens(directory).revoke(name)
-        click.echo(f"The token {name!r} is refused from now on.")
+        click.echo(
+            f"The token {name!r} is refused from now on. Upload credentials that were given for it until now still work "
+            "until they expire: at most as long as `server up --credential-lifetime` says (900 s unless told otherwise)."
+        )
 
 
 def _tokens(directory: Path) -> Any:
@@ -225,42 +243,72 @@ def _already_up(place: ServerDirectory) -> Status | None:
 
 def _start(place: ServerDirectory, *, detach: bool, **options: Any) -> EmbeddedServer:
     from streaming.server.process.embedded import EmbeddedServer
+    from streaming.server.process.ports import choose_port
 
-    made = EmbeddedServer(
-        place.path,
-        host=options["host"],
-        port=options["port"],
-        credential_lifetime_s=options["credential_lifetime"],
-        s3=_other_s3(options),
-        detach=detach,
-    )
-    _warn_if_exposed(options["host"], own_s3=made.s3_is_embedded)
+    s3, host = _other_s3(options), options["host"]
+    port, notice = choose_port(host, asked=options["port"], before=place.remembered_port(), usual=_USUAL_PORT)
+    lifetime_s = options["credential_lifetime"]
+    made = EmbeddedServer(place.path, host=host, port=port, credential_lifetime_s=lifetime_s, s3=s3, detach=detach)
+    _warn_if_exposed(host, own_s3=made.s3_is_embedded)
     made.start()
+    for warning in filter(None, [notice, *made.warnings]):
+        click.echo(f"Warning: {warning}", err=True)
     return made
 
 
-def _record(made: EmbeddedServer | None) -> Status:
-    from streaming.server.process.control import record
-
-    assert made is not None
-    return record(made)
-
-
 def _other_s3(options: dict[str, Any]) -> S3Settings | None:
-    """The S3 of the options with the keys of the environment; None means the embedded one."""
+    """The S3 of the options with the keys of the environment; None means the embedded one. Raises click.UsageError."""
     from streaming.server.settings import DEFAULT_BUCKET, S3Settings
 
+    is_static = options["s3_credentials"] == "static"
     if not options["s3_endpoint"] and not options["s3_bucket"]:
+        if is_static:
+            raise click.UsageError("--s3-credentials static is for another S3: give --s3-endpoint or --s3-bucket, too.")
         return None
     return S3Settings(
-        bucket=options["s3_bucket"] or DEFAULT_BUCKET,
+        bucket=_usable_bucket(options["s3_bucket"] or DEFAULT_BUCKET),
         role_arn=options["s3_role_arn"],
         access_key=_needed_variable("AWS_ACCESS_KEY_ID"),
         secret_key=_needed_variable("AWS_SECRET_ACCESS_KEY"),
         session_token=os.environ.get("AWS_SESSION_TOKEN"),
-        endpoint_url=options["s3_endpoint"],
-        region=options["s3_region"],
+        endpoint_url=_usable_endpoint(options["s3_endpoint"]),
+        region=_usable_region(options["s3_region"]),
+        hands_out_keys=is_static,
     )
+
+
+def _usable_bucket(bucket: str) -> str:
+    """Refused here, by the client's own rule, and not by every client later."""
+    from streaming.clients.prefix import require_prefix
+    from streaming.errors import NotTheService
+
+    try:
+        require_prefix(f"s3://{bucket}/runs")
+    except NotTheService:
+        raise click.UsageError(
+            f"--s3-bucket {bucket!r} is no bucket's name: 3 to 63 of a-z, 0-9, . and - (no _)."
+        ) from None
+    return bucket
+
+
+def _usable_region(region: str) -> str:
+    from streaming.clients.prefix import require_region
+    from streaming.errors import NotTheService
+
+    try:
+        return require_region(region)
+    except NotTheService:
+        raise click.UsageError(f"--s3-region {region!r} is no region: a-z, 0-9 and - only, as in us-east-1.") from None
+
+
+def _usable_endpoint(url: str | None) -> str | None:
+    from streaming.config import require_safe_url
+    from streaming.errors import BadArgument
+
+    try:
+        return require_safe_url(url, "--s3-endpoint") if url else None
+    except BadArgument as exc:
+        raise click.UsageError(f"{exc} (clients refuse it, too)") from exc
 
 
 def _needed_variable(name: str) -> str:
@@ -271,14 +319,28 @@ def _needed_variable(name: str) -> str:
 
 
 def _warn_if_different(status: Status, options: dict[str, Any]) -> None:
-    """A running server keeps the options it was started with."""
-    asked = (options["host"], options["port"] or status.port, options["credential_lifetime"])
-    if asked != (status.host, status.port, status.credential_lifetime_s):
-        click.echo("The server was up already, with other options: `server down` first to change them.", err=True)
+    """A running server keeps the options it was started with. What was not asked for is no difference."""
+    endpoint = status.environment.get("SENTINEL_S3_ENDPOINT_URL") if status.s3 is None else None
+    pairs = {
+        "--host": (options["host"], status.host),
+        "--port": (options["port"] or status.port, status.port),
+        "--credential-lifetime": (options["credential_lifetime"], status.credential_lifetime_s),
+        "--s3-endpoint": ((options["s3_endpoint"] or "").rstrip("/") or endpoint, endpoint),
+        "--s3-bucket": (options["s3_bucket"] or status.bucket, status.bucket),
+    }
+    different = [name for name, (asked, has) in pairs.items() if asked != has]
+    if different:
+        click.echo(
+            f"Warning: the server was up already and keeps the {', '.join(different)} that it was started with: "
+            "`tracker-stream server down` first to change that.",
+            err=True,
+        )
 
 
 def _warn_if_exposed(host: str, *, own_s3: bool) -> None:
-    if _is_loopback(host):
+    from streaming.config import is_loopback
+
+    if is_loopback(host):
         return
     click.echo(
         f"Warning: {host} is not a loopback address. Whoever reaches it can try tokens, and tokens and rows travel there "
@@ -291,13 +353,6 @@ def _warn_if_exposed(host: str, *, own_s3: bool) -> None:
             "Give them an S3 they reach with --s3-endpoint.",
             err=True,
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _say_where(status: Status) -> None:
@@ -348,6 +403,9 @@ def _errors_for_people() -> Iterator[None]:
         yield
     except ServerError as exc:
         raise click.ClickException(str(exc)) from exc
+    except OSError as exc:
+        where = f" ({exc.filename})" if exc.filename else ""
+        raise click.ClickException(f"{exc.strerror or exc}{where}.") from exc
 
 
 if __name__ == "__main__":

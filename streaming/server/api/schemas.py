@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -38,6 +39,13 @@ def _is_json_array(text: str) -> str:
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
         raise ValueError('a string holding a JSON array of strings is expected, as in ["python", "train.py"]')
     return text
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(timezone.utc)
+    except OverflowError:
+        raise ValueError("a time that UTC has is expected: from year 1 to year 9999") from None
 
 
 Command = Annotated[str, StringConstraints(max_length=262_144), AfterValidator(_is_json_array)]
@@ -97,7 +105,7 @@ class RunMetadata(Closed):
 class _FinishCommon(Closed):
     run_status: Literal["finished", "failed"]
     exit_code: Annotated[int, Field(ge=-(2**31), lt=2**32)] | None = None
-    finished_at: AwareDatetime | None = None
+    finished_at: Annotated[AwareDatetime, AfterValidator(_in_utc)] | None = None
 
 
 class FinishInline(_FinishCommon):

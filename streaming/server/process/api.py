@@ -15,7 +15,7 @@ from streaming.server.process.directory import ServerDirectory
 from streaming.server.process.guarded import Guarded, launch, log_tail
 from streaming.server.settings import ApiSettings
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 _PACKAGE_ROOT = Path(__file__).resolve().parents[3]
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from streaming.server.api.serve import main; main()"
 _KEPT_OUT_PREFIXES = ("AWS_", "SENTINEL_", "TRACKER_STREAM_")

@@ -50,7 +50,10 @@ class Status:
 
 
 def record(server: EmbeddedServer) -> Status:
-    """Write down what runs, for `status`, `env` and `down` of other shells. No secret is in it."""
+    """Write down what runs, for `status`, `env` and `down` of other shells. No secret is in it.
+
+    Killed before: nothing is left running. Killed after: it runs, or what is written names processes that have ended.
+    """
     assert server.api_process is not None
     server.directory.write_state(
         {
@@ -65,6 +68,7 @@ def record(server: EmbeddedServer) -> Status:
             "credential_lifetime_s": server.settings.credential_lifetime_s,
         }
     )
+    server.directory.remember_port(server.settings.port)
     status = read_status(server.directory)
     assert status is not None
     return status
@@ -73,10 +77,11 @@ def record(server: EmbeddedServer) -> Status:
 def read_status(directory: ServerDirectory) -> Status | None:
     """What was recorded; None if nothing was."""
     state = directory.read_state()
-    if state is None:
+    try:
+        s3 = state.pop("s3")
+        return Status(api=Guarded.from_json(state.pop("api")), s3=Guarded.from_json(s3) if s3 else None, **state)
+    except (KeyError, TypeError):  # nothing, or what another version wrote
         return None
-    s3 = state.pop("s3")
-    return Status(api=Guarded.from_json(state.pop("api")), s3=Guarded.from_json(s3) if s3 else None, **state)
 
 
 def running(directory: ServerDirectory) -> Status:

@@ -4,6 +4,7 @@ DIR/                 0700
   token              the first token, for this machine's own shells (`server env` names the file, never its content)
   server.db          runs and tokens (hashed)
   state.json         which processes run, and how to reach them
+  port.json          the port of the last start
   seaweedfs/         the embedded S3: keys, configuration, data
   api.log seaweedfs.log
 """
@@ -31,6 +32,7 @@ class ServerDirectory:
         self.token_file = self.path / "token"
         self.database = self.path / "server.db"
         self.state_file = self.path / "state.json"
+        self.port_file = self.path / "port.json"
         self.seaweedfs = self.path / "seaweedfs"
         self.cache = self.path / "cache"
         self.api_log = self.path / "api.log"
@@ -50,19 +52,32 @@ class ServerDirectory:
         finally:
             os.close(descriptor)
 
-    def read_state(self) -> dict[str, Any] | None:
-        """What was recorded last; None when there is nothing or it cannot be read."""
-        try:
-            state = json.loads(self.state_file.read_bytes())
-        except (OSError, ValueError):
-            return None
-        return state if isinstance(state, dict) else None
+    def read_state(self) -> dict[str, Any]:
+        """What was recorded last; empty when there is nothing or it cannot be read."""
+        return _read_object(self.state_file)
 
     def write_state(self, state: dict[str, Any]) -> None:
         write_private(self.state_file, json.dumps(state, indent=1).encode())
 
     def forget_state(self) -> None:
         self.state_file.unlink(missing_ok=True)
+
+    def remember_port(self, port: int) -> None:
+        """For the next start: clients, and runs that wait to be delivered, know the server by it."""
+        if port != self.remembered_port():
+            write_private(self.port_file, json.dumps({"port": port}).encode())
+
+    def remembered_port(self) -> int | None:
+        port = _read_object(self.port_file).get("port")
+        return port if isinstance(port, int) and 0 < port < 65536 else None
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def make_private_directory(path: Path) -> None:

@@ -15,6 +15,7 @@ from streaming.server.process.directory import ServerDirectory
 from streaming.server.process.guarded import Guarded
 from streaming.server.process.ports import free_port
 from streaming.server.process.seaweedfs import SeaweedFS
+from streaming.server.process.trial import try_store
 from streaming.server.settings import DEFAULT_BUCKET, DEFAULT_CREDENTIAL_LIFETIME_S, ApiSettings, S3Settings
 from streaming.server.storage.database import ServerDatabase
 from streaming.server.storage.objects import ObjectStore
@@ -51,6 +52,7 @@ class EmbeddedServer:
         self.tokens = TokenStore(self._database)
         self._runs = RunStore(self._database)
         self.token = self._default_token()
+        self.warnings: list[str] = []
         self.api_process: Guarded | None = None
         self.s3_process: Guarded | None = None
         self.settings = ApiSettings(
@@ -110,6 +112,12 @@ class EmbeddedServer:
         self.stop_api()
         self.stop_s3()
 
+    def let_go(self) -> None:
+        """Its processes outlive us from now on."""
+        for process in (self.api_process, self.s3_process):
+            if process:
+                process.let_go()
+
     def stop_api(self) -> None:
         """SIGKILL the API: connections are refused from now on."""
         if self.api_process:
@@ -164,8 +172,7 @@ class EmbeddedServer:
             self.s3_process = self._seaweedfs.start(detach=self._detach)
             self.settings = replace(self.settings, s3=self._seaweedfs.settings)
         elif self._seaweedfs is None:
-            with ObjectStore(self.settings.s3) as store:
-                store.ensure_bucket()
+            self.warnings = try_store(self.settings)
 
     def _start_api_first_time(self) -> None:
         """Another process may take a port that we found free: try others, unless the port was asked for."""
@@ -183,9 +190,11 @@ class EmbeddedServer:
         return self._seaweedfs.settings
 
     def _default_token(self) -> str:
-        """From its file; a new one replaces a lost file's."""
-        with contextlib.suppress(FileNotFoundError):
-            return self.token_file.read_text(encoding="ascii").strip()
+        """From its file; a new one replaces that of a file that is lost, or holds none that is valid."""
+        with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
+            token = self.token_file.read_text(encoding="ascii").strip()
+            if self.tokens.find(token):
+                return token
         if any(token.name == DEFAULT_TOKEN_NAME and not token.revoked_at for token in self.tokens.list()):
             self.tokens.revoke(DEFAULT_TOKEN_NAME)
         token = self.tokens.add(DEFAULT_TOKEN_NAME)

@@ -4,6 +4,9 @@ Started by `guarded.launch` as a script of its own (standard library only, no si
 leaves sockets behind, and would outlive a killed test run. Killed here, at any line: the kernel kills the command
 (PR_SET_PDEATHSIG, Linux), and the files in `unlink` stay.
 
+The lifeline is a pipe whose other end the starter holds: closed, by whatever end of the starter, it ends everything; a
+byte through it lets go, and from then on only SIGTERM ends us.
+
 The order of the pipes: one line of JSON with both pids goes to stdout, which is then closed; standard input belongs to the
 command. What the command prints goes into the log, through us: nobody can fill a disk by making it print.
 """
@@ -112,14 +115,18 @@ def _report(child_pid: int) -> None:
     os.dup2(null, 1)
 
 
-def _wait(child: subprocess.Popen[bytes], wakeup: int, lifeline: int | None, log: _Log) -> None:
-    watched = [wakeup, log.source, *([] if lifeline is None else [lifeline])]
+def _wait(child: subprocess.Popen[bytes], wakeup: int, lifeline: int, log: _Log) -> None:
+    watched = [wakeup, log.source, lifeline]
     while child.poll() is None:
         ready, _, _ = select.select(watched, [], [])
         if log.source in ready and not log.take():
             watched.remove(log.source)
-        if lifeline in ready or (wakeup in ready and signal.SIGTERM in os.read(wakeup, 64)):
+        if wakeup in ready and signal.SIGTERM in os.read(wakeup, 64):
             return
+        if lifeline in ready:
+            if not os.read(lifeline, 1):
+                return
+            watched.remove(lifeline)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ _END_TIMEOUT_S = 10.0
 
 @dataclass
 class Guarded:
-    """A command that runs under a guard. `lifeline` is the write end whose closing ends both; None when detached."""
+    """A command that runs under a guard. `lifeline` is the write end whose closing ends both; None once let go."""
 
     guard: ProcessId
     command: ProcessId
@@ -32,6 +32,12 @@ class Guarded:
 
     def is_running(self) -> bool:
         return self.command.is_running()
+
+    def let_go(self) -> None:
+        """From now on it outlives us; until then it ends when we end, however we end."""
+        if self._lifeline is not None:
+            os.write(self._lifeline, b".")
+        self._release()
 
     def stop(self) -> None:
         """End the command and wait until both are gone; harmless when they are."""
@@ -82,9 +88,9 @@ def launch(
 ) -> Guarded:
     """Start `command` in `directory`, its output appended to `log` (which never grows beyond a few MiB).
 
-    Detached it outlives us; otherwise it ends when we end, however we end. It has been started on return, not more.
+    Detached, it is nobody's child, so that it can be let go. It has been started on return, not more.
     """
-    read_end, write_end = (None, None) if detach else os.pipe()
+    read_end, write_end = os.pipe()
     plan: dict[str, Any] = {
         "command": list(command),
         "log": str(log),
@@ -95,21 +101,16 @@ def launch(
     try:
         popen = _spawn(plan, directory=directory, log=log, env=env)
         pids = _converse(popen, stdin, log)
+        guard, child = ProcessId.of(pids["guard"]), _identify(pids["child"], log)
     except BaseException:
-        if write_end is not None:
-            os.close(write_end)
+        os.close(write_end)
         raise
     finally:
-        if read_end is not None:
-            os.close(read_end)
-    if detach:
-        popen.wait()
-    guard, child = ProcessId.of(pids["guard"]), _identify(pids["child"], log)
-    return Guarded(guard, child, plan["unlink"], None if detach else popen, write_end)
+        os.close(read_end)
+    return Guarded(guard, child, plan["unlink"], popen, write_end)
 
 
 def _spawn(plan: dict[str, Any], *, directory: Path, log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    lifeline = plan["lifeline"]
     with open(log, "ab", opener=_private) as output:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", str(_GUARD), json.dumps(plan)],
@@ -118,7 +119,7 @@ def _spawn(plan: dict[str, Any], *, directory: Path, log: Path, env: Mapping[str
             stderr=output,
             cwd=directory,
             env=dict(env),
-            pass_fds=() if lifeline is None else (lifeline,),
+            pass_fds=(plan["lifeline"],),
             start_new_session=True,
         )
 

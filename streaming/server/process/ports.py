@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pwd
 import random
 import socket
 
+from streaming.processes.peers import uids_listening
 from streaming.server.errors import StartFailed
 
 _LOWEST, _HIGHEST = 15_000, 32_000  # Linux hands out 32768 and up, macOS 49152 and up
@@ -39,3 +41,37 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
         except OSError:
             return False
     return True
+
+
+def choose_port(host: str, *, asked: int | None, before: int | None, usual: int) -> tuple[int, str]:
+    """Where to listen, and what a person must know about it, if anything.
+
+    Clients know a server by its port: the one it had before comes first. One that was asked for is used or refused, any
+    other makes way for whoever is there already. Raises StartFailed.
+    """
+    if asked is not None:
+        if asked and not is_free(asked, host):
+            raise StartFailed(f"Port {asked} is taken{_by_whom(asked)}.", hint="Without --port a free one is taken.")
+        return asked or free_port(host), ""
+    wanted = before or usual
+    if is_free(wanted, host):
+        return wanted, ""
+    port = free_port(host)
+    if before is None:
+        return port, f"Port {usual} is taken{_by_whom(usual)}: this server takes {port}, and keeps it."
+    return port, (
+        f"Port {before}, where this server was before, is taken{_by_whom(before)}: it is at {port} now. Shells need the new "
+        "`server env`; runs that wait for the old address are delivered by `tracker-stream drain --to` the new one."
+    )
+
+
+def _by_whom(port: int) -> str:
+    names = sorted(_user_name(uid) for uid in uids_listening(port))
+    return f" by {', '.join(names)}" if names else ""
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"

@@ -81,6 +81,11 @@ class ObjectStore:
             self._client.put_object(Bucket=self.bucket, Key=_PROBE_KEY, Body=b"probe")
             self._client.delete_object(Bucket=self.bucket, Key=_PROBE_KEY)
 
+    def put(self, key: str, content: bytes) -> None:
+        """One object, whole. Raises StoreUnavailable."""
+        with translated(f"Writing {key}"):
+            self._client.put_object(Bucket=self.bucket, Key=key, Body=content)
+
     def wait_until_usable(self, *, timeout_s: float, is_alive: Any = lambda: True) -> None:
         """Create the bucket and probe until both work; raises the last StoreUnavailable at the deadline or when it died."""
         deadline = time.monotonic() + timeout_s

@@ -60,7 +60,8 @@ def test_up_env_status_down(server: Command, tmp_path: Path) -> None:
     assert 'eval "$(tracker-stream server env)"' in up.stdout
     again = server("up")
     assert (again.stdout, again.stderr) == (up.stdout, "")
-    assert "other options" in server("up", "--credential-lifetime", "7").stderr
+    other = server("up", "--credential-lifetime", "7", "--host", "0.0.0.0").stderr
+    assert "keeps the --host, --credential-lifetime that it was started with" in other
 
     environment = exports(server("env").stdout)
     assert environment == json.loads(server("env", "--json").stdout)

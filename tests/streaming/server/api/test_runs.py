@@ -191,6 +191,8 @@ BAD_FINISHES: list[tuple[str, dict[str, Any], list[Any]]] = [
     ("exit code a text", inline(exit_code="x"), ["body", "exit_code"]),
     ("exit code too large", inline(exit_code=2**40), ["body", "exit_code"]),
     ("end without offset", inline(finished_at="2026-01-01T00:00:00"), ["body", "finished_at"]),
+    ("end after year 9999", inline(finished_at="9999-12-31T23:59:59-10:00"), ["body", "finished_at"]),
+    ("end before year 1", inline(finished_at="0001-01-01T00:00:00+10:00"), ["body", "finished_at"]),
     ("end no time", inline(finished_at="yesterday"), ["body", "finished_at"]),
     ("uri elsewhere", s3_body("s3://rows/runs/other/0001.csv.gz"), ["body", "data_uris", 0]),
     ("uri of another bucket", s3_body("s3://other/PREFIX/0001.csv.gz"), ["body", "data_uris", 0]),
