@@ -21,6 +21,7 @@ import pwd
 import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -283,6 +284,26 @@ class User:
 
     def cancel(self, job: int, *options: str) -> None:
         self.ask("scancel", *options, str(job))
+
+    def processes_of(self, job: int, *, node: str = "") -> list[processes.Process]:
+        """All that a job has started (on one node) and that runs, detached or not."""
+        signs = [f"SLURM_JOB_ID={job}\0".encode(), f"SLURMD_NODENAME={node}\0".encode() if node else b""]
+        return [process for process in processes.marked(self.marker) if _has_all(process.pid, signs)]
+
+    def kill(self, job: int, *, node: str = "") -> None:
+        """SIGKILL to all of those at once: the node's memory killer, or its power switch."""
+        found = self.processes_of(job, node=node)
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # none of them sees another one die
+            for process in found:
+                processes.kill(process, number)
+
+
+def _has_all(pid: int, signs: list[bytes]) -> bool:
+    try:
+        environment = Path("/proc", str(pid), "environ").read_bytes()
+    except OSError:
+        return False
+    return all(sign in environment for sign in signs)
 
 
 def _path() -> str:
