@@ -76,3 +76,16 @@ def test_ranks_of_mpirun_within_a_job(user: User) -> None:
     assert columns(user, "job", "rank", "world_size") == [(str(job), "0", "2"), (str(job), "1", "2")]
     assert len({one["tags"]["mpi_job"] for one in metadata(user)}) == 1
     wait_gone(user.marker)
+
+
+def test_one_rank_of_a_step_tells_for_all(user: User) -> None:
+    job = user.submit("srun -n4 tracker-stream run --mode offline -i 0.1 -- true", "--ntasks=4", "-J", "train")
+    user.wait_for_state(job, "COMPLETED")
+    said = [line for line in user.output(job).splitlines() if line.startswith("tracker-stream:")]
+    assert sum("recording true as run" in line for line in said) == 1
+    assert f"(rank 0 of 4, job {job})" in said[0]
+    assert said[-1] == f"tracker-stream:   all ranks: tracker-stream status {job}"
+    assert f"to deliver: tracker-stream drain {job}" in said[-2]
+    table = user.ask("tracker-stream", "status").splitlines()
+    assert [line.split()[:4] for line in table[1:2]] == [[str(job), "train", "(4", "runs)"]]
+    wait_gone(user.marker)

@@ -60,7 +60,8 @@ def understand(
         metadata=_metadata(given, command, where, target.token),
     )
     exit_wait_s = config.wait_s(given["exit_wait"], "exit_wait")
-    return Wish(plan, exit_wait_s, given["quiet"], target.why_local)
+    is_quiet = given["quiet"] or not where.is_first_rank  # one rank tells for all of its step
+    return Wish(plan, exit_wait_s, is_quiet, target.why_local)
 
 
 def _target(given: Mapping[str, Any], unusable: Mapping[str, str]) -> Target:
@@ -133,7 +134,7 @@ class Witness:
     def tell_start(self, what: str) -> None:
         delivery = self.wish.plan.delivery
         where = f"only on this machine ({self.wish.why_local})" if self.wish.why_local else f"for {delivery.api_url}"
-        self._say(f"recording {what} as run {self._name}, {where}")
+        self._say(f"recording {what} as run {self._name}{self._rank}, {where}")
 
     def look(self) -> None:
         """Now and then: does the delivery need a person? Then the log says so, at most every ten minutes."""
@@ -160,7 +161,19 @@ class Witness:
         if run.finish_answer is None:
             why = self.wish.why_local or run.parked or run.problem_cause or "not delivered yet"
             self._say(f"  kept in {spool.path.parent} ({why})")
-            self._say(f"  to deliver: tracker-stream drain {self._name}")
+            self._say(f"  to deliver: tracker-stream drain {self._job if self._rank else self._name}")
+        if self._rank:
+            self._say(f"  all ranks: tracker-stream status {self._job}")
+
+    @property
+    def _rank(self) -> str:
+        """Of which job's ranks this is the first, where there are others, which say nothing themselves."""
+        count = str(self.wish.plan.metadata.get("tags", {}).get("world_size", "1"))
+        return f" (rank 0 of {count}, job {self._job})" if self._job and count != "1" else ""
+
+    @property
+    def _job(self) -> str:
+        return str(self.wish.plan.metadata.get("tags", {}).get("job", ""))
 
     @property
     def _name(self) -> str:
