@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spool import Run
+from streaming.config import METADATA_NAMES
 from streaming.errors import BadArgument
 
 # Texts on the wire, and settings of the command by the same names. `tags` (a dict) and `command` have forms of their own.
@@ -89,6 +90,33 @@ def tagged(metadata: Mapping[str, Any], name: str, value: str) -> dict[str, Any]
     if isinstance(tags, list):
         return {**metadata, "tags": [*tags, f"{name}={value}"]}
     return dict(metadata)
+
+
+def require_sendable(metadata: Mapping[str, Any]) -> None:
+    """Raises BadArgument for a name that no service knows, and for a value that none can take."""
+    for name, value in metadata.items():
+        if name not in (*METADATA_NAMES, "command", "tags"):
+            import difflib
+
+            close = difflib.get_close_matches(name, METADATA_NAMES, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are: {', '.join(METADATA_NAMES)}, command, tags"
+            raise BadArgument(f"{name!r} is no metadata of a run", hint=hint)
+        if name == "tags":
+            _require_tags(value)
+        elif isinstance(value, Mapping) or (name != "command" and isinstance(value, (list, tuple, set))):
+            raise BadArgument(f"{name}={value!r} cannot be sent", hint="give a text or a number")
+
+
+def _require_tags(tags: object) -> None:
+    if tags is None:
+        return
+    if not isinstance(tags, Mapping):
+        raise BadArgument(f"tags={tags!r} are no tags", hint='give a dict, e.g. tags={"fold": 3}')
+    for key, value in tags.items():
+        if not isinstance(key, str) or isinstance(value, (Mapping, list, tuple, set)):
+            raise BadArgument(
+                f"the tag {key!r}: {value!r} cannot be sent", hint="a tag is a text with a text or a number"
+            )
 
 
 def jsonable(mapping: Mapping[str, Any] | None, what: str = "metadata") -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ContextDecorator
 from dataclasses import asdict
 from pathlib import Path
@@ -32,56 +32,66 @@ from streaming.processes.child import Child
 from streaming.record.recorder import Delivery
 from streaming.record.tracker import Plan, child_order
 
-SHORTEST_INTERVAL_S = 0.01
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 log = logging.getLogger(__name__)
+_open_blocks = threading.local()  # `depth`: how many tracked blocks this thread is in
 
 
 class track(ContextDecorator):
     """Record the block (or each call of the decorated function) as a run of its own.
 
     Args:
-        token: Bearer token; default from the environment. Without one, rows are kept in the spool only.
+        token: Bearer token. Without one, rows are kept in the spool only.
         interval: Seconds between samples.
-        upload_interval, spool_dir, stop_timeout, api_url, s3_endpoint_url: As in `StreamingManager`.
+        upload_interval, spool_dir, api_url, s3_endpoint_url: As in `StreamingManager`.
+        stop_timeout: Seconds that the end of the block waits for the delivery; within another block, nothing is waited for.
         host_info, cloud_info: As in `StreamingManager`; None: discovered in the background.
         metadata: Any of the run's metadata, by name, e.g. `job_name="train"`, `tags={"fold": 3}`.
 
-    An exception that leaves the block means `failed`; it is passed on. Tracking itself never raises into the block: if
-    it cannot start, one warning says why.
+    What is not given comes from the environment, by the names that the command has for it, and then from the scheduler.
+    Raises BadArgument for an argument that cannot be used. A setting of the environment that cannot be used costs one
+    warning. An exception that leaves the block means `failed`; it is passed on. Tracking itself never raises into the
+    block: if it cannot start, one warning says why.
     """
 
     def __init__(
         self,
         *,
         token: str | None = None,
-        interval: float = 1.0,
-        upload_interval: float = config.UPLOAD_INTERVAL_S,
+        interval: float | None = None,
+        upload_interval: float | None = None,
         spool_dir: str | os.PathLike[str] | None = None,
-        stop_timeout: float = config.STOP_TIMEOUT_S,
+        stop_timeout: float | None = None,
         api_url: str | None = None,
         s3_endpoint_url: str | None = None,
         host_info: dict[str, Any] | None = None,
         cloud_info: dict[str, Any] | None = None,
         **metadata: Any,
     ) -> None:
+        run_metadata.require_sendable(metadata)
+        found = config.environment((*config.METADATA, config.TAGS, *config.SAMPLING))
+        for text in found.unusable.values():
+            config.warn_once(text)
+        settings = {**{setting.name: setting.default for setting in config.SAMPLING}, **found.values}
         target = config.target(token or None, api_url, s3_endpoint_url)
+        self._mode = config.Mode.OFFLINE if config.MODE.name in found.unusable else config.Mode(settings["mode"])
         self._plan = Plan(
             spool_dir=Path(spool_dir).expanduser().absolute() if spool_dir else directory.default_directory(),
             delivery=Delivery(
-                token=target.token,
+                token=target.token if self._mode is config.Mode.AUTO else None,
                 api_url=target.api_url,
                 s3_endpoint_url=target.s3_endpoint_url,
-                upload_interval_s=config.wait_s(upload_interval, "upload_interval", least=1.0),
+                upload_interval_s=_positive(upload_interval, "upload_interval", settings, least=1.0),
                 linger_s=config.linger_s(),
             ),
-            interval_s=config.wait_s(interval, "interval", least=SHORTEST_INTERVAL_S),
-            metadata=run_metadata.recorded(placement_here().filling(metadata), hidden=target.token),
+            interval_s=_positive(interval, "interval", settings, least=config.INTERVAL.least),
+            metadata=run_metadata.recorded(_filled(metadata, settings), hidden=target.token),
             host_info=run_metadata.jsonable(host_info, "host_info"),
             cloud_info=run_metadata.jsonable(cloud_info, "cloud_info"),
         )
-        self._stop_timeout_s = config.wait_s(stop_timeout, "stop_timeout")
+        given_s = settings[config.EXIT_WAIT.name] if stop_timeout is None else stop_timeout
+        self._stop_timeout_s = config.wait_s(given_s, "stop_timeout")
         self._children: dict[int, list[Child | None]] = {}  # of each thread, one for each block that it is in
         self._pid = 0
 
@@ -102,7 +112,12 @@ class track(ContextDecorator):
 
     def __enter__(self) -> track:
         self._pid = os.getpid()
-        child: Child | None = None
+        child = None if self._mode is config.Mode.DISABLED else self._start()
+        self._children.setdefault(threading.get_ident(), []).append(child)
+        _open_blocks.depth = getattr(_open_blocks, "depth", 0) + 1
+        return self
+
+    def _start(self) -> Child | None:
         try:
             spool = Spool.create(self._plan.spool_dir, self._plan.new_run(self._pid))
             spool.close()
@@ -110,29 +125,48 @@ class track(ContextDecorator):
             child = launch.start("tracker", order, log_path=spool.path.with_suffix(directory.LOG_SUFFIX))
         except (SpoolError, LaunchFailed) as error:
             log.warning("track.not_started: this run is not recorded (%s)", error)
-        if child is not None:
-            child.tell(json.dumps(asdict(used_by_us())).encode())
-        self._children.setdefault(threading.get_ident(), []).append(child)
-        return self
+            return None
+        child.tell(json.dumps(asdict(used_by_us())).encode())  # after the start, which is not the block's work
+        return child
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         entered = self._children.get(threading.get_ident())
         child = entered.pop() if entered else None
+        _open_blocks.depth = max(0, getattr(_open_blocks, "depth", 0) - 1)
         if child is None or self._pid != os.getpid():
             return
+        # Within another block a wait would be recorded as that one's work: the run is delivered meanwhile.
+        wait_s = 0.0 if _open_blocks.depth else self._stop_timeout_s
         exit_code = _exit_code(error)
         ending = {
             "exit_code": exit_code,
             "run_status": "finished" if exit_code == 0 else "failed",
             "used": asdict(used_by_us()),
-            "timeout_s": self._stop_timeout_s,
+            "timeout_s": wait_s,
         }
         child.tell(json.dumps(ending).encode())
-        if child.wait(self._stop_timeout_s + config.EXIT_TIMEOUT_S):
-            _tell_waiting(child.answer(), has_token=self._plan.delivery.token is not None)
+        if child.wait(wait_s + config.EXIT_TIMEOUT_S):
+            is_waited_for = wait_s > 0 and self._plan.delivery.token is not None
+            _tell_waiting(child.answer(), is_waited_for=is_waited_for)
         child.close()
+
+
+def _positive(given: float | None, name: str, settings: Mapping[str, Any], *, least: float) -> float:
+    """The argument or the setting, at least `least`. Raises BadArgument for an argument that is no time at all."""
+    seconds = config.wait_s(settings[name] if given is None else given, name)
+    if given is not None and given <= 0:
+        raise BadArgument(f"{name}={given!r} is no time between two of anything", hint=f"give {least:g} or more")
+    return max(least, seconds)
+
+
+def _filled(metadata: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, what the environment says of the rest, and then the scheduler."""
+    named = {name: settings[name] for name in config.METADATA_NAMES if name in settings}
+    tags = {**settings.get(config.TAGS.name, {}), **(metadata.get("tags") or {})}
+    given = {name: value for name, value in metadata.items() if value is not None}
+    return placement_here().filling({**named, **given, **({"tags": tags} if tags else {})})
 
 
 def _exit_code(error: BaseException | None) -> int:
@@ -145,12 +179,12 @@ def _exit_code(error: BaseException | None) -> int:
     return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
-def _tell_waiting(answer: bytes, *, has_token: bool) -> None:
-    """One line if the run is not delivered: a notice without a token, a warning with one."""
+def _tell_waiting(answer: bytes, *, is_waited_for: bool) -> None:
+    """One line if the run is not delivered: a warning if that was waited for, else a notice."""
     try:
         told = json.loads(answer)
     except ValueError:
         log.warning("track.lost: the tracker process ended early; its rows are delivered by: tracker-stream drain")
         return
     if told["answer"] is None:
-        log.log(logging.WARNING if has_token else logging.INFO, "run.waiting: %s", told["waiting"])
+        log.log(logging.WARNING if is_waited_for else logging.INFO, "run.waiting: %s", told["waiting"])
