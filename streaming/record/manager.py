@@ -108,6 +108,7 @@ class StreamingManager:
         self._recorder: Recorder | None = None
         self._feeder: CsvFeeder | None = None
         self._lines = LineSplitter()
+        self._start_lock = threading.RLock()
         self._append_lock = threading.RLock()
         self._is_appending = False
         self._stop_lock = threading.RLock()
@@ -126,10 +127,18 @@ class StreamingManager:
 
         Raises BadArgument, or DirectoryUnusable if the spool directory cannot be used.
         """
-        if self._recorder is not None:
-            if self._has_ended:
+        with self._start_lock:  # of two threads that start it, one does
+            if self._recorder is None:
+                self._recorder = self._new_run()
+                self._thread = threading.Thread(
+                    target=self._feed_until_stopped, name="tracker-stream-feeder", daemon=True
+                )
+                self._thread.start()
+                atexit.register(self._stop_at_exit)
+            elif self._has_ended:
                 log.warning("run.over: start() after stop() does nothing; a new StreamingManager records a new run")
-            return
+
+    def _new_run(self) -> Recorder:
         launch.require_start_method(self._delivery.start_method)
         new = NewRun(
             tracker=tracker_of(os.getpid()),
@@ -143,10 +152,7 @@ class StreamingManager:
             s3_endpoint_url=self._delivery.s3_endpoint_url,
             upload_interval_s=self._delivery.upload_interval_s,
         )
-        self._recorder = Recorder.start(self._spool_dir or directory.default_directory(), new, self._delivery)
-        self._thread = threading.Thread(target=self._feed_until_stopped, name="tracker-stream-feeder", daemon=True)
-        self._thread.start()
-        atexit.register(self._stop_at_exit)
+        return Recorder.start(self._spool_dir or directory.default_directory(), new, self._delivery)
 
     def append(self, csv: bytes) -> None:
         """Append whole CSV lines, the header line first (and again, or another one, whenever it changes).
@@ -307,15 +313,15 @@ class StreamingManager:
             if not self._has_ended:
                 return None
             atexit.unregister(self._stop_at_exit)
-            answer = recorder.wait_finished(give_up_at - time.monotonic()) or {}
+            answer = recorder.wait_finished(give_up_at - time.monotonic())
         finally:
             self._is_stopping = False
-        if not answer:
+        if answer is None:  # an empty one is an answer, too
             log.warning("run.waiting: not delivered in time: %s", recorder.waiting_text())
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(FEEDER_END_S)
         recorder.close()
-        return answer
+        return answer or {}
 
     def _end(self, recorder: Recorder, ending: _Ending, give_up_at: float) -> bool:
         """Feed the last rows, and record the end. False, and told, if the spool cannot take them now."""

@@ -58,7 +58,7 @@ class Plan:
 
 
 class Tracking:
-    """Samples one process tree into one run. `tick` when `next_at` is due, `end` once.
+    """Samples one process tree into one run. `tick_if_due` every `wait_s`, `end` once.
 
     Whatever goes wrong with one sample, the next one begins anew: a defect costs rows, never the recording.
     """
@@ -96,6 +96,17 @@ class Tracking:
             self.recorder.tend()
         self._set_next()
         return is_there
+
+    def wait_s(self) -> float:
+        """How long to wait before `tick_if_due`: others are to see that we live, also where rows are rare."""
+        return min(max(0.0, self.next_at - time.monotonic()), config.HEARTBEAT_S / 2)
+
+    def tick_if_due(self) -> bool:
+        """`tick`, or a sign of life until the next sample is due."""
+        if time.monotonic() >= self.next_at:
+            return self.tick()
+        self.recorder.tend()
+        return True
 
     def _require_sampler(self) -> Sampler:
         self._sampler = self._sampler or self._new_sampler()
@@ -200,10 +211,9 @@ def main(order: dict[str, Any]) -> int:
 def _track_until_told(tracking: Tracking) -> dict[str, Any]:
     """The caller's last word (exit_code, run_status, used, timeout_s), empty if the caller went without one."""
     while True:
-        wait_s = max(0.0, tracking.next_at - time.monotonic())
-        if wait_readable([0], wait_s):
+        if wait_readable([0], tracking.wait_s()):
             return _next_word()
-        if not tracking.tick():
+        if not tracking.tick_if_due():
             return {}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spool import Batch, Registration, RunState, SegmentState, Spool, Tracker, queries, segments
+from spool import Batch, Registration, RunState, SegmentState, Spool, Tracker, directory, queries, segments
 from spool.errors import RunEnded, SpoolDamaged, SpoolUnavailable
 from tests.support import plays, spools
 from tests.support.spools import HEADER, REGISTRATION, rows
@@ -31,7 +31,7 @@ def test_new_spool_holds_its_run_and_nothing_else(tmp_path: Path) -> None:
     with closing(Spool.create(tmp_path / "spools", new)) as spool:
         run = spool.run()
         assert run.state is RunState.OPEN
-        assert replace(run.tracker, proof="") == new.tracker
+        assert replace(run.tracker, proof="", file_mark="") == new.tracker
         assert run.csv_path == str(tmp_path / "rows.csv")
         assert run.registration is None
         assert not spool.has_segments()
@@ -217,8 +217,9 @@ def test_problem_is_kept_with_its_cause_until_nothing_is_in_the_way(spool: Spool
 
 def test_another_tracker_takes_over(spool: Spool) -> None:
     successor = Tracker(pid=1, started_at="2", boot_id="b", pid_namespace="n", host="h")
+    mark = spool.run().tracker.file_mark
     spool.take_over(successor)
-    assert spool.run().tracker == successor
+    assert spool.run().tracker == replace(successor, file_mark=mark)
 
 
 def test_same_header_is_kept_once(spool: Spool) -> None:
@@ -292,7 +293,8 @@ def test_failed_creation_leaves_nothing_behind(tmp_path: Path) -> None:
     object.__setattr__(bad, "metadata", {"x": Unwritable()})
     with pytest.raises(TypeError):
         Spool.create(tmp_path / "spools", bad)
-    assert list((tmp_path / "spools").iterdir()) == []
+    assert directory.spool_paths(tmp_path / "spools") == []
+    assert [path.name for path in (tmp_path / "spools").iterdir()] == [directory.MARK_NAME]
 
 
 def test_vanished_spool_says_which_and_what_to_do(spool: Spool) -> None:

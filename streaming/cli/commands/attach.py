@@ -120,8 +120,8 @@ def _track(pid: int, spool: Spool, wish: Wish) -> int:
         witness.tell_start(f"process {pid}")
         who = system.identify(pid)
         tracking = Tracking(recorder, pid, interval_s=wish.plan.interval_s, on_sample=witness.usage.add)
-        while not ending.wait(tracking.next_at - time.monotonic()):
-            if not system.is_alive(who) or not tracking.tick():
+        while not ending.wait(tracking.wait_s()):
+            if not system.is_alive(who) or not tracking.tick_if_due():
                 break
             witness.look()
         tracking.end(exit_code=None, run_status="finished")

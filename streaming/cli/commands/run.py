@@ -174,8 +174,8 @@ class _Recording(threading.Thread):
             since=Use(self._running.started_at),
             peaks_below_mib=self._running.peaks_above_kib / 1024,
         )
-        while not self._has_ended.wait(max(0.0, tracking.next_at - time.monotonic())):
-            tracking.tick()
+        while not self._has_ended.wait(tracking.wait_s()):
+            tracking.tick_if_due()
             witness.look()
         if (ended := self._ended) is None:
             return

@@ -5,6 +5,7 @@ import inspect
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,14 +14,15 @@ from typing import Any
 import pytest
 
 import streaming
-from spool import Spool, queries
+from spool import Spool, directory, queries
 from spool.model import BATCH_MAX_BYTES
 from streaming import DataSource, RunStatus, StreamingManager
 from streaming.errors import BadArgument
-from tests.support import oracle
+from tests.support import faults, oracle
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Told
 from tests.support.processes import Home, eventually, wait_gone
+from tests.support.wire import Answer
 
 HEADER = b"timestamp,x\n"
 
@@ -282,6 +284,47 @@ def test_status_may_be_ours_theirs_or_a_text(far_end: FarEnd, status: Any) -> No
     manager.start()
     manager.stop(exit_code=1, run_status=status)
     oracle.live(far_end.evidence(), run_status="failed", exit_code=1)
+
+
+@pytest.mark.parametrize("name", ["finished", "failed"])
+def test_status_of_the_tracker_that_we_serve_is_told_by_its_value(far_end: FarEnd, name: str) -> None:
+    """ResourceTracker passes a member of its own enum, which is no member of ours."""
+    from resource_tracker.streaming import RunStatus as Theirs
+
+    status = Theirs[name]
+    manager = manager_of(far_end)
+    manager.start()
+    manager.stop(run_status=status)
+    assert (far_end.run().finish or {})["run_status"] == status.value
+
+
+def test_empty_answer_to_the_finish_is_an_answer(far_end: FarEnd, caplog: pytest.LogCaptureFixture) -> None:
+    far_end.always("finish", faults.Fault("empty object", edit=lambda _: Answer.of_json(200, {})))
+    manager = manager_of(far_end)
+    manager.start()
+    manager.append(HEADER + b"1,a\n")
+    assert manager.stop() == {}
+    assert "run.waiting" not in caplog.text
+    oracle.judge(far_end.evidence(), Told(HEADER, [b"1,a\n"]), run_status="finished", exit_code=0)
+
+
+def test_start_from_many_threads_makes_one_run(far_end: FarEnd, home: Home) -> None:
+    manager = manager_of(far_end)
+    together = threading.Barrier(8)
+
+    def start() -> None:
+        together.wait(30)
+        manager.start()
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    manager.append(HEADER + b"1,a\n")
+    assert manager.stop()
+    assert len(directory.spool_paths(home.spool_dir)) == 1
+    oracle.judge(far_end.evidence(), Told(HEADER, [b"1,a\n"]), run_status="finished", exit_code=0)
 
 
 def test_unknown_status_counts_as_failed_and_is_told(far_end: FarEnd, caplog: pytest.LogCaptureFixture) -> None:

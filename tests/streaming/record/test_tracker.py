@@ -101,6 +101,21 @@ def test_missed_samples_are_skipped_and_not_made_up_for(spool: Spool, child: "su
     assert tracking.row_count == 1
 
 
+def test_tracker_whose_samples_are_rare_shows_that_it_lives(
+    spool: Spool, child: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking = Tracking(Recorder(spool, OFFLINE, None), child.pid, interval_s=3600.0)
+    tracking.next_at = time.monotonic() + 3600.0
+    assert tracking.wait_s() <= 30
+    began_at = time.time()
+    assert tracking.tick_if_due()
+    assert spool.run().tracker.heartbeat_at == 0.0, "it has only just begun"
+    monkeypatch.setattr(tracking.recorder, "_beat_at", 0.0)
+    assert tracking.tick_if_due()
+    assert spool.run().tracker.heartbeat_at >= began_at
+    assert tracking.row_count == 0
+
+
 def test_end_that_cannot_be_recorded_is_told_and_raises_nothing(
     spool: Spool, child: "subprocess.Popen[bytes]", caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
