@@ -9,7 +9,7 @@ from pathlib import Path
 from spool import queries, segments
 from spool.database.connection import Connection
 from spool.errors import SpoolDamaged
-from spool.model import SegmentState
+from spool.model import Segment, SegmentState
 from spool.spool import Spool
 
 
@@ -39,14 +39,22 @@ def _batches(db: Connection) -> Iterator[str]:
 
 
 def _segments(db: Connection) -> Iterator[str]:
-    """Ranges follow each other without gap or overlap; sealed ones hold what was sealed."""
+    """Ranges follow each other without gap or overlap; what is yet to be sent is what was sealed, byte by byte."""
+    found = [segment for state in SegmentState for segment in queries.segments(db, state)]
     expected = 1
-    for seq, first, last in db.query("SELECT seq, first_batch_id, last_batch_id FROM segment ORDER BY first_batch_id"):
+    for segment in sorted(found, key=lambda each: each.first_batch_id):
+        first, last = segment.first_batch_id, segment.last_batch_id
         if first != expected or last < first:
-            yield f"segment {seq}: covers batches {first} to {last}, {expected} should be its first"
+            yield f"segment {segment.seq}: covers batches {first} to {last}, {expected} should be its first"
         expected = last + 1
-    for segment in queries.segments(db, SegmentState.SEALED):
-        try:
-            segments.segment_csv(db, segment)
-        except SpoolDamaged as damage:
-            yield damage.message
+        if segment.state is SegmentState.SEALED and not _is_as_sealed(db, segment):
+            yield f"segment {segment.seq}: its rows are not those that were sealed"
+
+
+def _is_as_sealed(db: Connection, segment: Segment) -> bool:
+    try:
+        for _ in segments.segment_csv(db, segment):
+            pass
+    except SpoolDamaged:
+        return False
+    return True

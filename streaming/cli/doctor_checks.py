@@ -18,6 +18,7 @@ from enum import Enum
 from pathlib import Path
 
 from spool import Batch, NewRun, Spool, SpoolError, directory, system
+from spool.recovery.audit import audit
 from streaming import config
 from streaming.collect.redaction import redact_text
 from streaming.errors import StreamError, Transient, Unauthorized
@@ -73,6 +74,22 @@ def examine(patient: Patient) -> Iterator[Finding]:
             yield Finding(Level.FAIL, name, error.message, error.hint or "see the text")
         except Exception as error:  # noqa: BLE001 - the other checks still tell something
             yield Finding(Level.FAIL, name, f"the check itself failed: {error!r}", "please report this defect")
+
+
+def check_run(path: Path) -> Iterator[Finding]:
+    """Whether a run's file is whole: its structure, every row, every segment that is still to be sent."""
+    name = f"run {directory.short_name(path)}"
+    try:
+        problems = audit(path)
+    except SpoolError as error:
+        yield Finding(Level.FAIL, name, error.message, error.hint or "see the text")
+        return
+    for problem in problems:
+        yield Finding(
+            Level.FAIL, name, problem, "tracker-stream drain delivers what is whole, and keeps the damaged file"
+        )
+    if not problems:
+        yield Finding(Level.OK, name, f"{path} is whole")
 
 
 def check_spool_directory(patient: Patient) -> Iterator[Finding]:

@@ -359,3 +359,25 @@ def test_audit_names_everything_that_is_wrong(tmp_path: Path) -> None:
         connection.execute("DELETE FROM batch WHERE batch_id = 7")
     findings: list[Any] = audit(path)
     assert [finding.partition(":")[0] for finding in findings] == ["batches 5 to 5", "batches 7 to 7"]
+
+
+SEGMENT_DAMAGE = {
+    "another checksum": (
+        "UPDATE segment SET sha256 = replace(sha256, substr(sha256, 1, 1), 'g') WHERE seq = 2",
+        "rows",
+    ),
+    "a gap": ("DELETE FROM segment WHERE seq = 2", "covers batches"),
+    "rows under another header": ("UPDATE header SET csv = CAST('timestamp,y' || char(10) AS BLOB)", "rows"),
+}
+
+
+@pytest.mark.parametrize("damage", SEGMENT_DAMAGE)
+def test_audit_compares_what_is_to_be_sent_with_what_was_sealed(tmp_path: Path, damage: str) -> None:
+    path = spools.filled(tmp_path, [b"%d,batch %d\n" % (number, number) for number in range(4)])
+    with closing(Spool(path)) as spool:
+        assert len(list(spool.seal_pending(max_bytes=1))) == 4
+    assert audit(path) == []
+    statement, told = SEGMENT_DAMAGE[damage]
+    with spools.raw(path) as connection:
+        connection.execute(statement)
+    assert any(finding.startswith("segment") and told in finding for finding in audit(path))

@@ -16,18 +16,23 @@ from streaming.cli import options
 from streaming.cli.doctor_checks import Finding, Level, Patient
 from streaming.cli.terminal.screen import stdout
 from streaming.cli.terminal.table import Line, clean
+from streaming.read.names import find_runs
 
 SCHEMA_VERSION = 1
 _STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
 
 @click.command()
+@click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=options.complete_run)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 @options.with_settings(config.SPOOL_DIR, *config.DELIVERY, is_recording=True)
-def doctor(as_json: bool, unusable: Mapping[str, str], spool_dir: str | None, **addresses: str | None) -> None:
-    """Check what recording and delivering need. Exit code 1 if something fails.
+def doctor(
+    runs: tuple[str, ...], as_json: bool, unusable: Mapping[str, str], spool_dir: str | None, **addresses: str | None
+) -> None:
+    """Check what recording and delivering need; with RUN, whether its file is whole. Exit code 1 if something fails.
 
-    Nothing of a run is sent; each look at the network takes a few seconds at most.
+    Nothing of a run is sent; each look at the network takes a few seconds at most. A run's file is read byte by byte, and
+    its rows compared with their checksums.
 
     \b
     Example: tracker-stream doctor
@@ -36,7 +41,11 @@ def doctor(as_json: bool, unusable: Mapping[str, str], spool_dir: str | None, **
     patient = Patient(options.spool_directory(spool_dir), **usable, environment=os.environ)
     screen, found = stdout(), []
     settings = (Finding(Level.FAIL, "settings", text) for text in unusable.values())
-    for finding in chain(settings, examination.examine(patient)):
+    if runs:
+        findings = chain.from_iterable(map(examination.check_run, find_runs(patient.spool_dir, runs)))
+    else:
+        findings = chain(settings, examination.examine(patient))
+    for finding in findings:
         found.append(finding)
         if not as_json:
             screen.write(_lines(finding))

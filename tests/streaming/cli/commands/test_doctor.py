@@ -10,7 +10,7 @@ import pytest
 from streaming.cli import doctor_checks as examination
 from streaming.cli.doctor_checks import Level, file_system_of
 from tests.streaming.cli.conftest import InProcess
-from tests.support import faults
+from tests.support import faults, spools
 from tests.support.far_end import FarEnd
 from tests.support.processes import Home
 
@@ -158,3 +158,14 @@ def test_file_system_is_that_of_the_nearest_mount(tmp_path: Path) -> None:
     assert file_system_of(Path("/homework"), mounts) == "ext4"
     assert file_system_of(Path("/home/scratch disk/x"), mounts) == "tmpfs"
     assert file_system_of(Path("/etc"), tmp_path / "none") is None
+
+
+def test_run_whose_file_is_whole_and_one_whose_is_not(cli: InProcess, home: Home) -> None:
+    whole, damaged = (spools.filled(home.spool_dir, [b"1,one\n", b"2,two\n"]) for _ in range(2))
+    assert cli("doctor", whole.stem).exit_code == 0
+    spools.flip_bit(damaged, spools.offset_of(damaged, b"2,two"), 1)
+    result = cli("doctor", damaged.stem, whole.stem)
+    assert result.exit_code == 1
+    assert "batches 2 to 2: checksum mismatch" in result.stdout
+    assert "tracker-stream drain" in result.stdout
+    assert f"{whole} is whole" in result.stdout
