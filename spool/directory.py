@@ -51,7 +51,7 @@ def prepare(directory: Path) -> None:
         directory.mkdir(mode=system.DIRECTORY_MODE, parents=True, exist_ok=True)
         _require_private(directory)
         _probe_locks(directory)
-        _make_mark(directory)
+        make_mark(directory)
     except FileExistsError as error:
         raise DirectoryUnusable(f"the spool directory {directory} is a file", path=directory, hint=REMEDY) from error
     except OSError as error:
@@ -108,7 +108,7 @@ def _probe_locks(directory: Path) -> None:
         scratch.unlink()
 
 
-def _make_mark(directory: Path) -> None:
+def make_mark(directory: Path) -> None:
     """The file by which `file_mark` knows this directory. Created in one step, and never touched again."""
     with suppress(OSError):  # it is there already; or there is no room: then a run looks like a copy
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -45,6 +45,7 @@ class Tracker:
     pid_namespace: str
     host: str
     proof: str = ""  # that it is this user's own, where it feeds a CSV file (`spool.key`)
+    checked: str = ""  # that the file was taken in from elsewhere, and is ours now (`spool.recovery.guest`)
     heartbeat_s: float = 0.0  # a row or a heartbeat is there at least this often; 0: nobody knows
     heartbeat_at: float = 0.0  # the newest heartbeat: there is none while rows come
     slurm_job: str = ""  # the job that it belongs to (`streaming.collect.scheduler.slurm_job`)

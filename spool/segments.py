@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from spool.database.connection import Connection
@@ -189,8 +190,16 @@ def batches(db: Connection, first_id: int, last_id: int) -> Iterator[tuple[int, 
         )
         if not rows:
             return
+        _require_order(rows, first_id, db)
         yield from rows
         first_id = rows[-1][0] + 1
+
+
+def _require_order(rows: Sequence[tuple[Any, ...]], first_id: int, db: Connection) -> None:
+    """SQLite takes the order of rows from their pages, which may name one another in circles."""
+    ids = [first_id - 1, *(row[0] for row in rows)]
+    if any(later <= earlier for earlier, later in pairwise(ids)):
+        raise SpoolDamaged(f"the batches of {db.path} are not in order", path=db.path)
 
 
 def _enough(max_bytes: int) -> Callable[[tuple[Any, ...]], bool]:
@@ -266,6 +275,7 @@ def segment_csv(db: Connection, of: Segment) -> Iterator[bytes]:
         (first_id, of.last_batch_id),
         _enough(_FETCH_BYTES),
     ):
+        _require_order(rows, first_id, db)
         first_id = rows[-1][0] + 1
         piece = b"".join([csv for _, csv in rows if isinstance(csv, bytes)])
         digest.update(piece)

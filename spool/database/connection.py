@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import sys
@@ -17,6 +18,8 @@ from spool.model import BATCH_MAX_BYTES
 
 BUSY_TIMEOUT_S = 10.0
 PAGE_BYTES = 4096
+_BUDGET_STEP = 1_000_000  # of SQLite's own instructions
+_BUDGET_PER_PAGE = 10_000  # a page holds at most some hundred rows
 BLOB_MAX_BYTES = BATCH_MAX_BYTES + (1 << 20)  # no honest batch is larger; a hostile file must not take all memory
 
 # Rollback journal, never WAL: before SQLite 3.51.3 two processes can lose commits in it, and it cannot work on NFS.
@@ -42,6 +45,7 @@ _ERROR_BY_CODE: dict[int, type[SpoolError]] = {
     6: SpoolUnavailable,  # SQLITE_LOCKED
     8: SpoolUnavailable,  # SQLITE_READONLY
     10: SpoolUnavailable,  # SQLITE_IOERR
+    9: SpoolDamaged,  # SQLITE_INTERRUPT: `_Budget`
     11: SpoolDamaged,  # SQLITE_CORRUPT
     13: SpoolFull,  # SQLITE_FULL
     778: SpoolFull,  # SQLITE_IOERR_WRITE: what a quota (EDQUOT) and a file size limit (EFBIG) look like from here
@@ -53,6 +57,7 @@ _ERROR_BY_CODE: dict[int, type[SpoolError]] = {
 _ERROR_BY_TEXT: dict[str, type[SpoolError]] = {
     "database or disk is full": SpoolFull,
     "database disk image is malformed": SpoolDamaged,
+    "interrupted": SpoolDamaged,
     "file is not a database": SpoolDamaged,
 }
 
@@ -77,10 +82,16 @@ class Connection:
         self._lock = threading.RLock()
         self._is_writing = False
         self._identity = file_identity(path)
+        self._budget = _Budget(path)
         with translated(path):
-            self._db = _connect(path)
+            self._db = self._connect()
         self._descriptors = system.descriptors_on(self._identity)
         _open_connections.add(self)
+
+    def _connect(self) -> sqlite3.Connection:
+        database = _connect(self.path)
+        database.set_progress_handler(self._budget, _BUDGET_STEP)
+        return database
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -95,6 +106,7 @@ class Connection:
                 raise InTheMiddle("a signal handler may not write in the middle of a write", path=self.path)
             try:
                 self._is_writing = True
+                self._budget.spent = -math.inf  # statements that write look for single rows
                 self._begin()
                 yield self._db
                 self._db.execute("COMMIT")
@@ -114,6 +126,7 @@ class Connection:
         self._refuse_if_forked()
         with self._lock, translated(self.path):
             self._follow_replacement()
+            self._budget.spent = 0
             return self._db.execute(sql, parameters).fetchall()
 
     def query_until(
@@ -124,6 +137,7 @@ class Connection:
         rows = []
         with self._lock, translated(self.path):
             self._follow_replacement()
+            self._budget.spent = 0
             with closing(self._db.execute(sql, parameters)) as cursor:
                 for row in cursor:
                     rows.append(row)
@@ -183,7 +197,7 @@ class Connection:
                 yield
             finally:
                 identity = file_identity(self.path)
-                self._db = _connect(self.path)
+                self._db = self._connect()
                 self._identity, self._descriptors = identity, system.descriptors_on(identity)
 
     def close(self) -> None:
@@ -196,6 +210,21 @@ class Connection:
     def _refuse_if_forked(self) -> None:
         if self._pid != os.getpid():
             raise ForkedSpool("this spool was opened before a fork, by the parent process", path=self.path)
+
+
+class _Budget:
+    """How much work a statement may be: a page that names another one many times over makes a small file endless."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.spent = 0.0
+
+    def __call__(self) -> bool:
+        """True, which interrupts the statement, when it has done far more than a file of this size can ask for."""
+        self.spent += _BUDGET_STEP
+        with suppress(OSError):
+            return self.spent > _BUDGET_STEP + _BUDGET_PER_PAGE * (os.stat(self._path).st_size // PAGE_BYTES)
+        return False
 
 
 def file_identity(path: Path) -> tuple[int, int]:

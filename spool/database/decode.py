@@ -179,6 +179,7 @@ def _tracker(fields: dict[str, Any]) -> Tracker:
         pid_namespace=_text(fields.get("pid_namespace")),
         host=_text(fields.get("host")),
         proof=_text(fields.get("proof", "")),
+        checked=_text(fields.get("checked", "")),
         heartbeat_s=_time(fields.get("heartbeat_s", 0)),
         heartbeat_at=_time(fields.get("heartbeat_at", 0)),
         slurm_job=_text(fields.get("slurm_job", "")),

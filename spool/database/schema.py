@@ -139,7 +139,7 @@ def insert_run(db: sqlite3.Connection, new: NewRun) -> None:
             json.dumps(new.metadata),
             None if new.host_info is None else json.dumps(new.host_info),
             None if new.cloud_info is None else json.dumps(new.cloud_info),
-            None if csv_path is None else _path_value(csv_path),
+            None if csv_path is None else path_value(csv_path),
             new.api_url,
             new.s3_endpoint_url,
             new.upload_interval_s,
@@ -172,7 +172,7 @@ def insert_batch(
     return int(cursor.lastrowid or 0)
 
 
-def _path_value(path: str) -> str | bytes:
+def path_value(path: str) -> str | bytes:
     """Text; bytes where a name in it is not UTF-8, which POSIX allows and SQLite's text does not."""
     try:
         path.encode()

@@ -11,6 +11,7 @@ doubles a row: what was stored under the old keys is not named by the finish, wh
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -24,8 +25,8 @@ from spool.database import schema
 from spool.database.connection import Connection, file_identity
 from spool.errors import SpoolDamaged
 from spool.model import Batch, NewRun, SegmentState
+from spool.recovery import guest, scan
 from spool.recovery import replace as replacement
-from spool.recovery import scan
 from spool.recovery.scan import Findings, FoundSegment
 from spool.spool import Spool
 
@@ -75,13 +76,20 @@ def surviving_damage(path: Path, work: Callable[[Spool], Result], *, report: Cal
     for _ in range(_RECOVERIES_MAX):
         identity = file_identity(path)
         try:
-            with closing(Spool(path)) as spool:
-                return work(spool)
+            return _work_on(path, work, report)
         except SpoolDamaged:
             recovered = recover_file(path, identity)
             if recovered is not None:
                 report(recovered)
+    return _work_on(path, work, report)
+
+
+def _work_on(path: Path, work: Callable[[Spool], Result], report: Callable[[Recovered], None]) -> Result:
     with closing(Spool(path)) as spool:
+        if guest.is_guest(spool):
+            taken_in = guest.take_in(spool, _write)
+            if taken_in.missing:
+                report(taken_in)
         return work(spool)
 
 
@@ -240,6 +248,8 @@ def _mark_place_in_csv(db: Connection, found: Findings) -> None:
 def _offset_behind(csv_path: Path, offset: int, row_count: int, header: bytes) -> int:
     """Where the next `row_count` rows of a CSV file end; `offset` if the file cannot be read."""
     try:
+        if not stat.S_ISREG(csv_path.stat().st_mode):  # a damaged spool may come from anywhere, and name a pipe
+            return offset
         with open(csv_path, "rb") as file:
             file.seek(offset)
             while row_count > 0 and (line := file.readline()):

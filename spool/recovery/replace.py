@@ -79,9 +79,7 @@ def put_in_place(new: Path, path: Path) -> None:
 
 def keep_aside(path: Path, descriptor: int) -> Path:
     """A second name for a damaged file (open as `descriptor`) and its journal, for people: we never remove it."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    names = (path.with_name(f"{path.name}{DAMAGED}{stamp}{more}") for more in ("", *(f"-{n}" for n in range(2, 1000))))
-    aside = next(name for name in names if not os.path.lexists(name))
+    aside = _free_name(path)
     with _translated(path):
         _second_name(path, aside, descriptor)
         if _journal(path).exists():
@@ -92,6 +90,20 @@ def keep_aside(path: Path, descriptor: int) -> Path:
                 os.close(journal)
         system.sync_directory(path.parent)
     return aside
+
+
+def second_name(path: Path) -> Path:
+    """Keep the file at `path` beside it, where hard links can be had. (It must not be opened: SQLite has locks on it.)"""
+    aside = _free_name(path)
+    with _translated(path):
+        os.link(path, aside)
+    return aside
+
+
+def _free_name(path: Path) -> Path:
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    names = (path.with_name(f"{path.name}{DAMAGED}{stamp}{more}") for more in ("", *(f"-{n}" for n in range(2, 1000))))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _second_name(path: Path, aside: Path, descriptor: int) -> None:

@@ -257,7 +257,7 @@ class _Search:
         return Findings(
             run=run,
             lost_facts=lost_facts,
-            segments=_without_overlaps(segments),
+            segments=without_overlaps(segments),
             sequence=self._sequence,
             began_at=self._batches.first_time(),
             _headers=self._headers,
@@ -315,7 +315,7 @@ def _progress(run: list[Any]) -> tuple[int, bool, float]:
     return _RUN_STATES.index(run[2]), run[14] is not None, run[17] or 0.0
 
 
-def _without_overlaps(segments: list[FoundSegment]) -> list[FoundSegment]:
+def without_overlaps(segments: list[FoundSegment]) -> list[FoundSegment]:
     """In order of their batches; of two that claim the same batches the sent one stays, else the earlier."""
     chosen: list[FoundSegment] = []
     for segment in sorted(segments, key=lambda each: (each.first_batch_id, not each.is_sent, each.seq)):

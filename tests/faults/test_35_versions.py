@@ -55,7 +55,7 @@ def test_fault_35_spool_of_any_version_is_drained(tmp_path: Path, version: str) 
     prefix = "s3://bucket/run-fixture"
     far_end.runs["fixture"] = Run("run-fixture", prefix)
     _, sent = oracle.object_of(OLD, b"1,a\n2,b\n", 1, prefix)
-    far_end.objects[f"{prefix}/00000001-sent.csv.gz"] = sent
+    far_end.objects[f"{prefix}/00000001-7fc5faec58d2.csv.gz"] = sent
     clients = cast(Clients, SimpleNamespace(service=far_end, store=far_end, token=None))
     assert drain_run(path, clients, NoWait(), api_url="") is Outcome.DELIVERED
     told = Told(OLD, [b"1,a\n2,b\n", b"3,c\n", (NEW, b"4,d,9\n"), (NEW, b"5,e,9\n")])

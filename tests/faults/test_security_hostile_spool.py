@@ -1,6 +1,7 @@
 """A spool file from somebody else, handed to drain: it gets no token, no other file, no memory, and clear words."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -120,7 +121,7 @@ def test_own_spool_that_somebody_changed_is_no_longer_proven(tmp_path: Path, hom
         with spool.connection.transaction() as db:
             db.execute(CHANGES[change], {"other": "/etc/passwd"} if ":other" in CHANGES[change] else {})
         assert not spool.is_own()
-        spool.take_over(system.identify(1))
+        spool.take_over(system.identify(os.getpid()))
         spool.unpark()
         assert not spool.is_own(), "what is not proven is not made so on the way"
 
@@ -158,8 +159,6 @@ def test_file_that_took_the_place_of_the_csv_is_not_read(
 def test_csv_path_that_is_no_file_of_ours_is_not_read(
     tmp_path: Path, far_end: FarEnd, clients: Clients, content: str
 ) -> None:
-    import os
-
     strange = tmp_path / "strange"
     if content == "a device":
         strange = Path("/dev/zero")
