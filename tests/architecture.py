@@ -44,6 +44,7 @@ PACKAGES = {
         "the command `tracker-stream`",
         (*BASE, "processes", "collect", "clients", "upload", "record", "tables", "read", "server"),
     ),
+    "integrations": Package("plugins for the frameworks that have a place for them", ("record",)),
     "streaming": Package("the public names, each loaded when first asked for", ("record", "cli")),
 }
 MODULES_MAX = 14

@@ -24,6 +24,7 @@ DOORS = {
     "click": ("streaming/cli/",),
     "fastapi": ("streaming/server/",),
     "pyarrow": ("streaming/tables/", "streaming/read/", "streaming/server/metrics/"),
+    "distributed": ("streaming/integrations/dask.py", "streaming/read/"),
     "fcntl": ("spool/system.py", "streaming/server/process/directory.py"),
 }
 HEAVY = (

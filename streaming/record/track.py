@@ -16,7 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ContextDecorator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -119,7 +119,8 @@ class track(ContextDecorator):
 
     def _start(self) -> Child | None:
         try:
-            spool = Spool.create(self._plan.spool_dir, self._plan.new_run(self._pid))
+            here = placement_here().filling(self._plan.metadata)  # known now, not when a function was decorated
+            spool = Spool.create(self._plan.spool_dir, replace(self._plan, metadata=here).new_run(self._pid))
             spool.close()
             order = child_order(spool.path, self._pid, self._plan)
             child = launch.start("tracker", order, log_path=spool.path.with_suffix(directory.LOG_SUFFIX))
@@ -166,7 +167,7 @@ def _filled(metadata: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
     named = {name: settings[name] for name in config.METADATA_NAMES if name in settings}
     tags = {**settings.get(config.TAGS.name, {}), **(metadata.get("tags") or {})}
     given = {name: value for name, value in metadata.items() if value is not None}
-    return placement_here().filling({**named, **given, **({"tags": tags} if tags else {})})
+    return {**named, **given, **({"tags": tags} if tags else {})}
 
 
 def _exit_code(error: BaseException | None) -> int:
