@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import http.client
 import socket
 import time
 from collections.abc import Iterator
@@ -107,3 +108,130 @@ def _post(url: str, body: bytes, headers: dict[str, str]) -> int | None:
         return requests.post(url, data=body, headers=headers, timeout=120).status_code
     except requests.ConnectionError:
         return None
+
+
+def _wrong_authorizations(token: str) -> list[bytes]:
+    """Everything that is nearly the token, or nearly says that none is needed."""
+    good = token.encode()
+    changed = [bytes([*good[:at], good[at] ^ 1, *good[at + 1 :]]) for at in range(len(good))]
+    cut = [good[:length] for length in range(0, len(good), 5)]
+    twisted = [
+        good.upper(),
+        good.lower(),
+        good[::-1],
+        good + b"x",
+        b"x" + good,
+        good + b"," + good,
+        good[4:],
+        good + b"%00",
+    ]
+    odd = [
+        b"*",
+        b"%",
+        b"' OR 1=1 --",
+        b"null",
+        b"undefined",
+        b"../token",
+        b"\xff\xfe",
+        b"a" * 5000,
+        b"tst_",
+        b"{}",
+        b"true",
+    ]
+    schemes = [scheme + b" " + good for scheme in (b"Basic", b"Token", b"Digest", b"Bearer:", b"Bearerx", b"", b"AWS4")]
+    return [
+        *(b"Bearer " + text for text in (*changed, *cut, *twisted, *odd)),
+        *schemes,
+        good,
+        b"Bearer",
+        b"Bearer\t" + good,
+    ]
+
+
+def test_nothing_but_the_token_is_the_token(whole_server: EmbeddedServer, tried: Tried) -> None:
+    values = _wrong_authorizations(whole_server.token)
+    connection = http.client.HTTPConnection("127.0.0.1", whole_server.settings.port, timeout=SLOW_S)
+    for value in values:
+        for method, path in (("GET", "/runs"), ("POST", "/runs"), ("GET", "/session")):
+            connection.request(method, path, headers={"Authorization": value})
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == 401, (method, path, value)
+    connection.close()
+    tried("bearers that are none", 3 * len(values))
+
+
+def test_no_other_place_for_a_token_or_a_session_opens_anything(whole_server: EmbeddedServer, tried: Tried) -> None:
+    token, port = whole_server.token, whole_server.settings.port
+    headers = [
+        {name: value}
+        for name in ("X-Authorization", "Proxy-Authorization", "X-Api-Key", "X-Forwarded-User", "Remote-User", "Token")
+        for value in (token, f"Bearer {token}")
+    ]
+    name = f"tracker_stream_session_{port}"
+    cookies = [token, "", "' OR ''='", "%00", "../../server.db", "null", "a" * 3000, "uid 0", "\\"]
+    headers += [{"Cookie": f"{name}={value}"} for value in cookies]
+    headers += [{"Cookie": f"tracker_stream_session={token}"}, {"Cookie": f"{name}=;{name}={token}"}]
+    for header in headers:
+        assert requests.get(f"{whole_server.api_url}/runs", headers=header, timeout=SLOW_S).status_code == 401, header
+    for query in (f"token={token}", f"access_token={token}", f"authorization=Bearer%20{token}"):
+        assert requests.get(f"{whole_server.api_url}/runs?{query}", timeout=SLOW_S).status_code == 401, query
+    tried("other places for a token", len(headers) + 3)
+
+
+S3_PATHS = [
+    "",
+    "/{bucket}",
+    "/{bucket}/",
+    "/{bucket}/runs/x/1",
+    "/{bucket}/.probe",
+    "/.system",
+    "/buckets",
+    "/../etc/iam",
+]
+S3_QUERIES = [
+    "",
+    "?list-type=2",
+    "?acl",
+    "?policy",
+    "?uploads",
+    "?location",
+    "?versions",
+    "?cors",
+    "?tagging",
+    "?delete",
+]
+S3_ACTIONS = [
+    "AssumeRole",
+    "AssumeRoleWithWebIdentity",
+    "GetSessionToken",
+    "GetCallerIdentity",
+    "CreateUser",
+    "ListUsers",
+]
+S3_ACTIONS += ["CreateAccessKey", "ListAccessKeys", "PutUserPolicy", "GetUser", "DeleteUser", "ListRoles", "UpdateUser"]
+
+
+def test_s3_does_nothing_without_a_signature(whole_server: EmbeddedServer, tried: Tried) -> None:
+    port = int((whole_server.s3_endpoint_url or "").rpartition(":")[2])
+    key = whole_server.settings.s3.access_key
+    forged = {
+        "Authorization": f"AWS4-HMAC-SHA256 Credential={key}/20260101/us-east-1/s3/aws4_request, "
+        f"SignedHeaders=host, Signature={'0' * 64}",
+        "X-Amz-Date": "20260101T000000Z",
+    }
+    old = {"Authorization": f"AWS {key}:AAAAAAAAAAAAAAAAAAAAAAAAAAA="}
+    targets = [path.format(bucket=whole_server.bucket) + query for path in S3_PATHS for query in S3_QUERIES]
+    targets += [f"/?Action={action}&Version=2010-05-08" for action in S3_ACTIONS]
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SLOW_S)
+    done = 0
+    for headers in ({}, forged, old):
+        for verb in ("GET", "HEAD", "PUT", "POST", "DELETE"):
+            for target in targets:
+                connection.request(verb, target or "/", headers=headers)
+                answer = connection.getresponse()
+                answer.read()
+                assert answer.status >= 400, (verb, target, headers)
+                done += 1
+    connection.close()
+    tried("S3 and STS without a signature", done)
