@@ -1,53 +1,202 @@
-"""Hiding secrets in a command line before it is recorded: passwords in URLs, `--token=`, `API_KEY=`, `Bearer`. Pure."""
+"""Hiding secrets in a command line before it is recorded. Pure, and linear in the length of the text.
+
+A secret is known by the name before it (`--token=`, `PGPASSWORD=`, `accessToken:`, `-Dpassword=`), by its place in a URL or
+after an option of a known program (`curl -u`), by its own look (`ghp_`, `AKIA`, a JWT), or because it is given. Every
+pattern begins at a place that cannot overlap with another one's middle, so that nothing is scanned again and again.
+"""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+
+Hide = Callable[[str], str]
 
 HIDDEN = "***"
 SECRET_MIN_CHARACTERS = 8  # shorter values of secret variables would be found by chance
 
-_NAME = (
-    r"(?:[\w.-]*[_.-])?"
-    r"(?:token|passwords?|passwd|passphrase|pwd|pass|secrets?|api[_-]?keys?|access[_-]?keys?(?:[_-]?id)?|private[_-]?keys?"
-    r"|secret[_-]?(?:access[_-]?)?keys?|credentials?|auth|authorization|signature|sig)"
+_LAST_WORDS = {
+    *("token", "password", "passwords", "passwd", "passphrase", "passwort", "pwd", "pass", "passin", "passout"),
+    *("storepass", "keypass", "secret", "secrets", "credential", "credentials", "auth", "authorization", "signature"),
+    *("sig", "apikey", "apikeys", "cookie", "cookies", "pat", "bearer", "jwt", "otp", "pin"),
+}
+_KEY_WORDS = {"api", "access", "private", "secret", "account", "auth", "shared", "encryption", "signing", "master"}
+_ENDINGS = ("password", "passwd", "passphrase", "secret", "token", "apikey", "accesskey", "secretkey", "privatekey")
+_KEY_ENDINGS = ("accountkey", "authkey", "sharedkey")
+_NO_SECRETS = {"PWD", "OLDPWD"}  # directories
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_NAME_BEFORE = re.compile(r"(?<![\w.-])(-*\w[\w.-]*)(\s*=\s*|\\?['\"]?\s*:\s*|\s+(?=[^\s=:]))")
+_ASSIGNED = re.compile(r"(-*\w[\w.-]*)=")
+_QUOTED = r"\\\"[^\"\\]*\\\"|\"[^\"]*\"|'[^']*'"
+_VALUE = re.compile(rf"{_QUOTED}|[^\s&;|'\"]+")
+_SCHEMES = "Bearer|Basic|Token|Digest|ApiKey|Negotiate"
+_VALUE_IN_TEXT = re.compile(rf"(?:(?:{_SCHEMES})\s+)?(?:{_QUOTED}|[^\s,'\"}}]+)", re.IGNORECASE)
+    rf"(?:(?:Bearer|Basic|Token|Digest|ApiKey|Negotiate)\s+)?(?:{_QUOTED}|[^\s,'\"}}]+)", re.IGNORECASE
 )
-_IS_SECRET_FLAG = re.compile(rf"--?{_NAME}", re.IGNORECASE)
-_PATTERNS = (
-    # scheme://user:password@host, and scheme://token@host
-    (re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s/?#@:'\"]*):([^\s/?#@'\"]*)@"), rf"\1\2:{HIDDEN}@"),
-    (re.compile(r"((?:https?|git|wss?)://)([^\s/?#@:'\"]+)@", re.IGNORECASE), rf"\1{HIDDEN}@"),
-    # --token=..., API_KEY=..., ?X-Amz-Signature=...; and "--password ..." inside a shell's -c "..."
-    (re.compile(rf"((?<![\w-])(?:--?)?{_NAME}=)([^\s&;|'\"]+|\"[^\"]*\"|'[^']*')", re.IGNORECASE), rf"\1{HIDDEN}"),
-    (re.compile(rf"((?<![\w-])--{_NAME}\s+)([^\s'\"-][^\s'\"]*|\"[^\"]*\"|'[^']*')", re.IGNORECASE), rf"\1{HIDDEN}"),
-    # Authorization: Bearer ..., "password": "..."
-    (re.compile(r"\b((?:Bearer|Basic|Token)\s+)([A-Za-z0-9._~+/=-]{6,})"), rf"\1{HIDDEN}"),
-    (
-        re.compile(
-            rf"(\b{_NAME}['\"]?\s*:\s*)(?!(?:Bearer|Basic|Token)\b)([^\s,'\"}}]+|\"[^\"]*\"|'[^']*')", re.IGNORECASE
-        ),
-        rf"\1{HIDDEN}",
-    ),
+_LINE = re.compile(r"[^'\"\n]+")
+_SCHEME = re.compile(r"\w+\s+")
+_USER_AND_PASSWORD = re.compile(r"(://[^\s/?#@:'\"]*:)[^\s/'\"]*@")
+_USER_IS_TOKEN = re.compile(r"((?:https?|git|wss?)://)[^\s/?#@:'\"]+@", re.IGNORECASE)
+_AUTHORIZATION = re.compile(r"\b((?:Bearer|Basic|Token)\s+)[A-Za-z0-9._~+/=-]{6,}")
+_BARE = re.compile(
+    r"(?<![A-Za-z0-9_-])(?:"
+    r"gh[pousr]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}"
+    r"|eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?|sk-[\w-]{16,}|[sr]k_live_\w{16,}|xox[a-z]-[\w-]{10,}|hf_[A-Za-z0-9]{16,}"
+    r"|npm_\w{20,}|pypi-[\w-]{20,}|AIza[\w-]{20,}|ya29\.[\w-]{16,}|SG\.[\w-]{8,}\.[\w-]{8,})"
 )
+_WEBHOOK = re.compile(r"(hooks\.slack\.com/services/)[^\s'\"]+")
+_KEY_BLOCK = re.compile(r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)[^-]*")
+
+# Options that take a secret, by program: the whole value, or what stands behind the user's name.
+_SECRET_OPTIONS = {
+    "sshpass": ("-p",),
+    "redis-cli": ("-a",),
+    "docker": ("-p",),
+    "podman": ("-p",),
+    "az": ("-p",),
+    "mysql": ("-p",),
+    "mysqldump": ("-p",),
+    "mariadb": ("-p",),
+    "mongo": ("-p",),
+    "mongosh": ("-p",),
+    "ldapsearch": ("-w",),
+    "zip": ("-P",),
+}
+_USER_OPTIONS = {
+    "curl": ("-u", "--user", "-U", "--proxy-user"),
+    "http": ("-a", "--auth"),
+    "https": ("-a", "--auth"),
+    "smbclient": ("-U", "--user"),
+}
+_PROGRAMS = {*_SECRET_OPTIONS, *_USER_OPTIONS}
+_MAY_BE_ALONE = ("mysql", "mysqldump", "mariadb")  # `-p` asks for it: then the next word is none
 
 
 def redact(words: Sequence[str], secrets: Iterable[str] = ()) -> list[str]:
     """The command's words with `***` in place of what looks like a secret, and of each of `secrets` wherever it is."""
     known = [secret for secret in secrets if len(secret) >= SECRET_MIN_CHARACTERS]
     hidden: list[str] = []
-    hides_next = False
+    hide: Hide | None = None
+    program = ""
     for word in words:
-        is_value = hides_next and not _IS_SECRET_FLAG.fullmatch(word)
-        hidden.append(HIDDEN if is_value else redact_text(word, known))
-        hides_next = bool(_IS_SECRET_FLAG.fullmatch(word))
+        if hide is not None and not (_is_flag(word) and is_secret_name(word)):
+            hidden.append(hide(word))
+            hide = None
+            continue
+        program = os.path.basename(word) if os.path.basename(word) in _PROGRAMS else program
+        hide = _hides_next(program, word)
+        hidden.append(_redact_word(program, word, known))
     return hidden
 
 
+def _hides_next(program: str, word: str) -> Hide | None:
+    """How the value that follows this word is to be hidden, None if it is no secret."""
+    if _is_flag(word) and is_secret_name(word) and "=" not in word:
+        return _hide_all
+    if word in _SECRET_OPTIONS.get(program, ()) and program not in _MAY_BE_ALONE:
+        return _hide_all
+    if word in _USER_OPTIONS.get(program, ()):
+        return _hide_after_user
+    return None
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and " " not in word
+
+
+def _hide_all(_value: str) -> str:
+    return HIDDEN
+
+
+def _hide_after_user(value: str) -> str:
+    """user:password, user%password; a user alone is no secret."""
+    at = min((at for at in (value.find(":"), value.find("%")) if at >= 0), default=-1)
+    return value if at < 0 else value[: at + 1] + HIDDEN
+
+
+def _redact_word(program: str, word: str, known: Sequence[str]) -> str:
+    """One word of an argument list. A name at its beginning means all that follows, whatever a shell would make of it."""
+    assigned = _ASSIGNED.match(word)
+    if assigned and is_secret_name(assigned[1]):
+        return assigned[0] + HIDDEN
+    for option in _SECRET_OPTIONS.get(program, ()):
+        if word.startswith(option) and len(word) > len(option):
+            return option + HIDDEN
+    for option in _USER_OPTIONS.get(program, ()):
+        if len(option) == 2 and word.startswith(option) and len(word) > 2:
+            return option + _hide_after_user(word[2:])
+    return redact_text(word, known)
+
+
 def redact_text(text: str, secrets: Iterable[str] = ()) -> str:
-    """One word, or a command given as one text."""
+    """A command given as one text, or a word that may hold one (`sh -c`)."""
     for secret in secrets:
         text = text.replace(secret, HIDDEN)
-    for pattern, replacement in _PATTERNS:
-        text = pattern.sub(replacement, text)
-    return text
+    text = _redact_programs(text)
+    text = _KEY_BLOCK.sub(rf"\1{HIDDEN}", text)
+    text = _USER_AND_PASSWORD.sub(rf"\1{HIDDEN}@", text)
+    text = _USER_IS_TOKEN.sub(rf"\1{HIDDEN}@", text)
+    text = _redact_named(text)
+    text = _AUTHORIZATION.sub(rf"\1{HIDDEN}", text)
+    text = _WEBHOOK.sub(rf"\1{HIDDEN}", text)
+    return _BARE.sub(HIDDEN, text)
+
+
+def _redact_programs(text: str) -> str:
+    """`curl -u ada:secret` within a text."""
+    if not any(program in text for program in _PROGRAMS):
+        return text
+    pieces = re.split(r"(\s+)", text)
+    program = ""
+    for number in range(0, len(pieces), 2):
+        name = os.path.basename(pieces[number].strip("'\"(;&|"))
+        program = name if name in _PROGRAMS else program
+        hide = _hides_next(program, pieces[number])
+        if hide is not None and program and number + 2 < len(pieces):
+            pieces[number + 2] = hide(pieces[number + 2])
+    return "".join(pieces)
+
+
+def _redact_named(text: str) -> str:
+    """What follows a secret's name and `=`, `:` or, for a flag, a blank."""
+    parts: list[str] = []
+    done = position = 0
+    while found := _NAME_BEFORE.search(text, position):
+        position = found.end()
+        name, separator = found[1], found[2]
+        is_flag_alone = not separator.strip()
+        if not is_secret_name(name) or (is_flag_alone and not name.startswith("--")):
+            continue
+        value = _value_at(text, found.end(), name, separator)
+        if value is not None and not (is_flag_alone and value[1].startswith("-")):
+            begin, shown = value
+            scheme = _SCHEME.match(shown) if ":" in separator and name.lower() != "cookie" else None
+            parts += [text[done : begin + (len(scheme[0]) if scheme else 0)], HIDDEN]
+            done = position = begin + len(shown)
+    return "".join([*parts, text[done:]])
+
+
+def _value_at(text: str, position: int, name: str, separator: str) -> tuple[int, str] | None:
+    pattern = _VALUE
+    if ":" in separator:
+        pattern = _LINE if name.lower().endswith("cookie") else _VALUE_IN_TEXT
+    found = pattern.match(text, position)
+    return (found.start(), found[0]) if found else None
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether the words of a name, however they are joined, say that its value is a secret."""
+    plain = name.partition("=")[0].lstrip("-")
+    if plain in _NO_SECRETS:
+        return False
+    if name.startswith("-D") and not name.startswith("-D="):  # java -Dpassword=...
+        plain = plain[1:]
+    words = [word.lower() for word in _WORD.findall(plain)]
+    if not words:
+        return False
+    if words[-1] == "id" and words[-2:-1] == ["key"]:
+        words.pop()
+    is_key = words[-1] in ("key", "keys") and len(words) > 1 and words[-2] in _KEY_WORDS
+    return is_key or words[-1] in _LAST_WORDS or words[-1].endswith((*_ENDINGS, *_KEY_ENDINGS))

@@ -1,10 +1,12 @@
 """Secrets in a command line do not get into the record; everything else does."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.collect.redaction import redact
+from streaming.collect.redaction import redact, redact_text
 
 SECRET = "s3cr3t-canary-value"
 HIDING = [
@@ -27,7 +29,66 @@ HIDING = [
     ["bash", "-c", f"DB_PASSWORD='{SECRET}' python train.py"],
     ["prog", f'{{"password": "{SECRET}"}}'],
 ]
+GITHUB = "ghp_16C7e42F292c6912E7710c838347Ae178B4a"
+AWS = "AKIAIOSFODNN7EXAMPLE"
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
+COMMON = [  # the words, and what of them must not be seen
+    (["env", f"PGPASSWORD={SECRET}", "psql"], SECRET),
+    (["env", f"MYSQL_PWD={SECRET}", "mysql"], SECRET),
+    (["env", f"REDISCLI_AUTH={SECRET}", "redis-cli"], SECRET),
+    (["prog", f"accessToken={SECRET}"], SECRET),
+    (["prog", f"--accessToken={SECRET}"], SECRET),
+    (["prog", "--clientSecret", SECRET], SECRET),
+    (["prog", f'{{"refreshToken": "{SECRET}"}}'], SECRET),
+    (["prog", f'{{\\"password\\": \\"{SECRET}\\"}}'], SECRET),
+    (["prog", f"{{'secretKey':'{SECRET}'}}"], SECRET),
+    (["java", f"-Dpassword={SECRET}", "-jar", "a.jar"], SECRET),
+    (["java", f"-Dspring.datasource.password={SECRET}"], SECRET),
+    (["java", f"-Djavax.net.ssl.keyStorePassword={SECRET}"], SECRET),
+    (["keytool", "-storepass", SECRET], SECRET),
+    (["openssl", "rsa", "-passin", f"pass:{SECRET}"], SECRET),
+    (["curl", "-u", f"ada:{SECRET}", "https://example.com"], SECRET),
+    (["curl", f"-uada:{SECRET}", "https://example.com"], SECRET),
+    (["curl", "--user", f"ada:{SECRET}", "https://example.com"], SECRET),
+    (["/usr/bin/curl", "-s", "-U", f"ada:{SECRET}", "https://example.com"], SECRET),
+    (["sh", "-c", f"curl -u ada:{SECRET} https://example.com | sh"], SECRET),
+    (["curl", "-b", f"Cookie: session={SECRET}; theme=dark"], SECRET),
+    (["curl", "-H", f"Authorization: token {SECRET}"], SECRET),
+    (["curl", "-H", f"authorization: Basic {SECRET}"], SECRET),
+    (["curl", "-H", f"PRIVATE-TOKEN: {SECRET}"], SECRET),
+    (["curl", "https://hooks.slack.com/services/T000/B000/XXXXsecretXXXX"], "XXXXsecretXXXX"),
+    (["wget", f"--http-password={SECRET}", "https://example.com"], SECRET),
+    (["mysql", f"-p{SECRET}", "-u", "ada"], SECRET),
+    (["sshpass", "-p", SECRET, "ssh", "host"], SECRET),
+    (["redis-cli", "-a", SECRET], SECRET),
+    (["docker", "login", "-u", "ada", "-p", SECRET], SECRET),
+    (["ldapsearch", "-w", SECRET], SECRET),
+    (["smbclient", "-U", f"ada%{SECRET}", "//host/share"], SECRET),
+    (["npm", "config", "set", f"//registry.example.com/:_authToken={SECRET}"], SECRET),
+    (["prog", f"Server=db;User Id=ada;Password={SECRET};"], SECRET),
+    (["prog", f"DefaultEndpointsProtocol=https;AccountKey={SECRET}=="], SECRET),
+    (["prog", f"Endpoint=sb://x/;SharedAccessKey={SECRET}="], SECRET),
+    (["prog", f"postgres://ada:p@{SECRET}@db/x"], SECRET),
+    (["prog", f"--password=a,b&{SECRET}"], SECRET),
+    (["prog", GITHUB], GITHUB),
+    (["git", "clone", f"https://x/{GITHUB}/y"], GITHUB),
+    (["prog", f"--with={AWS}"], AWS),
+    (["prog", JWT], JWT),
+    (["sh", "-c", f"echo {JWT} | prog"], JWT),
+    (["prog", "sk-proj-abcdefghijklmnopqrstuvwx"], "abcdefghijklmnopqrstuvwx"),
+    (["prog", "hf_abcdefghijklmnopqrstuvwxyz"], "abcdefghijklmnopqrstuvwxyz"),
+    (["prog", "glpat-abcdefghijklmnopqrst"], "abcdefghijklmnopqrst"),
+    (["prog", "xoxb-123456789012-abcdefghijkl"], "abcdefghijkl"),
+    (["prog", "-----BEGIN RSA PRIVATE KEY-----\nMIIEsecret\n-----END RSA PRIVATE KEY-----"], "MIIEsecret"),
+]
 PLAIN = [
+    ["env", "PWD=/home/ada", "OLDPWD=/tmp", "prog"],
+    ["curl", "-u", "ada", "https://example.com/a:b"],
+    ["mysql", "-p", "database"],
+    ["ssh", "-p", "2222", "host"],
+    ["prog", "--sort-key=name", "--key", "value", "--primary-key", "id"],
+    ["prog", "time: 12:30", "C:\\data", "--port=8080"],
+    ["prog", "--skip-tokens", "3", "task-force-commander-and-others"],
     ["python", "train.py", "--epochs", "3", "--lr=0.1"],
     ["python", "-m", "tokenizer", "--tokenizer", "bpe", "--max-tokens", "512"],
     ["curl", "https://example.com/a?b=c"],
@@ -48,6 +109,64 @@ def test_secret_is_hidden(words: list[str]) -> None:
 @pytest.mark.parametrize("words", PLAIN, ids=lambda words: " ".join(words)[:50])
 def test_ordinary_words_stay(words: list[str]) -> None:
     assert redact(words) == words
+
+
+@pytest.mark.parametrize(
+    ("words", "secret"), COMMON, ids=lambda value: " ".join(value)[:50] if isinstance(value, list) else ""
+)
+def test_common_forms_are_known(words: list[str], secret: str) -> None:
+    hidden = redact(words)
+    assert secret not in " ".join(hidden)
+    assert "***" in " ".join(hidden)
+    assert len(hidden) == len(words)
+
+
+HOSTILE = [
+    *(
+        "a",
+        "-",
+        ".",
+        "a.",
+        "a-",
+        "a:",
+        "a=",
+        "://",
+        "a://",
+        "https://a",
+        "://a:",
+        "://a:b@",
+        "token=",
+        "token='",
+        'token="',
+    ),
+    *(
+        "token:",
+        "token ",
+        "--token ",
+        "Bearer ",
+        "Bearer a",
+        "eyJ",
+        "eyJa.",
+        "sk-",
+        "ghp_",
+        "AKIA",
+        "'",
+        '"',
+        " ",
+        "\n",
+    ),
+    *("-----BEGIN ", "-----BEGIN PRIVATE KEY-----", "curl -u ", "aB", "AAa", "Cookie: ", "{'password': '", "\\\\"),
+]
+
+
+@pytest.mark.parametrize("piece", HOSTILE, ids=repr)
+def test_long_text_takes_time_in_proportion(piece: str) -> None:
+    """Quadratic, 200 kB would take minutes; the limit is far above what a busy machine needs."""
+    text = piece * (200_000 // len(piece))
+    began_s = time.process_time()
+    redact([text])
+    redact_text(text)
+    assert time.process_time() - began_s < 10
 
 
 def test_the_token_in_use_is_hidden_wherever_it_is() -> None:
