@@ -54,13 +54,14 @@ class LineSplitter:
         positions = []
         for spelling in {name, b'"' + name + b'"'}:
             positions += _line_starts(whole, spelling)
-        return sorted(position for position in positions if first_field(whole[position:]) == name)
+        return sorted(position for position in positions if first_field(whole, position) == name)
 
 
-def first_field(line: bytes) -> bytes:
-    """The name in the first column of a line, without quotes."""
-    end = min((at for at in (line.find(b","), line.find(b"\n")) if at >= 0), default=len(line))
-    return line[:end].strip().strip(b'"')
+def first_field(csv: bytes, position: int = 0) -> bytes:
+    """The name in the first column of the line that begins at `position`, without quotes."""
+    line_end = csv.find(b"\n", position)
+    end = csv.find(b",", position, line_end if line_end >= 0 else len(csv))
+    return csv[position : end if end >= 0 else line_end if line_end >= 0 else len(csv)].strip().strip(b'"')
 
 
 def _line_starts(whole: bytes, prefix: bytes) -> list[int]:

@@ -16,6 +16,7 @@ from streaming.collect.csv_mark import CsvMark, ends_with_rows, mark_of
 
 READ_BYTES = 1 << 20
 READ_LEAST_BYTES = 4 << 10
+LINE_MAX_BYTES = 64 << 20  # a longer one is no row: what has no newline is no CSV
 HELD_LOOKS = 2  # at a file that is shorter than before, until it is taken for a new one
 UPDATE_SHARE = 0.05  # csv_update_fn may take this share of the time at most, between upload cycles
 
@@ -36,7 +37,8 @@ class CsvFeeder:
     (`open(path, "w")`, `to_csv`): it gets time until the look after HELD_LOOKS more. Limits: whoever takes longer, or
     is met by a feeder that decides at once (the last look, and a dead tracker's successor), sends the rows again; a
     file that differs from the former one only in front of its last MARK_BYTES, beyond its first, goes on as the same;
-    and lines that a file got after the last look at it are gone when it is replaced.
+    lines that a file got after the last look at it are gone when it is replaced; and a line of more than LINE_MAX_BYTES
+    is left out, and told.
     """
 
     def __init__(self, spool: Spool, csv_path: Path) -> None:
@@ -45,6 +47,8 @@ class CsvFeeder:
         self._lines = LineSplitter()
         self._read_bytes = READ_BYTES
         self._held_looks = 0  # at a file that is shorter than before
+        self._searched_to = 0  # for the end of the line at the offset
+        self._has_long_line = False
         self._find_place()
         self._is_warned = False
 
@@ -108,11 +112,41 @@ class CsvFeeder:
         self._lines.header = self._header  # what a failed append may have read ahead does not count
         file.seek(self._offset)
         piece = file.read(self._read_bytes)
-        while piece and b"\n" not in piece and (more := file.read(self._read_bytes)):
-            piece += more
+        if len(piece) == self._read_bytes and b"\n" not in piece:
+            end = self._end_of_long_line(file)
+            if (end or self._searched_to) - self._offset > LINE_MAX_BYTES:
+                return self._next(file, is_final) if self._leave_out(file, end) else None
+            end = self._searched_to if end is None and is_final else end
+            file.seek(self._offset)
+            piece = b"" if end is None else file.read(end - self._offset)
         ends_unfinished = is_final and piece and not file.read(1) and not piece.endswith(b"\n")
         batches, end = self._lines.split(piece + b"\n" if ends_unfinished else piece)
         return (batches, piece[:end]) if end else None
+
+    def _end_of_long_line(self, file: BinaryIO) -> int | None:
+        """Where the line at the offset ends, None if it does not yet. Nothing is searched twice, at this look or the next."""
+        self._searched_to = max(self._searched_to, self._offset)
+        file.seek(self._searched_to)
+        while piece := file.read(READ_BYTES):
+            newline = piece.find(b"\n")
+            if newline >= 0:
+                return self._searched_to + newline + 1
+            self._searched_to += len(piece)
+        return None
+
+    def _leave_out(self, file: BinaryIO, end: int | None) -> bool:
+        """A line that is too long: told once, and left behind as soon as it ends."""
+        if not self._has_long_line:
+            self._has_long_line = True
+            log.warning(
+                "csv.line_too_long: %s has no newline within %d MiB from byte %d on: that is no row, and left out",
+                self._path,
+                LINE_MAX_BYTES >> 20,
+                self._offset,
+            )
+        if end is not None:
+            self._offset, self._mark = end, mark_of(file, end)
+        return end is not None
 
     def _may_go_on(self, file: BinaryIO, is_final: bool) -> bool:
         """Find out whether this is the file that was read before; False if that is better decided at the next look."""
@@ -136,7 +170,7 @@ class CsvFeeder:
 
     def _begin_anew(self) -> None:
         log.warning("csv.replaced: %s is not what it was before; it is read from its beginning", self._path)
-        self._offset = 0
+        self._offset = self._searched_to = 0
         self._header = None
         self._mark = CsvMark()
 

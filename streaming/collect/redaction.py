@@ -33,8 +33,6 @@ _QUOTED = r"\\\"[^\"\\]*\\\"|\"[^\"]*\"|'[^']*'"
 _VALUE = re.compile(rf"{_QUOTED}|[^\s&;|'\"]+")
 _SCHEMES = "Bearer|Basic|Token|Digest|ApiKey|Negotiate"
 _VALUE_IN_TEXT = re.compile(rf"(?:(?:{_SCHEMES})\s+)?(?:{_QUOTED}|[^\s,'\"}}]+)", re.IGNORECASE)
-    rf"(?:(?:Bearer|Basic|Token|Digest|ApiKey|Negotiate)\s+)?(?:{_QUOTED}|[^\s,'\"}}]+)", re.IGNORECASE
-)
 _LINE = re.compile(r"[^'\"\n]+")
 _SCHEME = re.compile(r"\w+\s+")
 _USER_AND_PASSWORD = re.compile(r"(://[^\s/?#@:'\"]*:)[^\s/'\"]*@")

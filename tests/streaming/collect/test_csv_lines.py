@@ -1,5 +1,7 @@
 """Fault 31, as properties over bytes: what comes out is what went in, whatever the lines hold and wherever they are cut."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,3 +120,12 @@ def test_empty_lines_before_the_header_are_none() -> None:
     assert splitter.split(b"\n\r\n") == ([], 3)
     batches, end = splitter.split(b"\na,b\n1,2\n")
     assert (batches, end, splitter.rows_end) == ([Batch(b"a,b\n", b"1,2\n")], 9, 9)
+
+
+def test_rows_that_begin_like_the_header_cost_time_in_proportion() -> None:
+    """Quadratic, 10 MB took minutes; the limit is far above what a busy machine needs."""
+    rows = b"".join(b"host%06d,1\n" % number for number in range(500_000))
+    began_s = time.process_time()
+    batches, end = LineSplitter().split(b"host,cpu\n" + rows)
+    assert time.process_time() - began_s < 10
+    assert (batches, end) == ([Batch(b"host,cpu\n", rows)], len(rows) + 9)

@@ -1,15 +1,18 @@
 """The feeder: whole lines from the recorded offset, each once, whatever happens to the file; when its updater is called."""
 
+import io
 import logging
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from spool import Spool, queries
 from spool.errors import SpoolFull
+from streaming.collect import csv_tail
 from streaming.collect.csv_tail import HELD_LOOKS, READ_BYTES, CsvFeeder, UpdateSchedule
 from tests.support import plays, spools
 from tests.support.spools import HEADER, rows
@@ -44,6 +47,49 @@ def test_rows_are_taken_once_as_the_file_grows(spool: Spool, csv_path: Path) -> 
         (HEADER, b"3,c\n"),
     ]
     assert spool.csv_offset() == csv_path.stat().st_size
+
+
+def test_file_without_a_newline_is_told_once_and_costs_little_at_every_look(
+    spool: Spool, csv_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_tail, "LINE_MAX_BYTES", 3 * READ_BYTES)
+    append(csv_path, HEADER + rows(0, 1) + b"x" * (4 * READ_BYTES))
+    feeder = CsvFeeder(spool, csv_path)
+    feeder.take()
+    read_bytes = [0]
+
+    class Counted(io.FileIO):
+        def readinto(self, buffer: Any) -> int | None:
+            count = super().readinto(buffer)
+            read_bytes[0] += count or 0
+            return count
+
+    def open_counted(path: Path, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(Counted(path), 1 << 12)
+
+    monkeypatch.setattr(csv_tail, "open", open_counted, raising=False)
+    for _ in range(3):
+        append(csv_path, b"x" * 1000)
+        assert feeder.take() == 0
+    assert 0 < read_bytes[0] < 4 * READ_BYTES  # the beginning of the line, and what is new; not all of it each time
+    assert caplog.text.count("csv.line_too_long") == 1
+    append(csv_path, b"\n" + rows(1, 2))
+    assert feeder.take() == 2
+    assert spools.exported(spool) == rows(0, 3)
+    assert CsvFeeder(spool, csv_path).take(is_final=True) == 0
+
+
+def test_long_line_that_comes_in_pieces_is_a_row_when_it_ends(spool: Spool, csv_path: Path) -> None:
+    append(csv_path, HEADER)
+    feeder = CsvFeeder(spool, csv_path)
+    for _ in range(3):
+        append(csv_path, b"y" * READ_BYTES)
+        assert feeder.take() == 0
+    append(csv_path, b"\n")
+    assert feeder.take() == 1
+    append(csv_path, b"z" * (2 * READ_BYTES))
+    assert feeder.take(is_final=True) == 1
+    assert spools.exported(spool) == b"y" * (3 * READ_BYTES) + b"\n" + b"z" * (2 * READ_BYTES) + b"\n"
 
 
 def test_another_feeder_goes_on_where_the_spool_says(spool: Spool, csv_path: Path) -> None:
