@@ -18,7 +18,7 @@ from streaming.record.track import track
 STOP_TIMEOUT_S = 1.0  # a nanny kills a worker that takes longer to close; what waits is delivered all the same
 
 
-class TrackerPlugin(WorkerPlugin):
+class TrackerPlugin(WorkerPlugin):  # type: ignore[misc,unused-ignore]  # its base is there only with the extra
     """Takes what `streaming.track` takes. Travels to the workers: its arguments must be picklable, and hold no token."""
 
     name = "tracker-stream"
