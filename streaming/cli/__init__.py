@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
+import os
 import sys
 from typing import Any
 
 import click
 
 INTERRUPTED = 130
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 # Name: where it is, what `--help` says of it (so that help loads none of them).
 _COMMANDS = {
@@ -65,16 +68,41 @@ class LazyGroup(click.Group):
                 raise
             raise known from error
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As click has it; a disk that is full below stdout is one line, also where click writes by itself."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            if error.filename is not None or error.errno not in _NO_ROOM:
+                raise
+            click.ClickException(f"the output cannot be written ({error.strerror})").show()
+            sys.exit(1)
+        finally:
+            _leave_nothing_unwritten()
+
+
+def _leave_nothing_unwritten() -> None:
+    """What a full disk did not take of stdout must not be tried again when the interpreter ends, with a traceback."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
 
 def _in_words(error: Exception) -> click.ClickException | None:
-    """An error of ours as click tells it: exit code 2 for what the caller can correct in the command, else 1."""
+    """An error of ours as click tells it: exit code 2 for what the caller can correct in the command, else 1.
+
+    Its text may quote a spool or a service: nothing in it reaches the terminal that the terminal would obey.
+    """
     from spool.errors import DirectoryUnusable, SpoolError, SpoolRefused
+    from streaming.cli.terminal.table import clean
     from streaming.errors import BadArgument, StreamError
 
     if not isinstance(error, SpoolError | StreamError):
         return None
     is_usage = isinstance(error, BadArgument | SpoolRefused | DirectoryUnusable)
-    return Mistake(str(error)) if is_usage else click.ClickException(str(error))
+    return Mistake(clean(error)) if is_usage else click.ClickException(clean(error))
 
 
 @click.group(

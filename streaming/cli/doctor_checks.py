@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from spool import Batch, NewRun, Spool, SpoolError, directory, system
+from spool import Batch, NewRun, Spool, SpoolError, directory, key, system
 from spool.recovery.audit import audit
 from streaming import config
 from streaming.collect.redaction import redact_text
@@ -192,6 +192,23 @@ def check_commit(patient: Patient) -> Iterator[Finding]:
         yield Finding(Level.OK, "commit", text)
 
 
+def check_key(_patient: Patient) -> Iterator[Finding]:
+    """What proves that a run is this user's own (`spool.key`)."""
+    place = key.path()
+    if key.proof([]):
+        yield Finding(Level.OK, "key", f"{place} (private)")
+        return
+    where = place or "a home directory, which is not known"
+    yield Finding(
+        Level.WARN,
+        "key",
+        f"there is none in {where}: what a CSV file still holds when its program dies is not taken over",
+        f"let it be a file of 32 bytes of yours with mode 0600, or remove it, and let {place.parent} be writable"
+        if place
+        else "set HOME",
+    )
+
+
 def check_sampler(_patient: Patient) -> Iterator[Finding]:
     """Whether this process itself can be sampled."""
     from streaming.collect.sampler import Sampler
@@ -284,8 +301,10 @@ def check_store(patient: Patient) -> Iterator[Finding]:
     yield Finding(Level.OK, "S3", f"{name} answers")
 
 
-def _remedy(error: StreamError) -> str:
-    return error.hint or "check address and network; rows are kept meanwhile"
+def _remedy(error: Transient) -> str:
+    from streaming.clients.http import remedy
+
+    return error.hint or remedy(error.cause) or "check address and network; rows are kept meanwhile"
 
 
 def check_proxies(patient: Patient) -> Iterator[Finding]:
@@ -327,6 +346,7 @@ CHECKS: dict[str, Check] = {
     "packages": check_packages,
     "spool directory": check_spool_directory,
     "commit": check_commit,
+    "key": check_key,
     "sampler": check_sampler,
     "token": check_token,
     "proxies": check_proxies,

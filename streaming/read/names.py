@@ -46,7 +46,7 @@ def _of_job(paths: list[Path], name: str) -> list[Path]:
     for identities in (
         {path: {job_id_of(run)} for path, run in runs.items()},
         {path: _ids_of(run) for path, run in runs.items()},
-        {path: {run.metadata.get("job_name")} for path, run in runs.items()},
+        {path: {str(run.metadata.get("job_name"))} for path, run in runs.items()},
     ):
         if found := [path for path, known in identities.items() if name in known]:
             return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -61,7 +62,8 @@ class Summary:
 
     @property
     def job_name(self) -> str | None:
-        return self.run.metadata.get("job_name") if self.run else None
+        name = self.run.metadata.get("job_name") if self.run else None
+        return None if name is None else str(name)
 
     @property
     def is_left(self) -> bool:
@@ -98,7 +100,7 @@ class Summary:
             "path": str(self.path),
             "state": self.condition.value,
             "run_id": run.registration.run_id if run and run.registration else None,
-            "job_name": metadata.get("job_name"),
+            "job_name": self.job_name,
             "metadata": metadata,
             "started_at": _iso(run.started_at if run else None),
             "ended_at": _iso(run.ended_at if run else None),
@@ -145,7 +147,8 @@ def summaries(in_directory: Path) -> list[Summary]:
 
 def _is_empty(path: Path) -> bool:
     with suppress(OSError):
-        return path.lstat().st_size == 0
+        found = path.lstat()
+        return stat.S_ISREG(found.st_mode) and found.st_size == 0
     return False
 
 

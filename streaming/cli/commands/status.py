@@ -217,9 +217,10 @@ def _details(summary: Summary) -> list[Line]:
         facts += [
             (name, str(value)) for name, value in run.metadata.items() if value and name not in ("command", "tags")
         ]
-        if run.metadata.get("command"):
-            facts.append(("command", " ".join(map(str, run.metadata["command"]))))
-        facts += [("tag", f"{key}={value}") for key, value in (run.metadata.get("tags") or {}).items()]
+        command, tags = run.metadata.get("command"), run.metadata.get("tags")
+        if command:
+            facts.append(("command", " ".join(map(str, command)) if isinstance(command, list) else str(command)))
+        facts += [("tag", f"{key}={value}") for key, value in (tags.items() if isinstance(tags, dict) else ())]
         facts += [
             ("run id", run.registration.run_id if run.registration else "not registered yet"),
             ("started", moment(run.started_at)),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from spool import directory, key
 from streaming.cli import doctor_checks as examination
 from streaming.cli.doctor_checks import Level, file_system_of
 from tests.streaming.cli.conftest import InProcess
@@ -117,7 +118,7 @@ def test_unusable_spool_directory_fails(home: Home, cli: InProcess, settings: Fa
 
 def test_nothing_is_left_in_the_spool_directory(home: Home, cli: InProcess, settings: FarEnd) -> None:
     cli("doctor")
-    assert os.listdir(home.spool_dir) == []
+    assert os.listdir(home.spool_dir) == [directory.MARK_NAME]
 
 
 def test_another_package_named_streaming_fails(
@@ -169,3 +170,13 @@ def test_run_whose_file_is_whole_and_one_whose_is_not(cli: InProcess, home: Home
     assert "batches 2 to 2: checksum mismatch" in result.stdout
     assert "tracker-stream drain" in result.stdout
     assert f"{whole} is whole" in result.stdout
+
+
+def test_key_that_others_may_read_proves_nothing_and_is_told(cli: InProcess, settings: FarEnd) -> None:
+    assert findings(cli)["key"]["level"] == "OK"
+    place = key.path()
+    assert place is not None
+    place.chmod(0o644)
+    found = findings(cli)["key"]
+    assert found["level"] == "WARN"
+    assert "mode 0600" in found["hint"]
