@@ -21,6 +21,7 @@ _COMMANDS = {
     "status": ("streaming.cli.commands.status:status", "Show what is recorded, what arrived, what waits and why."),
     "drain": ("streaming.cli.commands.drain:drain", "Deliver what waits."),
     "export": ("streaming.cli.commands.export:export", "Write the rows of a run as CSV, JSON lines or Parquet."),
+    "advise": ("streaming.cli.commands.advise:advise_command", "Say what jobs used, and what to ask for next time."),
     "clean": ("streaming.cli.commands.clean:clean", "Remove delivered runs past their retention."),
     "doctor": ("streaming.cli.commands.doctor:doctor", "Check what recording and delivering need."),
     "server": ("streaming.cli.commands.server:server", "A service to deliver to, on this machine."),

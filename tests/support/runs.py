@@ -42,9 +42,10 @@ def make_run(
     token: str | None = None,
     exit_code: int | None = None,
     run_status: str | None = None,
+    csv: bytes = b"",
     **metadata: Any,
 ) -> Path:
-    """A run with so many rows; ended if `run_status` is given."""
+    """A run with so many rows, or with those of `csv`; ended if `run_status` is given."""
     new = NewRun(
         tracker=tracker,
         started_at=time.time() - row_count if started_at is None else started_at,
@@ -57,6 +58,9 @@ def make_run(
     with closing(Spool.create(spool_dir, new)) as spool:
         for first in range(0, row_count, batch_rows):
             spool.append([Batch(HEADER, rows(min(batch_rows, row_count - first), first=first))])
+        if csv:
+            header, _, lines = csv.partition(b"\n")
+            spool.append([Batch(header + b"\n", lines)])
         if run_status:
             spool.end(exit_code=exit_code, run_status=run_status, ended_at=new.started_at + row_count)
         return spool.path

@@ -16,6 +16,7 @@ from streaming.cli.terminal.log import PREFIX
 from streaming.cli.terminal.quantity import count, duration, rows
 from streaming.cli.terminal.screen import Screen
 from streaming.cli.terminal.sparkline import Series, sparkline
+from streaming.collect.need import Need, advice_for_one
 from streaming.collect.redaction import redact
 from streaming.collect.scheduler import Placement, placement
 from streaming.config import Mode, Target
@@ -102,8 +103,10 @@ class Usage:
 
     def __init__(self) -> None:
         self._series = {"CPU": Series(), "memory": Series(), "GPU": Series()}
+        self.need = Need()
 
     def add(self, values: Mapping[str, Any]) -> None:
+        self.need.add_sample(values)
         self._series["CPU"].add(float(values.get("process_cpu_usage") or 0))
         self._series["memory"].add(float(values.get("process_memory_mib") or 0))
         self._series["GPU"].add(float(values.get("process_gpu_usage") or 0))
@@ -157,6 +160,8 @@ class Witness:
         self._say(f"run {self._name}: {ending} after {duration(duration_s)}; {numbers}")
         for line in self.usage.lines(self.screen.levels):
             self._say(line)
+        if advised := self._advised():
+            self._say(f"  {advised}")
         run = spool.run()
         if run.finish_answer is None:
             why = self.wish.why_local or run.parked or run.problem_cause or "not delivered yet"
@@ -164,6 +169,15 @@ class Witness:
             self._say(f"  to deliver: tracker-stream drain {self._job if self._rank else self._name}")
         if self._rank:
             self._say(f"  all ranks: tracker-stream status {self._job}")
+
+    def _advised(self) -> str:
+        """Used against asked, of a run that has its limits for itself; of one of many ranks `advise` tells."""
+        tags = self.wish.plan.metadata.get("tags", {})
+        advice = advice_for_one(self.usage.need, tags, self.wish.plan.metadata.get("orchestrator", ""))
+        if self._rank or advice is None:
+            return ""
+        cpus, memory = advice.used_against_asked()
+        return f"used {cpus} CPUs, {memory}; next time ask for {advice.request()}"
 
     @property
     def _rank(self) -> str:

@@ -17,7 +17,8 @@ from streaming.cli import options
 from streaming.cli.terminal.quantity import count, duration, moment, rows, short_moment, size
 from streaming.cli.terminal.screen import Screen, stderr, stdout
 from streaming.cli.terminal.table import Column, Line, Span, clean, lay_out
-from streaming.read.jobs import Job, grouped, place_key, place_of
+from streaming.read.advice import advise
+from streaming.read.jobs import Job, grouped, place_key, place_of, tag_of
 from streaming.read.names import find_runs
 from streaming.read.status import Condition, Summary, summaries, summarize
 
@@ -235,6 +236,7 @@ def _details(summary: Summary) -> list[Line]:
         ("objects", count(summary.counts.objects)),
         ("file", str(summary.path)),
     ]
+    facts += _used(summary)
     if summary.counts.rejected:
         facts.append(("set aside", rows(summary.counts.rejected)))
     if summary.lost_row_count:
@@ -245,6 +247,17 @@ def _details(summary: Summary) -> list[Line]:
     lines: list[Line] = [[(f"run {clean(summary.name)}", "bold")]]
     lines += [[(f"  {clean(name) + ':':<16} ", ""), (clean(text), style.get(name, ""))] for name, text in facts]
     return lines
+
+
+def _used(summary: Summary) -> list[tuple[str, str]]:
+    """What a run that has ended used of what it was given, where that is known."""
+    if not summary.run or summary.run.ended_at is None or not tag_of(summary.run, "limit_cpus"):
+        return []
+    advice = advise([summary])
+    if advice is None:
+        return [("used", "too short to tell")]
+    cpus, memory = advice.used_against_asked()
+    return [("used", f"{cpus} CPUs, {memory} at its peak"), ("next time", f"ask for {advice.request()}")]
 
 
 def _watch(look: Callable[[], list[Summary]], in_directory: Path, *, expand: bool) -> None:
