@@ -24,6 +24,11 @@ class _Socket(NamedTuple):
     uid: int
 
 
+def can_tell() -> bool:
+    """Whether the kernel says here whose a connection is."""
+    return Path("/proc/self/net/tcp").exists()
+
+
 def uid_of_client(client: Address, server: Address) -> int | None:
     """Who made the connection that a server of this machine sees; None if it comes from elsewhere, or nobody can tell."""
     wanted = _plain(client), _plain(server)

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,9 @@ def up(foreground: bool, directory: Path, **options: Any) -> None:
                 status = record(made)
                 if not foreground:
                     made.let_go()
-        _say_where(status)
+        _say_where(status, place)
+        for warning in made.warnings if made else []:
+            click.echo(f"Warning: {warning}", err=True)
         if made and foreground:
             _stay(made)
 
@@ -165,6 +168,42 @@ def env(directory: Path, as_json: bool) -> None:
         return
     for name, value in environment.items():
         click.echo(f"export {name}={shlex.quote(value)}")
+
+
+@server.command("open")
+@_directory_option
+def open_page(directory: Path) -> None:
+    """Open the server's page in the browser, logged in. The link that is printed works once, for ten minutes.
+
+    \b
+    Example: tracker-stream server open
+    """
+    import webbrowser
+
+    from streaming.server.process.control import running
+    from streaming.server.process.directory import ServerDirectory
+
+    with _errors_for_people():
+        place = ServerDirectory(directory)
+        link = _link(running(place), place)
+    click.echo(link)
+    if any(os.environ.get(name) for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")) or sys.platform == "darwin":
+        webbrowser.open(link)
+
+
+def _link(status: Status, place: ServerDirectory) -> str:
+    """The page, with a ticket for the user of this process behind the #."""
+    from streaming.processes import peers
+    from streaming.server.storage.database import ServerDatabase
+    from streaming.server.storage.sessions import SessionStore, holder_name
+    from streaming.server.storage.tokens import TokenStore
+
+    database = ServerDatabase(place.database)
+    token = TokenStore(database).find(place.token_file.read_text(encoding="ascii").strip())
+    if token is None:
+        return f"{status.api_url}/"
+    holder = holder_name(os.getuid() if peers.can_tell() else None)
+    return f"{status.api_url}/login#ticket={SessionStore(database).ticket(token, holder)}"
 
 
 @server.group()
@@ -251,8 +290,7 @@ def _start(place: ServerDirectory, *, detach: bool, **options: Any) -> EmbeddedS
     made = EmbeddedServer(place.path, host=host, port=port, credential_lifetime_s=lifetime_s, s3=s3, detach=detach)
     _warn_if_exposed(host, own_s3=made.s3_is_embedded)
     made.start()
-    for warning in filter(None, [notice, *made.warnings]):
-        click.echo(f"Warning: {warning}", err=True)
+    made.warnings = [*filter(None, [notice]), *made.warnings]
     return made
 
 
@@ -355,14 +393,12 @@ def _warn_if_exposed(host: str, *, own_s3: bool) -> None:
         )
 
 
-def _say_where(status: Status) -> None:
+def _say_where(status: Status, place: ServerDirectory) -> None:
     click.echo(f"The server is up: {status.api_url} (bound to {status.host}, process {status.api.command.pid})")
     if status.s3:
         endpoint = status.environment["SENTINEL_S3_ENDPOINT_URL"]
         click.echo(f"S3 is SeaweedFS: {endpoint} (loopback only, process {status.s3.command.pid})")
-    click.echo(
-        f"Its page: {status.api_url}/ (log in with the token in {status.environment['SENTINEL_API_TOKEN_FILE']})"
-    )
+    click.echo(f"Its page: {_link(status, place)} (logs you in once; later: tracker-stream server open)")
     click.echo('Next: eval "$(tracker-stream server env)"')
 
 

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from streaming.processes.peers import uid_of_client
 from streaming.server.api.admission import DELIVERING, LOOKING, Admission
 from streaming.server.api.bodies import OF_STRANGERS, BodyLimits, read_json
-from streaming.server.storage.sessions import SessionStore
+from streaming.server.storage.sessions import SessionStore, holder_name
 from streaming.server.storage.tokens import Token, TokenStore
 
 _MAX_TOKEN_LENGTH = 4096
@@ -120,7 +120,6 @@ def holder_of(request: Request) -> str:
     if client is None or server is None or server[1] is None:
         return ""
     try:
-        uid = uid_of_client((client.host, client.port), (server[0], server[1]))
+        return holder_name(uid_of_client((client.host, client.port), (server[0], server[1])))
     except ValueError:  # no address: a Unix socket
         return ""
-    return "" if uid is None else f"uid {uid}"

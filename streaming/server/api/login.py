@@ -6,20 +6,32 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
-from pydantic import BaseModel, StringConstraints
+from pydantic import BaseModel, StringConstraints, model_validator
 
 from streaming.server.api.guarded_route import LimitedRoute, find_viewer, holder_of
 from streaming.server.api.schemas import Closed
-from streaming.server.storage.sessions import LIFETIME
-from streaming.server.storage.tokens import Token
+from streaming.server.storage.sessions import LIFETIME, SessionStore
+from streaming.server.storage.tokens import Token, TokenStore
 
 router = APIRouter(route_class=LimitedRoute, tags=["Login"])
 
 Viewer = Annotated[Token, Depends(find_viewer)]
 
 
+Secret = Annotated[str, StringConstraints(max_length=4096, strip_whitespace=True)]
+
+
 class Login(Closed):
-    token: Annotated[str, StringConstraints(max_length=4096, strip_whitespace=True)]
+    """A token, or the ticket of a link that `server up` or `server open` printed."""
+
+    token: Secret | None = None
+    ticket: Secret | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Login:
+        if (self.token is None) == (self.ticket is None):
+            raise ValueError("a token or a ticket is expected")
+        return self
 
 
 class Identity(BaseModel):
@@ -37,13 +49,17 @@ def same_origin(request: Request) -> None:
 
 @router.post("/session", dependencies=[Depends(same_origin)])
 def log_in(request: Request, response: Response, body: Login) -> Identity:
-    """Exchange a token for a session cookie (HttpOnly, SameSite=Strict; it opens nothing that changes anything)."""
-    token = request.app.state.tokens.find(body.token)
+    """Exchange a token or ticket for a session cookie (HttpOnly, SameSite=Strict; it opens nothing that changes anything)."""
+    sessions: SessionStore = request.app.state.sessions
+    tokens: TokenStore = request.app.state.tokens
+    holder = holder_of(request)
+    token = tokens.find(body.token) if body.token is not None else sessions.redeem(body.ticket or "", holder)
     if token is None:
-        raise HTTPException(401, "The token is not valid.")
+        used = "The link was used already, is too old, or is another user's." if body.ticket is not None else ""
+        raise HTTPException(401, used or "The token is not valid.")
     response.set_cookie(
         request.app.state.cookie,
-        request.app.state.sessions.open(token, holder_of(request)),
+        sessions.open(token, holder),
         max_age=int(LIFETIME.total_seconds()),
         httponly=True,
         samesite="strict",

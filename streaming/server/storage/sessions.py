@@ -10,6 +10,8 @@ from streaming.server.storage.tokens import Token, hash_token
 
 COOKIE = "tracker_stream_session"
 LIFETIME = timedelta(days=7)
+TICKET_LIFETIME = timedelta(minutes=10)
+_TICKET = "ticket of "
 
 
 class SessionStore:
@@ -23,6 +25,18 @@ class SessionStore:
 
     def open(self, token: Token, holder: str) -> str:
         """A new session's secret. Sessions whose time is over are removed on the way."""
+        return self._keep(token, holder, LIFETIME)
+
+    def ticket(self, token: Token, holder: str) -> str:
+        """A secret that opens one session, once, soon: for a link. It is a session by itself to nobody."""
+        return self._keep(token, _TICKET + holder, TICKET_LIFETIME)
+
+    def redeem(self, ticket: str, holder: str) -> Token | None:
+        """Whose ticket this is, if it is good: it is not any more."""
+        token = self.find(ticket, _TICKET + holder)
+        return token if token and self.close(ticket, _TICKET + holder) else None
+
+    def _keep(self, token: Token, holder: str, lifetime: timedelta) -> str:
         secret = secrets.token_urlsafe(32)
         now = datetime.now(timezone.utc)
         with self._database.transaction() as db:
@@ -30,7 +44,7 @@ class SessionStore:
             db.conn.execute(
                 "INSERT INTO sessions (hash, token_id, token_hash, expires_at) "
                 "SELECT ?, id, hash, ? FROM tokens WHERE id = ?",
-                (_hash(secret, holder), _text(now + LIFETIME), token.id),
+                (_hash(secret, holder), _text(now + lifetime), token.id),
             )
         return secret
 
@@ -43,9 +57,16 @@ class SessionStore:
         )
         return Token(**rows[0]) if rows else None
 
-    def close(self, secret: str, holder: str) -> None:
+    def close(self, secret: str, holder: str) -> bool:
+        """Whether there was such a session: of several who close it at once one is told so."""
         with self._database.transaction() as db:
-            db.conn.execute("DELETE FROM sessions WHERE hash = ?", (_hash(secret, holder),))
+            deleted = db.conn.execute("DELETE FROM sessions WHERE hash = ?", (_hash(secret, holder),))
+        return bool(deleted.rowcount)
+
+
+def holder_name(uid: int | None) -> str:
+    """A holder by their user id; where the kernel tells none, everybody is the same one."""
+    return "" if uid is None else f"uid {uid}"
 
 
 def _hash(secret: str, holder: str) -> str:

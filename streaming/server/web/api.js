@@ -73,7 +73,8 @@ export const api = {
     const names = columns.join(",");
     return (await call(`${runPath(id)}/series?${query({ columns: names, from, to, points })}`)).value;
   },
-  logIn: (token) => call("/session", { method: "POST", body: { token } }),
+  /** By `{ token }`, or by the `{ ticket }` of a link. */
+  logIn: (secret) => call("/session", { method: "POST", body: secret }),
   logOut: () => call("/session", { method: "DELETE" }),
   whoAmI: async () => (await call("/session")).value.name,
 };

@@ -8,18 +8,31 @@ function destination() {
   return next.origin === location.origin ? next.pathname + next.search : "/";
 }
 
-byId("login").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const button = event.target.querySelector("button");
+async function logIn(secret) {
+  const button = byId("login").querySelector("button");
   button.disabled = true;
   try {
-    await api.logIn(byId("token").value.trim());
-    location.assign(destination());
+    await api.logIn(secret);
+    location.replace(destination());
   } catch (error) {
     setText(byId("problem"), error.message);
     byId("problem").hidden = false;
-    byId("token").setAttribute("aria-invalid", "true");
-    byId("token").select();
     button.disabled = false;
+    return false;
   }
+  return true;
+}
+
+byId("login").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  if (await logIn({ token: byId("token").value.trim() })) return;
+  byId("token").setAttribute("aria-invalid", "true");
+  byId("token").select();
 });
+
+// A link of `server up` or `server open`: its ticket stands behind the #, which no browser sends anywhere.
+const ticket = new URLSearchParams(location.hash.slice(1)).get("ticket");
+if (ticket) {
+  history.replaceState(null, "", location.pathname + location.search);
+  logIn({ ticket });
+}

@@ -236,3 +236,36 @@ def test_a_full_disk_is_said_as_one(server: Command, tmp_path: Path, monkeypatch
         subprocess.run(["umount", str(small)], check=True)
     assert done.returncode == 1
     assert "No space left on device" in done.stderr
+
+
+def test_the_link_logs_its_user_in_once_and_open_makes_another(
+    server: Command, up: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text('#!/bin/sh\necho "$1" >> "$0.opened"\n')
+    browser.chmod(0o700)
+    monkeypatch.setenv("BROWSER", str(browser))
+    first = link_in(up("--port", "0").stdout)
+    second = link_in(server("open").stdout)
+    assert first != second
+    assert wait_for_file(Path(f"{browser}.opened")).split() == [second]
+    for link in (first, second):
+        url, _, ticket = link.partition("/login#ticket=")
+        with requests.Session() as http:
+            assert http.post(f"{url}/session", json={"ticket": ticket}, timeout=20).json() == {"name": "default"}
+            assert http.get(f"{url}/runs", timeout=20).status_code == 200
+        assert requests.post(f"{url}/session", json={"ticket": ticket}, timeout=20).status_code == 401
+        cookie = {"Cookie": f"tracker_stream_session_{url.rpartition(':')[2]}={ticket}"}
+        assert requests.get(f"{url}/runs", headers=cookie, timeout=20).status_code == 401
+
+
+def link_in(text: str) -> str:
+    return next(word for word in text.split() if "#ticket=" in word)
+
+
+def wait_for_file(path: Path) -> str:
+    deadline = time.monotonic() + 20
+    while not (path.exists() and path.read_text().endswith("\n")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return path.read_text()
