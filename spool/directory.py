@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,12 +36,27 @@ def default_directory() -> Path:
 
 def state_directory() -> Path | None:
     """What we keep of a user beside the spools; None if no home directory is known."""
-    import platformdirs
-
     with suppress(RuntimeError):
-        found = platformdirs.user_state_path("tracker-stream")
+        found = user_directory("state")
         return None if found.parts[:1] == ("~",) else found
     return None
+
+
+def user_directory(kind: str) -> Path:
+    """The user's directory for our "state" or "config". May begin with `~`, or raise RuntimeError, if no home is known."""
+    if sys.platform.startswith("linux"):  # as platformdirs finds it, without the megabyte that its import takes
+        variable, usual = {"state": ("XDG_STATE_HOME", "~/.local/state"), "config": ("XDG_CONFIG_HOME", "~/.config")}[
+            kind
+        ]
+        given = os.environ.get(variable, "")
+        return Path(given if given.strip() else os.path.expanduser(usual), "tracker-stream")
+    import platformdirs
+
+    return (
+        platformdirs.user_state_path("tracker-stream")
+        if kind == "state"
+        else platformdirs.user_config_path("tracker-stream")
+    )
 
 
 def prepare(directory: Path) -> None:

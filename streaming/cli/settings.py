@@ -53,9 +53,9 @@ def _tags_of_flags(flags: Iterable[str]) -> dict[str, str]:
 
 def users_path() -> Path:
     """The file in the user's own configuration directory."""
-    import platformdirs
+    from spool.directory import user_directory
 
-    return platformdirs.user_config_path("tracker-stream") / FILE_NAME
+    return user_directory("config") / FILE_NAME
 
 
 def _users_file(chosen: tuple[Setting, ...]) -> Found:

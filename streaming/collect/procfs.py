@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -32,7 +31,7 @@ _GONE = (ProcessLookupError, FileNotFoundError)
 
 def measures() -> tuple[MeasureProcess, Measure]:
     """How to measure a process and the system: ours where it knows all that is there, else resource-tracker's."""
-    has_gpu = shutil.which("nvidia-smi") is not None
+    has_gpu = _has_gpu()
     with suppress(OSError):
         ours = SystemStats()
         if not has_gpu and not ours.has_zfs():
@@ -41,6 +40,12 @@ def measures() -> tuple[MeasureProcess, Measure]:
 
     process, system = get_tracker_implementation()
     return (process if has_gpu or not os.path.isdir("/proc/self") else process_stats), system
+
+
+def _has_gpu() -> bool:
+    """Whether there is a program that tells of one."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return any(os.access(os.path.join(folder, "nvidia-smi"), os.X_OK) for folder in folders if folder)
 
 
 class SystemStats:

@@ -26,26 +26,27 @@ _ENDINGS = ("password", "passwd", "passphrase", "secret", "token", "apikey", "ac
 _KEY_ENDINGS = ("accountkey", "authkey", "sharedkey")
 _NO_SECRETS = {"PWD", "OLDPWD"}  # directories
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_NAME_BEFORE = re.compile(r"(?<![\w.-])(-*\w[\w.-]*)(\s*=\s*|\\?['\"]?\s*:\s*|\s+(?=[^\s=:]))")
-_ASSIGNED = re.compile(r"(-*\w[\w.-]*)=")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", re.ASCII)
+_NAME_BEFORE = re.compile(r"(?<![\w.-])(-*\w[\w.-]*)(\s*=\s*|\\?['\"]?\s*:\s*|\s+(?=[^\s=:]))", re.ASCII)
+_ASSIGNED = re.compile(r"(-*\w[\w.-]*)=", re.ASCII)
 _QUOTED = r"\\\"[^\"\\]*\\\"|\"[^\"]*\"|'[^']*'"
-_VALUE = re.compile(rf"{_QUOTED}|[^\s&;|'\"]+")
+_VALUE = re.compile(rf"{_QUOTED}|[^\s&;|'\"]+", re.ASCII)
 _SCHEMES = "Bearer|Basic|Token|Digest|ApiKey|Negotiate"
-_VALUE_IN_TEXT = re.compile(rf"(?:(?:{_SCHEMES})\s+)?(?:{_QUOTED}|[^\s,'\"}}]+)", re.IGNORECASE)
-_LINE = re.compile(r"[^'\"\n]+")
-_SCHEME = re.compile(r"\w+\s+")
-_USER_AND_PASSWORD = re.compile(r"(://[^\s/?#@:'\"]*:)[^\s/'\"]*@")
-_USER_IS_TOKEN = re.compile(r"((?:https?|git|wss?)://)[^\s/?#@:'\"]+@", re.IGNORECASE)
-_AUTHORIZATION = re.compile(r"\b((?:Bearer|Basic|Token)\s+)[A-Za-z0-9._~+/=-]{6,}")
+_VALUE_IN_TEXT = re.compile(rf"(?:(?:{_SCHEMES})\s+)?(?:{_QUOTED}|[^\s,'\"}}]+)", re.IGNORECASE | re.ASCII)
+_LINE = re.compile(r"[^'\"\n]+", re.ASCII)
+_SCHEME = re.compile(r"\w+\s+", re.ASCII)
+_USER_AND_PASSWORD = re.compile(r"(://[^\s/?#@:'\"]*:)[^\s/'\"]*@", re.ASCII)
+_USER_IS_TOKEN = re.compile(r"((?:https?|git|wss?)://)[^\s/?#@:'\"]+@", re.IGNORECASE | re.ASCII)
+_AUTHORIZATION = re.compile(r"\b((?:Bearer|Basic|Token)\s+)[A-Za-z0-9._~+/=-]{6,}", re.ASCII)
 _BARE = re.compile(
     r"(?<![A-Za-z0-9_-])(?:"
     r"gh[pousr]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}"
     r"|eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?|sk-[\w-]{16,}|[sr]k_live_\w{16,}|xox[a-z]-[\w-]{10,}|hf_[A-Za-z0-9]{16,}"
-    r"|npm_\w{20,}|pypi-[\w-]{20,}|AIza[\w-]{20,}|ya29\.[\w-]{16,}|SG\.[\w-]{8,}\.[\w-]{8,})"
+    r"|npm_\w{20,}|pypi-[\w-]{20,}|AIza[\w-]{20,}|ya29\.[\w-]{16,}|SG\.[\w-]{8,}\.[\w-]{8,})",
+    re.ASCII,
 )
-_WEBHOOK = re.compile(r"(hooks\.slack\.com/services/)[^\s'\"]+")
-_KEY_BLOCK = re.compile(r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)[^-]*")
+_WEBHOOK = re.compile(r"(hooks\.slack\.com/services/)[^\s'\"]+", re.ASCII)
+_KEY_BLOCK = re.compile(r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)[^-]*", re.ASCII)
 
 # Options that take a secret, by program: the whole value, or what stands behind the user's name.
 _SECRET_OPTIONS = {

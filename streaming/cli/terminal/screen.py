@@ -7,7 +7,6 @@ control character.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +39,7 @@ class Screen:
         """Columns of the terminal; None for a file or a pipe, where lines may be as long as they are."""
         if not self.is_terminal:
             return None
-        return shutil.get_terminal_size((_DEFAULT_COLUMNS, 24)).columns
+        return _terminal_size().columns
 
     @property
     def ellipsis(self) -> str:
@@ -83,7 +82,7 @@ class Screen:
         from rich.console import Group
 
         width = self.width or _DEFAULT_COLUMNS
-        height = shutil.get_terminal_size((_DEFAULT_COLUMNS, 24)).lines - 1
+        height = _terminal_size().lines - 1
         picture = Group(*(_rich_text(_cut(line, width, self.ellipsis)) for line in lines[:height]))
         with _whole():
             self._live.update(picture, refresh=True)
@@ -114,6 +113,12 @@ def _whole() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _terminal_size() -> os.terminal_size:
+    import shutil  # only for a terminal: it brings the compressors with it
+
+    return shutil.get_terminal_size((_DEFAULT_COLUMNS, 24))
 
 
 def _is_terminal(stream: TextIO) -> bool:

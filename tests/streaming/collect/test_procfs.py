@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,8 +66,10 @@ def test_each_call_reads_anew_without_opening() -> None:
     assert set(os.listdir("/proc/self/fd")) <= descriptors
 
 
-def test_with_a_gpu_resource_trackers_own_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(procfs.shutil, "which", lambda name: f"/usr/bin/{name}")
+def test_with_a_gpu_resource_trackers_own_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "nvidia-smi").write_text("")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"/nowhere:{tmp_path}")
     assert procfs.measures() == (tracker_procfs.get_process_stats, tracker_procfs.get_system_stats)
 
 
