@@ -1,6 +1,8 @@
 """Fault 27: the machine sleeps for eight hours. Processes are stopped, the clock that counts sleep is ahead afterwards."""
 
 import signal
+import sys
+import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,11 +10,21 @@ from typing import Any, cast
 
 import pytest
 
-from spool import Spool
+from spool import Spool, directory, queries
 from streaming.upload.uploader import Loop
 from tests.support import oracle, plays, programs
 from tests.support.far_end import FarEnd
-from tests.support.processes import Home, eventually, kill_marked, start_script, wait_gone
+from tests.support.processes import (
+    Home,
+    clean_environment,
+    eventually,
+    kill,
+    kill_marked,
+    marked,
+    start_program,
+    start_script,
+    wait_gone,
+)
 from tests.support.programs import read_until, surroundings, told
 from tests.support.shim import preload
 
@@ -104,3 +116,51 @@ def test_fault_27_deadline_of_a_delivery_does_not_count_the_sleep(home: Home, ma
     far_end.wait_finished(deadline_s=70)
     wait_gone(marker)
     oracle.judge(far_end.evidence(), told(10), run_status="failed", exit_code=None)
+
+
+COUNTING_TO_200 = """
+import os, signal, sys
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
+    signal.signal(number, lambda number, _: os.write(1, b"got %d\\n" % number))
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("way", ["run", "track"])
+def test_two_hundred_suspends_change_nothing(home: Home, marker: str, way: str) -> None:
+    """A laptop's lid: each of our processes is stopped past the moment at which it would have taken a sample."""
+    run = [sys.executable, "-m", "streaming", "run", "-i", "0.01", "--", sys.executable, "-c", COUNTING_TO_200]
+    tracked = f"import streaming\nwith streaming.track(interval=0.01, host_info={{}}, cloud_info={{}}):{IN_BLOCK}"
+    command = run if way == "run" else [sys.executable, "-c", tracked]
+    with start_program(command, clean_environment(home, marker), stdin=True) as program:
+        assert program.read_line() == "ready"
+        (path,) = eventually(lambda: directory.spool_paths(home.spool_dir), 30)
+        eventually(lambda: recorded_rows(path) > 0, 30, "no row was recorded")
+        ours = [each for each in marked(marker) if f" {way}" in each.command or " tracker " in each.command]
+        for _ in range(200):
+            for process in ours:
+                kill(process, signal.SIGSTOP)
+            time.sleep(0.015)  # longer than the interval: that is the fault
+            for process in ours:
+                kill(process, signal.SIGCONT)
+        before = recorded_rows(path)
+        eventually(lambda: recorded_rows(path) > before + 5, 30, "no row was recorded after the suspends")
+        program.say("end")
+        result = program.wait(60)
+    assert (result.exit_code, result.stdout) == (0, b"")
+    assert b"defect" not in result.stderr
+    with closing(Spool(path)) as spool:
+        assert (spool.run().exit_code, spool.run().run_status) == (0, "finished")
+    wait_gone(marker)
+
+
+IN_BLOCK = """
+    print("ready", flush=True)
+    input()
+"""
+
+
+def recorded_rows(path: Path) -> int:
+    with closing(Spool(path)) as spool:
+        return queries.counts(spool.connection).recorded
