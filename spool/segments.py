@@ -67,6 +67,21 @@ def _columns(candidate: Range, now: float, *, seq: int | None) -> tuple[object, 
     )
 
 
+def unseal_from(db: Connection, segment: Segment) -> bool:
+    """Give up the segments from this one on, whose rows become pending again; their numbers are never used again.
+
+    Only if this one is stored nowhere. What may be stored of later ones is named by no finish, so no row is doubled.
+    False, and nothing is changed, if a later one was sent or rejected: its number must stay the higher one.
+    """
+    with db.transaction() as connection:
+        behind = "SELECT count(*) FROM segment WHERE first_batch_id > ? AND state <> ?"
+        sealed = SegmentState.SEALED.value
+        if connection.execute(behind, (segment.first_batch_id, sealed)).fetchone()[0]:
+            return False
+        connection.execute("DELETE FROM segment WHERE first_batch_id >= ?", (segment.first_batch_id,))
+    return True
+
+
 def recut(db: Connection, segment: Segment, *, now: float, max_bytes: int) -> list[int]:
     """Replace a sealed segment that is not what was sealed by the ranges that its readable rows make up.
 

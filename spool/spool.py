@@ -23,6 +23,7 @@ What survives:
   read. A batch that fails is set aside as a rejected segment of its own; its sequence number tells of the gap.
 
 A segment's number, range and sha256 are committed before the first byte of it leaves this machine, and never change.
+One that the store refused for its size is given up as a whole, and its rows are sealed anew under later numbers.
 """
 
 from __future__ import annotations
@@ -255,13 +256,14 @@ class Spool:
         return seq
 
     def recut(self, segment: Segment, max_bytes: int = SEGMENT_MAX_BYTES) -> list[Segment]:
-        """What can still be sent of a sealed segment whose rows on disk are not those that were sealed.
-
-        Damaged rows are set aside as rejected segments of their own.
-        """
+        """What can still be sent of a sealed segment whose rows are not those that were sealed; the rest is rejected."""
         seqs = self._with_room(lambda: segments.recut(self._db, segment, now=self._clock(), max_bytes=max_bytes))
         self.step("recut")
         return [queries.segment(self._db, seq) for seq in seqs]
+
+    def unseal_from(self, segment: Segment) -> bool:
+        """Give up a segment that the store refused for its size, and all later ones, as `segments.unseal_from`."""
+        return self._with_room(lambda: segments.unseal_from(self._db, segment))
 
     def csv(self, segment: Segment) -> bytes:
         """The segment's CSV, header line first: exactly the bytes that were sealed. Raises SpoolDamaged otherwise."""
@@ -281,12 +283,10 @@ class Spool:
         self.step("marked")
         self.marked_count += 1
 
-    def count_refusal(self, segment: Segment, reason: str) -> int:
-        """Count one more refusal of this segment for good by the store. Returns how many there were."""
-        self._update(
-            "UPDATE segment SET refusal_count = refusal_count + 1, reason = ? WHERE seq = ?", (reason, segment.seq)
-        )
-        return segment.refusal_count + 1
+    def count_refusal(self, segment: Segment, reason: str) -> None:
+        """Count one more refusal of this segment for good by the store."""
+        counting = "UPDATE segment SET refusal_count = refusal_count + 1, reason = ? WHERE seq = ?"
+        self._update(counting, (reason, segment.seq))
 
     def reject(self, segment: Segment, reason: str) -> None:
         """Set a segment aside, with its rows, because the store refuses it and takes others."""

@@ -13,9 +13,18 @@ from typing import Any, Protocol
 from spool import Registration, Run, RunState, Segment, SegmentState, Spool, queries
 from spool.errors import SpoolDamaged
 from spool.model import iso_utc
+from spool.spool import SEGMENT_MAX_BYTES
 from streaming.clients.credentials import Credentials
 from streaming.collect import metadata
-from streaming.errors import AlreadyFinished, EverythingRefused, Parked, Refused, RunUnknown, SegmentRefused
+from streaming.errors import (
+    AlreadyFinished,
+    EverythingRefused,
+    Parked,
+    Refused,
+    RunUnknown,
+    SegmentRefused,
+    SegmentTooLarge,
+)
 from streaming.upload.segments import compress, object_key
 
 INLINE_MAX_BYTES = 1 << 20
@@ -51,6 +60,9 @@ class Store(Protocol):
 
     def keep(self, run_id: str, credentials: Credentials) -> None: ...
     def put(self, run_id: str, uri: str, body: bytes) -> Receipt: ...
+
+
+_Refused = tuple[Segment, SegmentRefused]
 
 
 def deliver(spool: Spool, service: Service, store: Store, *, may_go_on: Callable[[], bool] = lambda: True) -> Progress:
@@ -96,22 +108,37 @@ def ensure_registered(spool: Spool, service: Service, store: Store) -> Registrat
     return registration
 
 
-def _upload_all(spool: Spool, store: Store, registration: Registration, may_go_on: Callable[[], bool]) -> bool:
+def _upload_all(
+    spool: Spool,
+    store: Store,
+    registration: Registration,
+    may_go_on: Callable[[], bool],
+    *,
+    max_bytes: int = SEGMENT_MAX_BYTES,
+) -> bool:
     """Upload every segment, in order. One that is refused for good does not hold up the others. False if interrupted."""
-    refused: list[Segment] = []
+    refused: list[_Refused] = []
     sent_count = 0
-    for segment in spool.seal_pending():  # fixed for good before the first byte leaves
+    for segment in spool.seal_pending(max_bytes):  # fixed for good before the first byte leaves
         if not may_go_on():
             return False
         try:
             sent_count += _upload(spool, segment, store, registration)
         except SegmentRefused as refusal:
+            if _is_given_up_for_smaller_ones(spool, segment, refusal):
+                return _upload_all(spool, store, registration, may_go_on, max_bytes=segment.csv_bytes // 2)
             spool.count_refusal(segment, refusal.message)
-            refused.append(segment)
+            refused.append((segment, refusal))
     if refused:
         _judge_refused(spool, store, registration, refused, others_sent=sent_count > 0)
     # Left only where a lying lock lets another owner work too: it sealed this, and may die before it has sent it.
     return not spool.segments(SegmentState.SEALED) or _upload_all(spool, store, registration, may_go_on)
+
+
+def _is_given_up_for_smaller_ones(spool: Spool, segment: Segment, refusal: SegmentRefused) -> bool:
+    """Whether a segment was refused for its size alone, and its rows can be sealed anew. Killed here: they are pending."""
+    can_be_smaller = isinstance(refusal, SegmentTooLarge) and segment.first_batch_id < segment.last_batch_id
+    return can_be_smaller and spool.unseal_from(segment)
 
 
 def _upload(spool: Spool, segment: Segment, store: Store, registration: Registration) -> bool:
@@ -135,18 +162,21 @@ def _compressed(spool: Spool, segment: Segment) -> bytes:
 
 
 def _judge_refused(
-    spool: Spool, store: Store, registration: Registration, refused: list[Segment], *, others_sent: bool
+    spool: Spool, store: Store, registration: Registration, refused: list[_Refused], *, others_sent: bool
 ) -> None:
     """Set aside what is refused again and again while the store takes other objects; a general fault parks nothing.
 
     Raises EverythingRefused as long as something refused is still to be tried again.
     """
-    patient = [segment for segment in refused if segment.refusal_count + 1 >= REFUSALS_BEFORE_REJECTION]
-    if patient and (others_sent or _takes_a_known_object(spool, store, registration)):
-        for segment in patient:
-            spool.reject(segment, f"refused {segment.refusal_count + 1} times while other objects went through")
-    if len(patient) < len(refused) or spool.segments(SegmentState.SEALED):
-        raise EverythingRefused(f"S3 refuses {len(refused)} segment(s) of this run", cause="refused")
+    exhausted = [each for each in refused if each[0].refusal_count + 1 >= REFUSALS_BEFORE_REJECTION]
+    if exhausted and (others_sent or _takes_a_known_object(spool, store, registration)):
+        for segment, why in exhausted:
+            count = segment.refusal_count + 1
+            spool.reject(segment, f"refused {count} times while other objects went through: {why}")
+    if len(exhausted) < len(refused) or spool.segments(SegmentState.SEALED):
+        why = refused[-1][1]
+        message = f"S3 refuses {len(refused)} segment(s) of this run: {why.message}"
+        raise EverythingRefused(message, cause=why.code or "refused", hint=why.hint)
 
 
 def _takes_a_known_object(spool: Spool, store: Store, registration: Registration) -> bool:

@@ -15,6 +15,7 @@ from tests.support.recorded import HEADER, Recorded, Waits, drain, problems, rec
 from tests.support.secrecy import secret
 from tests.support.streamed import Streamed
 
+LIMIT_BYTES = 10_000
 REFUSALS = [
     faults.s3_error("InvalidRequest", 400),
     faults.s3_error("EntityTooLarge", 413),
@@ -55,7 +56,7 @@ def test_fault_28_poison_is_set_aside_kept_and_shown_and_the_rest_flows(
         counts = queries.counts(spool.connection)
         (segment,) = spool.segments(SegmentState.REJECTED)
     assert (counts.recorded, counts.sent, counts.rejected, counts.waiting) == (15, 12, 3, 0)
-    assert "while other objects went through" in (segment.reason or "")
+    assert "while other objects went through: S3 answered 4" in (segment.reason or "")
 
 
 def test_fault_28_poison_that_is_the_only_segment_waits_and_is_delivered_in_the_end(
@@ -66,7 +67,7 @@ def test_fault_28_poison_that_is_the_only_segment_waits_and_is_delivered_in_the_
     far_end.poison("/00000001-")
     outcome, causes = problems(recorded, far_end, Waits(at_most=20))
     assert outcome is Outcome.WAITING
-    assert set(causes) == {"refused"}
+    assert set(causes) == {"InvalidRequest"}
     assert set_aside(recorded) == {}
     assert recorded.run().state is RunState.ENDED
     far_end.clear()
@@ -100,6 +101,35 @@ def test_fault_28_several_poisons_do_not_vouch_for_one_another(home: Home, far_e
     assert set(set_aside(recorded)) == {2, 4}
 
 
+def test_fault_28_proxy_that_takes_small_objects_only_gets_small_ones(home: Home, far_end: FarEnd) -> None:
+    recorded = record(home.spool_dir, far_end, segments=40, rows_each=200, is_sealed=False)
+    with closing(Spool(recorded.path)) as spool:
+        (whole,) = spool.seal_pending()
+    page = faults.answer(413, b"<html>413 Request Entity Too Large</html>", headers={"Content-Type": "text/html"})
+    rule = far_end.always("put", page, matching=lambda head: int(head.headers["content-length"]) > LIMIT_BYTES)
+    assert drain(recorded, far_end, Waits(at_most=2)) is Outcome.DELIVERED
+    assert rule.fired
+    recorded.judge(far_end)
+    assert all(len(body) <= LIMIT_BYTES for body in far_end.objects.values())
+    assert len(far_end.objects) > 2
+    assert whole.csv_bytes > len(far_end.objects) * LIMIT_BYTES / 2  # one object would have been far too large
+
+
+def test_fault_28_killed_amid_the_halves_of_what_was_too_large_loses_and_doubles_nothing(
+    home: Home, far_end: FarEnd
+) -> None:
+    recorded = record(home.spool_dir, far_end, segments=40, rows_each=200, is_sealed=False)
+    page = faults.answer(413, b"<html>413</html>", headers={"Content-Type": "text/html"})
+    far_end.always("put", page, matching=lambda head: int(head.headers["content-length"]) > LIMIT_BYTES)
+    for number in range(1, 8):  # at each PUT that is taken the reply is lost, and the next attempt is another process
+        far_end.nth("put", number, faults.reply_lost())
+        drain(recorded, far_end, Waits(at_most=0))
+    far_end.clear()
+    far_end.always("put", page, matching=lambda head: int(head.headers["content-length"]) > LIMIT_BYTES)
+    assert drain(recorded, far_end, Waits(at_most=3)) is Outcome.DELIVERED
+    recorded.judge(far_end)
+
+
 # -- 29: everything refused --------------------------------------------------------------------------------------------
 
 
@@ -114,9 +144,11 @@ def test_fault_29_everything_refused_parks_nothing_says_so_and_recovers(
     rule = far_end.reject_all(refusal)
     outcome, causes = problems(recorded, far_end, Waits(at_most=8))
     assert outcome is Outcome.WAITING
-    assert set(causes) == {"refused"}
+    code = refusal.name.removeprefix("s3 error ")
+    assert set(causes) == {code}
     run = recorded.run()
-    assert (run.parked, run.problem_cause) == (None, "refused")
+    assert (run.parked, run.problem_cause) == (None, code)
+    assert f"{code} (scripted)" in (run.problem or ""), "the store's own words are told"
     assert set_aside(recorded) == {}
     assert len(far_end.objects) == sent_before
     assert far_end.run().finish is None

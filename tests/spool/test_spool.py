@@ -137,7 +137,8 @@ def test_marking_sent_only_shrinks_the_segments_row(spool: Spool) -> None:
 def test_refused_segment_is_counted_rejected_and_tried_again_on_request(spool: Spool) -> None:
     append(spool, rows(0))
     (segment,) = spool.seal_pending()
-    assert spool.count_refusal(segment, "InvalidRequest") == 1
+    spool.count_refusal(segment, "InvalidRequest")
+    assert spool.segments(SegmentState.SEALED)[0].refusal_count == 1
     spool.reject(segment, "refused 3 times")
     assert [each.reason for each in spool.segments(SegmentState.REJECTED)] == ["refused 3 times"]
     assert list(spool.seal_pending()) == []
