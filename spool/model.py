@@ -6,6 +6,7 @@ Times are seconds since the epoch, UTC (`*_at`); texts leave the process as ISO-
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -108,6 +109,13 @@ class Run:
     problem: str | None
     problem_cause: str | None
     problem_at: float | None
+
+    @property
+    def page_url(self) -> str | None:
+        """Where the service shows the run, if its answer to the finish said so: a plain path below its own address."""
+        path = (self.finish_answer or {}).get("page")
+        is_plain = isinstance(path, str) and re.fullmatch(r"(/[A-Za-z0-9_-]{1,80}){1,4}", path)
+        return f"{self.api_url}{path}" if is_plain and self.api_url else None
 
 
 @dataclass(frozen=True)

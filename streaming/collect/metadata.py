@@ -34,12 +34,20 @@ _FORMER_NAMES = {  # the service's own, until its schema was corrected; the Pyth
 }
 
 
-def payload(run: Run) -> dict[str, Any]:
-    """The flat body of POST /runs: metadata, host_* and cloud_*; keys with value None are left out."""
+NAME_TAG = "run"  # the run's name in our own commands, by which it is found on the service's pages, too
+
+
+def payload(run: Run, *, name: str) -> dict[str, Any]:
+    """The flat body of POST /runs: metadata, host_* and cloud_*; keys with value None are left out.
+
+    `name`: what the run is called here. It goes along as a tag, unless the user has one of that name.
+    """
     host_info = {_FORMER_NAMES.get(key, key): value for key, value in (run.host_info or {}).items()}
     if not os.environ.get("TRACKER_SEND_HOST_IDENTITY"):
         host_info = {key: value for key, value in host_info.items() if key not in IDENTIFYING}
-    merged = {**run.metadata, **host_info, **(run.cloud_info or {})}
+    has_own_tag = NAME_TAG in (run.metadata.get("tags") or {})
+    described = dict(run.metadata) if has_own_tag else tagged(run.metadata, NAME_TAG, name)
+    merged = {**described, **host_info, **(run.cloud_info or {})}
     known = {key: value for key, value in merged.items() if value is not None}
     known.update(_numbers_as_texts(known))
     if "command" in known:

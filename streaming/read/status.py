@@ -100,6 +100,7 @@ class Summary:
             "path": str(self.path),
             "state": self.condition.value,
             "run_id": run.registration.run_id if run and run.registration else None,
+            "page_url": run and run.page_url,
             "job_name": self.job_name,
             "metadata": metadata,
             "started_at": _iso(run.started_at if run else None),

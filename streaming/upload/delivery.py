@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol
 
-from spool import Registration, Run, RunState, Segment, SegmentState, Spool, queries
+from spool import Registration, Run, RunState, Segment, SegmentState, Spool, directory, queries
 from spool.errors import SpoolDamaged
 from spool.model import iso_utc
 from spool.spool import SEGMENT_MAX_BYTES
@@ -98,7 +98,8 @@ def ensure_registered(spool: Spool, service: Service, store: Store) -> Registrat
         return run.registration
     try:
         spool.step("register:sending")
-        registration, credentials = service.register(metadata.payload(run), idempotency_key=run.spool_id)
+        payload = metadata.payload(run, name=directory.short_name(spool.path))
+        registration, credentials = service.register(payload, idempotency_key=run.spool_id)
         spool.step("register:replied")
     except Refused as refusal:
         spool.park(f"the service refuses to register this run ({refusal.message})")

@@ -163,6 +163,10 @@ class Witness:
         if advised := self._advised():
             self._say(f"  {advised}")
         run = spool.run()
+        if page := run.page_url:
+            self._say(f"  page: {page}")
+        if run.tracker.lost_row_count:
+            self._say(f"  lost: {rows(run.tracker.lost_row_count)} could not be kept")
         if run.finish_answer is None:
             why = self.wish.why_local or run.parked or run.problem_cause or "not delivered yet"
             self._say(f"  kept in {spool.path.parent} ({why})")

@@ -229,6 +229,7 @@ def _details(summary: Summary) -> list[Line]:
             ("duration", duration(summary.duration_s(now))),
             ("exit code", "-" if run.exit_code is None else str(run.exit_code)),
             ("service", run.api_url or "-"),
+            *([("page", page)] if (page := run.page_url) else []),
         ]
     facts += [
         ("rows", f"{count(summary.counts.recorded)} recorded, {count(summary.counts.sent)} sent"),

@@ -116,4 +116,5 @@ def _finish_answer(request: Request, run_id: str) -> dict[str, Any]:
     run = runs.get(run_id)
     assert run is not None
     statistics = compute_statistics(run, runs, request.app.state.reader, timeout_s=FINISH_TIMEOUT_S)
-    return {"run_id": run_id, "run_status": run.run_status, "exit_code": run.exit_code, **statistics}
+    ending = {"run_status": run.run_status, "exit_code": run.exit_code}
+    return {"run_id": run_id, "page": f"/run/{run_id}", **ending, **statistics}

@@ -29,9 +29,9 @@ export function showFacts(run) {
 }
 
 export function showMetadata(run) {
-  const entries = [...metadataEntries(run.metadata), ["Run id", run.id]];
+  const entries = [...metadataEntries(run.metadata), ["Run", run.name], ["Run id", run.id]];
   setChildren(byId("metadata"), entries.flatMap(([name, value]) => [
     element("dt", {}, [name]),
-    element("dd", { class: name === "Command" || name === "Run id" ? "mono" : null }, [value]),
+    element("dd", { class: ["Command", "Run", "Run id"].includes(name) ? "mono" : null }, [value]),
   ]));
 }

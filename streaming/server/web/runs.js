@@ -96,10 +96,11 @@ function showSort() {
 function newRow(id) {
   const cells = Object.fromEntries(COLUMNS.map((column) => [column.id, cell(column)]));
   const link = element("a", { href: `/run/${encodeURIComponent(id)}` });
-  cells.job.append(link, element("span", { class: "sub mono" }, [id.slice(0, 8)]));
+  const name = element("span", { class: "sub mono" });
+  cells.job.append(link, name);
   const state = element("span");
   cells.state.append(state);
-  return { node: element("tr", { role: "row" }, COLUMNS.map((column) => cells[column.id])), cells, link, state };
+  return { node: element("tr", { role: "row" }, COLUMNS.map((column) => cells[column.id])), cells, link, name, state };
 }
 
 function cell({ id, label, right }) {
@@ -112,6 +113,7 @@ function fillRow(row, run, now) {
   row.run = run;
   const { cells } = row;
   setText(row.link, run.job ?? "unnamed");
+  setText(row.name, run.name);
   showState(row.state, run, now);
   setText(cells.project, run.project ?? "");
   setChildren(cells.tags, run.tags.length ? [element("span", { class: "tags" }, run.tags.map(tag))] : []);

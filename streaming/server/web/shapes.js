@@ -1,10 +1,13 @@
 // What the service says of runs and objects, as the pages use it.
 import { parseTime } from "./format.js";
 
+const NAME_TAG = "run"; // what the command calls the run, on the machine that recorded it
+
 export function runOf(given) {
+  const tags = tagsOf(given.tags);
   return {
-    id: given.run_id, state: given.state, job: given.job_name ?? null, project: given.project_name ?? null,
-    tags: tagsOf(given.tags), host: given.host ?? null,
+    id: given.run_id, name: tags.find(([key]) => key === NAME_TAG)?.[1] ?? given.run_id.slice(0, 8), state: given.state, job: given.job_name ?? null, project: given.project_name ?? null,
+    tags: tags.filter(([key]) => key !== NAME_TAG), host: given.host ?? null,
     startedAt: parseTime(given.started_at), endedAt: parseTime(given.ended_at),
     durationS: given.ended_at ? given.duration_s : null, exitCode: given.exit_code ?? null,
     rows: given.row_count ?? null, lastRowAt: parseTime(given.last_row_at),

@@ -15,8 +15,17 @@ from tests.support.processes import Home
 
 
 def payload(tmp_path: Path, **known: Any) -> dict[str, Any]:
+    """What is told of a run whose own tag `run` keeps our name for it out."""
+    given = {"tags": {"run": "mine"}, **known.pop("metadata", {})}
+    told = named_payload(tmp_path, metadata=given, **known)
+    if told["tags"] == {"run": "mine"}:
+        del told["tags"]
+    return told
+
+
+def named_payload(tmp_path: Path, **known: Any) -> dict[str, Any]:
     with closing(Spool.create(tmp_path / "spools", replace(plays.new_run(), **known))) as spool:
-        return metadata.payload(spool.run())
+        return metadata.payload(spool.run(), name="48eef9a2")
 
 
 def test_metadata_host_and_cloud_are_one_flat_object_without_nothings(tmp_path: Path, home: Home) -> None:
@@ -26,7 +35,24 @@ def test_metadata_host_and_cloud_are_one_flat_object_without_nothings(tmp_path: 
         host_info={"host_vcpus": 2},
         cloud_info={"cloud_vendor_id": "aws"},
     )
-    assert told == {"job_name": "train", "tags": {"fold": "3"}, "host_vcpus": 2, "cloud_vendor_id": "aws"}
+    assert told == {"job_name": "train", "tags": {"fold": "3", "run": "48eef9a2"}, "host_vcpus": 2} | {
+        "cloud_vendor_id": "aws"
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, {"run": "48eef9a2"}),
+        ({"tags": {"run": "mine"}}, {"run": "mine"}),
+        ({"tags": ["a", "b=c"]}, ["a", "b=c", "run=48eef9a2"]),
+        ({"tags": "neither"}, "neither"),
+    ],
+)
+def test_run_goes_by_its_own_name_unless_the_user_has_such_a_tag(
+    tmp_path: Path, home: Home, given: dict[str, Any], told: Any
+) -> None:
+    assert named_payload(tmp_path, metadata=given)["tags"] == told
 
 
 def test_what_identifies_the_host_is_told_only_on_request(
@@ -83,4 +109,4 @@ def test_what_is_no_text_or_no_utf8_is_made_one_so_that_no_service_refuses_the_r
 
 def test_number_is_a_text_where_the_service_takes_texts_only(tmp_path: Path, home: Home) -> None:
     told = payload(tmp_path, metadata={"external_run_id": 12345, "tags": {"fold": 3}}, host_info={"host_vcpus": 2})
-    assert told == {"external_run_id": "12345", "tags": {"fold": 3}, "host_vcpus": 2}
+    assert told == {"external_run_id": "12345", "tags": {"fold": 3, "run": "48eef9a2"}, "host_vcpus": 2}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spool import Batch, RunState, SegmentState, Spool
+from spool import Batch, RunState, SegmentState, Spool, directory
 from streaming.errors import EverythingRefused, Parked, Refused, RunUnknown, StreamError, Transient, Unauthorized
 from streaming.upload import delivery
 from streaming.upload.delivery import Progress, deliver
@@ -343,4 +343,5 @@ def test_registration_is_asked_for_once_and_tells_what_was_given(tmp_path: Path)
     with closing(Spool.create(tmp_path / "spools", new)) as spool:
         deliver(spool, far_end, far_end)
         deliver(spool, far_end, far_end)
-        assert asked == [({"job_name": "x", "command": '["a", "b c"]'}, spool.run().spool_id)]
+        tags = {"run": directory.short_name(spool.path)}
+        assert asked == [({"job_name": "x", "command": '["a", "b c"]', "tags": tags}, spool.run().spool_id)]

@@ -13,6 +13,7 @@ import pytest
 from spool import Run, RunState, Spool, directory, queries
 from spool.errors import SpoolRefused
 from tests.streaming.cli.conftest import ROOT, AsProgram, InProcess
+from tests.support import faults
 from tests.support.far_end import FarEnd
 from tests.support.processes import Home, eventually, start_program
 
@@ -55,6 +56,25 @@ def row_count(home: Home) -> int:
         with suppress(SpoolRefused), closing(Spool(path)) as spool:  # just being created
             return queries.counts(spool.connection).recorded
     return 0
+
+
+@pytest.mark.parametrize(
+    ("page", "is_shown"),
+    [("/run/abc-1", True), ("//evil.example/", False), ("/run/\x1b[31m", False), (["/run"], False)],
+)
+def test_page_and_terminal_call_a_run_by_one_name(
+    program: AsProgram, far_end: FarEnd, page: object, is_shown: bool
+) -> None:
+    """The service learns our name of the run; we show its page, if it says where that is."""
+    far_end.always("finish", faults.with_fields(page=page))
+    result = program("run", "--tag", "fold=3", "--", "true", **far_end.environment())
+    said = re.search(rb"recording true as run ([0-9a-f]{8}),", result.stderr)
+    assert said is not None
+    assert far_end.run().metadata["tags"]["run"] == said[1].decode()
+    assert (f"page: {far_end.api_url}{page}\n".encode() in result.stderr) is is_shown
+    assert (b"page:" in result.stderr) is is_shown
+    shown = program("status", said[1].decode()).stdout.decode()
+    assert (re.search(rf"page: +{far_end.api_url}/run/abc-1\n", shown) is not None) is is_shown
 
 
 def test_quiet_says_nothing(program: AsProgram) -> None:

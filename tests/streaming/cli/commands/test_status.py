@@ -44,7 +44,7 @@ def test_json_has_a_schema_version_and_stable_keys(home: Home, cli: InProcess) -
     assert run.keys() == {
         *("run", "path", "state", "run_id", "job_name", "metadata", "started_at", "ended_at", "finished_at"),
         *("last_row_at", "duration_s", "silent_s", "exit_code", "run_status", "rows", "waiting_bytes", "waiting_since"),
-        *("objects", "is_being_delivered", "problem"),
+        *("objects", "is_being_delivered", "problem", "page_url"),
     }
     assert run["rows"] == {"recorded": 3, "sent": 0, "waiting": 3, "rejected": 0, "lost": 0}
     assert run["started_at"].endswith("Z")

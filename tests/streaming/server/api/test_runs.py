@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+import requests
 
 from tests.streaming.server.conftest import LIMITS, Service
 
@@ -78,6 +79,13 @@ def test_inline_finish_answers_with_figures_from_its_rows(service: Service) -> N
     run = service.app.state.runs.get(run_id)
     assert run.ended_at.isoformat() == "2026-01-02T03:04:05+00:00"
     assert service.app.state.runs.inline_csv(run_id) == CSV.encode()
+
+
+def test_finish_tells_where_the_run_is_shown(service: Service) -> None:
+    run_id = service.register()["run_id"]
+    page = service.post(f"/runs/{run_id}/finish", inline()).json()["page"]
+    shown = requests.get(f"{service.url}{page}", timeout=30)
+    assert (shown.status_code, page) == (200, f"/run/{run_id}")
 
 
 def test_s3_finish_reads_the_objects(service: Service) -> None:

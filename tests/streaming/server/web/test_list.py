@@ -97,6 +97,18 @@ def test_filter_sort_and_address_agree(tab: Tab, runs: Runs) -> None:
     tab.wait_text("#empty", "No run fits.")
 
 
+def test_run_has_the_name_that_the_command_gave_it(tab: Tab, runs: Runs) -> None:
+    run_id = runs.finished(60, job_name="alpha", tags={"run": "48eef9a2", "fold": "3"})
+    runs.finished(60, job_name="beta")
+    tab.go("/?q=48eef9a2")
+    wait_jobs(tab, ["alpha"])
+    assert tab.text("#rows .job .sub") == "48eef9a2"
+    assert tab.text("#rows .tags") == "fold=3"
+    tab.go(f"/run/{run_id}")
+    assert "48eef9a2" in tab.text("#metadata")
+    assert tab.text("#tags") == "fold=3"
+
+
 def test_a_new_run_appears_and_nothing_else_moves(tab: Tab, runs: Runs) -> None:
     runs.finished(60, job_name="first")
     tab.go("/")
