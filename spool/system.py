@@ -164,7 +164,7 @@ def identify(pid: int) -> Tracker:
     return Tracker(
         pid=pid,
         started_at=process_started_at(pid) or "",
-        boot_id=_read_text("/proc/sys/kernel/random/boot_id"),
+        boot_id=boot_id(),
         pid_namespace=_link_target("/proc/self/ns/pid"),
         host=host_identity(),
     )
@@ -178,7 +178,7 @@ def is_here(tracker: Tracker) -> bool:
 
 def is_alive(tracker: Tracker) -> bool:
     """Whether exactly this process still runs here. Only meaningful where `is_here`."""
-    if tracker.boot_id != _read_text("/proc/sys/kernel/random/boot_id"):
+    if tracker.boot_id != boot_id():
         return False
     started_at = process_started_at(tracker.pid)
     if started_at is None:
@@ -212,6 +212,11 @@ def _started_at_portable(pid: int) -> str | None:
     except PermissionError:
         return ""
     return ""
+
+
+def boot_id() -> str:
+    """Another one after each start of the machine; "" where the system tells none."""
+    return _read_text("/proc/sys/kernel/random/boot_id")
 
 
 def host_identity() -> str:

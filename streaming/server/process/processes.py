@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
+from spool import system
 from streaming.server.errors import ServerError
-
-_PROC = Path("/proc")
 
 
 @dataclass(frozen=True)
@@ -53,23 +50,6 @@ class ProcessId:
 
 
 def _start_mark(pid: int) -> str | None:
-    return _procfs_mark(pid) if (_PROC / "self" / "stat").exists() else _ps_mark(pid)
-
-
-def _procfs_mark(pid: int) -> str | None:
-    try:
-        text = (_PROC / str(pid) / "stat").read_text(encoding="ascii", errors="replace")
-        boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()  # the name before it may hold blanks and parentheses
-    state, ticks = fields[0], fields[19]
-    return None if state in "ZX" else f"{boot}:{ticks}"
-
-
-def _ps_mark(pid: int) -> str | None:
-    """The portable fallback, for systems without procfs."""
-    command = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    state, _, started = result.stdout.strip().partition(" ")
-    return None if result.returncode != 0 or state.startswith("Z") else started.strip()
+    """None once it has ended, also as a zombie."""
+    started = system.process_started_at(pid)
+    return None if started is None else f"{system.boot_id()}:{started}"

@@ -98,7 +98,7 @@ class SeaweedFS:
             raise StartFailed(f"{planted[0]} belongs to another user: a socket was planted there.")
         certificate = (self._path / CERTIFICATE).read_text(encoding="ascii")
         for name, port in self._inner_ports.items():
-            if not _asks_for_certificate(port, certificate):
+            if not asks_for_certificate(port, certificate):
                 raise StartFailed(f"The inner port {name} of the embedded S3 answers without a key.")
 
     def _launch(self, *, detach: bool) -> Guarded:
@@ -139,7 +139,7 @@ def _belongs_to_another(path: Path) -> bool:
         return False
 
 
-def _asks_for_certificate(port: int, certificate: str) -> bool:
+def asks_for_certificate(port: int, certificate: str) -> bool:
     """Whether it is our own weed that listens there, and hangs up on whoever shows no certificate of ours."""
     context = ssl.create_default_context(cadata=certificate)
     context.set_alpn_protocols(["h2", "http/1.1"])

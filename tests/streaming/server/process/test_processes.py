@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from dataclasses import replace
 import pytest
 
 from streaming.server.errors import ServerError
-from streaming.server.process import processes
 from streaming.server.process.processes import ProcessId
 
 
@@ -29,8 +27,3 @@ def test_a_process_with_another_start_is_not_signalled() -> None:
 def test_a_process_that_never_was() -> None:
     with pytest.raises(ServerError):
         ProcessId.of(2**22 + 1)
-
-
-def test_the_portable_mark_is_steady() -> None:
-    assert processes._ps_mark(os.getpid()) == processes._ps_mark(os.getpid()) is not None
-    assert processes._ps_mark(2**22 + 1) is None
