@@ -17,8 +17,8 @@ import click
 from spool import Spool, system
 from streaming import config
 from streaming.cli import INTERRUPTED, options
-from streaming.cli.commands import recording
-from streaming.cli.commands.recording import Wish, Witness
+from streaming.cli.commands.recording_options import RunOptions, detect_placement, run_options
+from streaming.cli.commands.run_report import RunReporter
 from streaming.cli.terminal.log import log_to_stderr
 from streaming.cli.terminal.screen import stderr
 from streaming.config import Mode
@@ -52,8 +52,8 @@ def attach(pid: int, unusable: Mapping[str, str], **given: Any) -> None:
     if Mode(given["mode"]) is Mode.DISABLED:
         click.echo("tracker-stream: nothing is recorded (mode disabled)", err=True)
         return
-    wish = recording.understand(given, words, recording.where_am_i(), unusable)
-    sys.exit(_track(pid, Spool.create(wish.plan.spool_dir, wish.plan.new_run(os.getpid())), wish))
+    wanted = run_options(given, words, detect_placement(), unusable)
+    sys.exit(_track(pid, Spool.create(wanted.plan.spool_dir, wanted.plan.new_run(os.getpid())), wanted))
 
 
 def _require_process(pid: int) -> list[str]:
@@ -112,23 +112,23 @@ class _Ending:
         return bool(self.count or wait_readable([self._read], max(0.0, seconds)))
 
 
-def _track(pid: int, spool: Spool, wish: Wish) -> int:
+def _track(pid: int, spool: Spool, wanted: RunOptions) -> int:
     began_at = time.monotonic()
-    with closing(Recorder.adopt(spool, wish.plan.delivery)) as recorder:
+    with closing(Recorder.adopt(spool, wanted.plan.delivery)) as recorder:
         ending = _Ending()
-        witness = Witness(wish, recorder, stderr())
-        witness.tell_start(f"process {pid}")
+        reporter = RunReporter(wanted, recorder, stderr())
+        reporter.tell_start(f"process {pid}")
         who = system.identify(pid)
-        tracking = Tracking(recorder, pid, interval_s=wish.plan.interval_s, on_sample=witness.usage.add)
+        tracking = Tracking(recorder, pid, interval_s=wanted.plan.interval_s, on_sample=reporter.usage.add)
         while not ending.wait(tracking.wait_s()):
             if not system.is_alive(who) or not tracking.tick_if_due():
                 break
-            witness.look()
+            reporter.look()
         tracking.end(exit_code=None, run_status="finished")
         ended_after_s = time.monotonic() - began_at
         stops = ending.count
         recorder.wait_finished(
-            min(wish.exit_wait_s, HURRY_S) if stops else wish.exit_wait_s, is_over=lambda: ending.count > stops
+            min(wanted.exit_wait_s, HURRY_S) if stops else wanted.exit_wait_s, is_over=lambda: ending.count > stops
         )
-        witness.tell_end(f"process {pid} {'left' if stops else 'has ended'}", ended_after_s)
+        reporter.tell_end(f"process {pid} {'left' if stops else 'has ended'}", ended_after_s)
     return ending.exit_code

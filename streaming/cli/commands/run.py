@@ -15,10 +15,11 @@ from typing import Any
 import click
 
 from spool import Spool, SpoolError
+from spool.errors import SpoolFull
 from streaming import config
 from streaming.cli import options
-from streaming.cli.commands import recording
-from streaming.cli.commands.recording import Wish, Witness
+from streaming.cli.commands.recording_options import RunOptions, detect_placement, run_options
+from streaming.cli.commands.run_report import RunReporter
 from streaming.cli.terminal.log import log_to_stderr
 from streaming.cli.terminal.screen import stderr
 from streaming.collect.sampler import Use
@@ -60,20 +61,22 @@ def run(command: tuple[str, ...], only_local_rank: int | None, unusable: Mapping
     \b
     Example: tracker-stream run --job-name train --tag fold=3 -- python train.py
     """
-    where = recording.where_am_i()
+    where = detect_placement()
     is_other_rank = only_local_rank is not None and where.local_rank not in (None, only_local_rank)
     if Mode(given["mode"]) is Mode.DISABLED or is_other_rank:
         _replace_by(command)
     log_to_stderr(stderr(), quiet=given["quiet"])
-    wish = recording.understand(given, list(command), where, unusable)
-    spool = _create_spool(wish)
+    wanted = run_options(given, list(command), where, unusable)
+    spool = _create_spool(wanted)
     try:
         running = Command(command)
     except CannotStart as error:
         click.echo(f"tracker-stream: {error.reason}", err=True)
-        _end_unstarted(spool, wish, error.exit_code)
+        _end_unstarted(spool, wanted, error.exit_code)
         sys.exit(error.exit_code)
-    sys.exit(running.wait().exit_code if spool is None else _record(running, spool, wish, os.path.basename(command[0])))
+    sys.exit(
+        running.wait().exit_code if spool is None else _record(running, spool, wanted, os.path.basename(command[0]))
+    )
 
 
 def _replace_by(command: tuple[str, ...]) -> None:
@@ -88,28 +91,30 @@ def _replace_by(command: tuple[str, ...]) -> None:
         sys.exit(found.exit_code)
 
 
-def _create_spool(wish: Wish) -> Spool | None:
+def _create_spool(wanted: RunOptions) -> Spool | None:
     """Tracking must not keep the command from running: without a spool it runs untracked, and that is said."""
     try:
-        return Spool.create(wish.plan.spool_dir, wish.plan.new_run(os.getpid()))
+        return Spool.create(wanted.plan.spool_dir, wanted.plan.new_run(os.getpid()))
     except Exception as error:  # noqa: BLE001 - also a library that cannot be loaded
+        if isinstance(error, SpoolFull):  # nothing goes on by itself: there is no run
+            error.hint = "free space, or raise the limit (ulimit -f, quota)"
         click.echo(f"tracker-stream: this run is NOT recorded: {error}", err=True)
         return None
 
 
-def _end_unstarted(spool: Spool | None, wish: Wish, exit_code: int) -> None:
+def _end_unstarted(spool: Spool | None, wanted: RunOptions, exit_code: int) -> None:
     """A run without a command is a failed one. Its uploader delivers it; nobody waits for that."""
     if spool is not None:
-        with closing(Recorder.adopt(spool, wish.plan.delivery)) as recorder:
+        with closing(Recorder.adopt(spool, wanted.plan.delivery)) as recorder:
             recorder.end(exit_code=exit_code, run_status="failed", ended_at=time.time())
 
 
-def _record(running: Command, spool: Spool, wish: Wish, name: str) -> int:
+def _record(running: Command, spool: Spool, wanted: RunOptions, name: str) -> int:
     """The command runs already; whatever goes wrong with recording from here on, its exit code is ours.
 
     It is recorded by a thread of its own, so that its end and its signals are seen at once, whatever a sample waits for.
     """
-    recording = _Recording(running, spool, wish, name)
+    recording = _Recording(running, spool, wanted, name)
     recording.start()
     ended = running.wait()
     recording.end(ended)
@@ -123,11 +128,11 @@ def _record(running: Command, spool: Spool, wish: Wish, name: str) -> int:
 class _Recording(threading.Thread):
     """Samples the command until it is told how that ended, records the end, waits for the delivery."""
 
-    def __init__(self, running: Command, spool: Spool, wish: Wish, name: str) -> None:
+    def __init__(self, running: Command, spool: Spool, wanted: RunOptions, name: str) -> None:
         super().__init__(name="tracker-stream-recording", daemon=True)
         self._running = running
         self._spool = spool
-        self._wish = wish
+        self._wanted = wanted
         self._name = name
         self._ended: Ended | None = None
         self._has_ended = threading.Event()
@@ -148,11 +153,11 @@ class _Recording(threading.Thread):
     def _exit_wait_s(self) -> float:
         """A command that a signal ended is followed by SIGKILL soon, as SLURM does it: do not wait that long."""
         is_signalled = self._ended is not None and self._ended.exit_code > 128
-        return min(self._wish.exit_wait_s, HURRY_S) if is_signalled else self._wish.exit_wait_s
+        return min(self._wanted.exit_wait_s, HURRY_S) if is_signalled else self._wanted.exit_wait_s
 
     def run(self) -> None:
         try:
-            with closing(Recorder.adopt(self._spool, self._wish.plan.delivery)) as recorder:
+            with closing(Recorder.adopt(self._spool, self._wanted.plan.delivery)) as recorder:
                 self._record(recorder)
         except SpoolError as error:
             log.error("recording has ended early, what is in %s is kept: %s", self._spool.path, error)
@@ -164,19 +169,19 @@ class _Recording(threading.Thread):
             _wake_main_thread()
 
     def _record(self, recorder: Recorder) -> None:
-        witness = Witness(self._wish, recorder, stderr())
-        witness.tell_start(self._name)
+        reporter = RunReporter(self._wanted, recorder, stderr())
+        reporter.tell_start(self._name)
         tracking = Tracking(
             recorder,
             self._running.pid,
-            interval_s=self._wish.plan.interval_s,
-            on_sample=witness.usage.add,
+            interval_s=self._wanted.plan.interval_s,
+            on_sample=reporter.usage.add,
             since=Use(self._running.started_at),
             peaks_below_mib=self._running.peaks_above_kib / 1024,
         )
         while not self._has_ended.wait(tracking.wait_s()):
             tracking.tick_if_due()
-            witness.look()
+            reporter.look()
         if (ended := self._ended) is None:
             return
         tracking.end(
@@ -188,7 +193,7 @@ class _Recording(threading.Thread):
         self._has_recorded_end = True
         _wake_main_thread()
         recorder.wait_finished(self._exit_wait_s(), is_over=self.was_asked_to_stop.is_set)
-        witness.tell_end(f"exit {ended.exit_code}", ended.at - self._running.started_at)
+        reporter.tell_end(f"exit {ended.exit_code}", ended.at - self._running.started_at)
 
 
 def _wake_main_thread() -> None:

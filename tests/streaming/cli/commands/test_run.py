@@ -6,12 +6,14 @@ import re
 import signal
 from contextlib import closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from spool import Run, RunState, Spool, directory, queries
 from spool.errors import SpoolRefused
+from streaming.cli.commands import run_report
 from tests.streaming.cli.conftest import ROOT, AsProgram, InProcess
 from tests.support import faults
 from tests.support.far_end import FarEnd
@@ -264,3 +266,42 @@ def test_run_is_recorded_whole_when_stderr_cannot_be_written(home: Home, program
         assert running.wait().exit_code == 3
     assert (only_run(home).exit_code, only_run(home).state) == (3, RunState.ENDED)
     assert row_count(home) > 1
+
+
+HINTS = {  # what keeps the run from being finished, rows sent, rows waiting: the hint
+    (None, None, 8, 0): "all rows are there, only the run's end is not told yet; to tell it: tracker-stream drain r",
+    (None, None, 8, 1): "to deliver: tracker-stream drain r",
+    (
+        None,
+        "token refused",
+        0,
+        3,
+    ): "to deliver: put a token that is valid into SENTINEL_API_TOKEN, then: tracker-stream drain r",
+    ("gone", None, 0, 3): "to register it anew, and deliver: tracker-stream drain r --anew",
+}
+
+
+@pytest.mark.parametrize(("state", "hint"), HINTS.items())
+def test_hint_at_the_end_is_what_helps(state: tuple[str | None, str | None, int, int], hint: str) -> None:
+    parked, cause, sent, waiting = state
+    run = SimpleNamespace(parked=parked, problem_cause=cause)
+    assert run_report._what_to_do(run, SimpleNamespace(sent=sent, waiting=waiting), "r") == hint
+
+
+@pytest.mark.parametrize("blocks", [10, 60])
+def test_file_size_limit_that_leaves_no_room_for_a_run_is_told_in_one_voice(program: AsProgram, blocks: int) -> None:
+    words = [*program.line("run", "--", "sh", "-c", "echo ran; exit 3")]
+    script = f'ulimit -f {blocks}; exec "$@"'
+    with start_program(["sh", "-c", script, "sh", *words], program.environment) as running:
+        result = running.wait()
+    assert (result.exit_code, result.stdout) == (3, b"ran\n")
+    (line,) = result.stderr.decode().splitlines()
+    assert "NOT recorded" in line
+    assert "ulimit -f" in line
+    assert "goes on" not in line
+
+
+def test_job_that_srun_named_after_us_is_named_after_the_command(home: Home, program: AsProgram) -> None:
+    slurm = {"SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "tracker-stream", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    program("run", "-q", "--", "/bin/sleep", "0", **slurm)
+    assert metadata(home)["job_name"] == "sleep"
