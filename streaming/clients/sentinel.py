@@ -25,6 +25,7 @@ from streaming.clients.certificates import certificates
 from streaming.clients.credentials import Credentials
 from streaming.clients.deadline import DeadlinePassed, deadline
 from streaming.clients.http import cause_of, printable, read_capped, remedy, retry_after_s, served_at
+from streaming.clients.neighbours import require_trusted_listener
 from streaming.clients.prefix import require_prefix, require_region, require_run_id
 from streaming.errors import (
     AlreadyFinished,
@@ -182,6 +183,7 @@ class SentinelApi:
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> tuple[requests.Response, bytes]:
         """One request, its answer read whole within the deadline and the size limit. No redirect is followed."""
+        require_trusted_listener(self._base_url)
         try:
             with (
                 deadline(self._deadline_s),

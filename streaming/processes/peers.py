@@ -15,6 +15,8 @@ Address = tuple[str, int]
 
 _TABLES = ("tcp", "tcp6")
 _LISTENS = "0A"
+_ANY = ("0.0.0.0", "::")
+_LOOPBACK = ("127.0.0.1", "::1")
 
 
 class _Socket(NamedTuple):
@@ -37,9 +39,11 @@ def uid_of_client(client: Address, server: Address) -> int | None:
     return next((found.uid for found in _sockets() if (found.local, found.remote) == wanted), None)
 
 
-def uids_listening(port: int) -> frozenset[int]:
-    """All who listen on the port, on whichever address; none where nobody does or nobody can tell."""
-    return frozenset(found.uid for found in _sockets() if found.state == _LISTENS and found.local[1] == port)
+def uids_listening(port: int, host: str) -> frozenset[int]:
+    """Whoever hears a connection to this address; none where nobody listens or nobody can tell."""
+    hosts = {*_ANY, *(_LOOPBACK if host == "localhost" else [_plain((host, port))[0]])}
+    listening = (found for found in _sockets() if found.state == _LISTENS)
+    return frozenset(found.uid for found in listening if found.local[1] == port and found.local[0] in hosts)
 
 
 def _sockets() -> Iterator[_Socket]:

@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 import requests
 
+from streaming.clients.sentinel import SentinelApi
+from streaming.errors import NotTheService, Unreachable
 from streaming.server import EmbeddedServer
+from streaming.server.process.ports import free_port
 from streaming.server.process.seaweedfs import find_weed
 from tests.security.conftest import Tried
 from tests.support.certificates import self_signed
@@ -99,7 +102,10 @@ def test_the_intruder_would_notice_an_open_port(nobody: Nobody, whole_server: Em
 VICTIM = """
 import sys
 sys.executable = sys.argv[2]
+from streaming.clients.sentinel import SentinelApi
+from streaming.errors import NotTheService, Unreachable
 from streaming.server import EmbeddedServer
+from streaming.server.process.ports import free_port
 server = EmbeddedServer(sys.argv[1])
 try:
     server.start_s3()
@@ -156,6 +162,48 @@ def test_a_planted_socket_neither_hears_a_call_nor_keeps_the_server_down(
             assert planter.read_line() == "heard 0"
         victim.wait(60).check_unfelt()
     tried("sockets planted in /tmp", len(names))
+
+
+EAR = """
+import socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+print("listens", flush=True)
+sys.stdin.readline()
+listener.settimeout(0)
+heard = b""
+try:
+    while True:
+        connection = listener.accept()[0]
+        connection.settimeout(5)
+        heard += connection.recv(65536)
+        connection.close()
+except BlockingIOError:
+    print("heard", heard, flush=True)
+"""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_whoever_takes_the_servers_port_while_it_is_down_gets_no_token(
+    nobody: Nobody, monkeypatch: pytest.MonkeyPatch, host: str, tried: Tried
+) -> None:
+    port = free_port()
+    api = SentinelApi("a-token-of-some-length", base_url=f"http://{host}:{port}", deadline_s=1)
+    with nobody.start_python(EAR, str(port)) as thief:
+        assert thief.read_line() == "listens"
+        for call in (
+            api.check,
+            api.check_token,
+            lambda: api.register({}, idempotency_key="k"),
+            lambda: api.refresh("x"),
+        ):
+            with pytest.raises(NotTheService, match="another user of this machine listens, nobody"):
+                call()
+        thief.say("what was heard?")
+        assert thief.read_line() == "heard b''"
+        monkeypatch.setenv("TRACKER_STREAM_SERVER_USER", "nobody")
+        with pytest.raises(Unreachable):  # it is spoken to, and does not answer
+            api.check()
+    tried("listeners on the server's port", 2)
 
 
 def test_no_socket_of_the_server_is_anybody_elses_to_use(whole_server: EmbeddedServer) -> None:

@@ -51,22 +51,24 @@ def choose_port(host: str, *, asked: int | None, before: int | None, usual: int)
     """
     if asked is not None:
         if asked and not is_free(asked, host):
-            raise StartFailed(f"Port {asked} is taken{_by_whom(asked)}.", hint="Without --port a free one is taken.")
+            raise StartFailed(
+                f"Port {asked} is taken{_by_whom(asked, host)}.", hint="Without --port a free one is taken."
+            )
         return asked or free_port(host), ""
     wanted = before or usual
     if is_free(wanted, host):
         return wanted, ""
     port = free_port(host)
     if before is None:
-        return port, f"Port {usual} is taken{_by_whom(usual)}: this server takes {port}, and keeps it."
+        return port, f"Port {usual} is taken{_by_whom(usual, host)}: this server takes {port}, and keeps it."
     return port, (
-        f"Port {before}, where this server was before, is taken{_by_whom(before)}: it is at {port} now. Shells need the new "
-        "`server env`; runs that wait for the old address are delivered by `tracker-stream drain --to` the new one."
+        f"Port {before}, where this server was before, is taken{_by_whom(before, host)}: it is at {port} now. "
+        "Shells need the new `server env`; runs that wait for the old address go to the new one with `drain --to`."
     )
 
 
-def _by_whom(port: int) -> str:
-    names = sorted(_user_name(uid) for uid in uids_listening(port))
+def _by_whom(port: int, host: str) -> str:
+    names = sorted(_user_name(uid) for uid in uids_listening(port, host))
     return f" by {', '.join(names)}" if names else ""
 
 
