@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from spool.database.connection import Connection
-from spool.errors import SpoolFull
+from spool.errors import SpoolError, SpoolFull
 from spool.model import Batch, SegmentState
 
+SHRINK_MAX_BYTES = 256 << 10
 RELEASE_BATCHES = 32  # in one transaction: they must fit into the journal's room (`schema.JOURNAL_BYTES`)
 RELEASE_MAX_BATCHES = 2048  # by one call, so that an append on a full disk does not wait long
+
+
+def shrink_if_small(db: Connection) -> None:
+    """Let a short run that was delivered take as little room as it needs: it stays for days. Best effort; a killed one
+    leaves the file as it was or as it shall be."""
+    with suppress(SpoolError, OSError):
+        if db.path.stat().st_size <= SHRINK_MAX_BYTES:
+            db.shrink()
 
 
 def release_sent(db: Connection, *, step: Callable[[str], None]) -> int:

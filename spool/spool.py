@@ -314,6 +314,7 @@ class Spool:
             step="finish:updated",
         )
         self.step("finished")
+        space.shrink_if_small(self._db)
 
     def park(self, reason: str) -> None:
         """Set the run aside until a person decides: the service has forgotten it. Its rows stay."""

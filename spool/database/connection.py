@@ -18,6 +18,7 @@ from spool.model import BATCH_MAX_BYTES
 
 BUSY_TIMEOUT_S = 10.0
 PAGE_BYTES = 4096
+SMALL_PAGE_BYTES = 512  # of a small run that was delivered: its ten tables and indices have a page each
 _BUDGET_STEP = 1_000_000  # of SQLite's own instructions
 _BUDGET_PER_PAGE = 10_000  # a page holds at most some hundred rows
 BLOB_MAX_BYTES = BATCH_MAX_BYTES + (1 << 20)  # no honest batch is larger; a hostile file must not take all memory
@@ -178,6 +179,16 @@ class Connection:
         else:
             with suppress(sqlite3.Error):
                 self._db.close()
+
+    def shrink(self) -> None:
+        """Write the whole database anew in small pages, and cut its journal: for a file that is small and will not grow."""
+        self._refuse_if_forked()
+        with self._lock, translated(self.path):
+            self._follow_replacement()
+            self._budget.spent = -math.inf
+            for name, value in {"temp_store": "memory", "page_size": SMALL_PAGE_BYTES, "journal_size_limit": 0}.items():
+                self._db.execute(f"PRAGMA {name} = {value}")
+            self._db.execute("VACUUM")
 
     def reopen(self) -> None:
         """Drop everything the connection believes about the file, after an I/O error."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from spool.database import decode
-from spool.database.connection import PAGE_BYTES
+from spool.database.connection import PAGE_BYTES, SMALL_PAGE_BYTES
 from spool.errors import SpoolDamaged
 from spool.model import RunState, SegmentState, Tracker
 from spool.recovery import sqlite_pages
@@ -103,10 +104,21 @@ class Findings:
 
 def search(descriptor: int, journal: bytes) -> Findings:
     """Everything that can be recognised in a damaged spool file (open as `descriptor`) and its journal."""
-    search = _Search(PageFile(descriptor, PAGE_BYTES))
-    search.read_database()
-    search.read_journal(journal)
-    return search.findings()
+    found = Findings()
+    for page_bytes in _page_sizes(descriptor):
+        search = _Search(PageFile(descriptor, page_bytes))
+        search.read_database()
+        search.read_journal(journal)
+        found = search.findings()
+        if found.run is not None:
+            break
+    return found
+
+
+def _page_sizes(descriptor: int) -> list[int]:
+    """The file's page size by its header; every one that there is, the usual one last, where the header is damaged."""
+    said = int.from_bytes(os.pread(descriptor, 2, 16), "big")
+    return [said] if said in (PAGE_BYTES, SMALL_PAGE_BYTES) else [SMALL_PAGE_BYTES, PAGE_BYTES]
 
 
 class _BatchPlaces:
@@ -187,7 +199,7 @@ class _Search:
             self._read_index(page, number)
 
     def read_journal(self, journal: bytes) -> None:
-        for page in sqlite_pages.journal_pages(journal, PAGE_BYTES, sqlite_pages.TABLE_LEAF):
+        for page in sqlite_pages.journal_pages(journal, self._file.page_bytes, sqlite_pages.TABLE_LEAF):
             self._read_leaf(page, self._batches.add_journal_page(page))
 
     def _read_leaf(self, page: bytes, number: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from spool import RunState, Spool
+from spool import RunState, Spool, directory
 from tests.support import plays, recovery
 from tests.support.far_end import FarEnd
 from tests.support.nursery import End, Nursery, occurrences, order
@@ -190,7 +190,7 @@ def test_fault_32_killed_after_any_step_of_removal_leaves_a_spool_that_opens_or_
         assert nursery.run(order("remove", spool, kill_at=point)).was_killed, point
         assert not spool.exists() or state_of(spool) is RunState.FINISHED, point
         nursery.run(order("remove", spool)).require_success()
-        assert not list(spool.parent.iterdir()), point
+        assert [path.name for path in spool.parent.iterdir()] == [directory.MARK_NAME], point
 
 
 def state_of(spool_path: Path) -> RunState:

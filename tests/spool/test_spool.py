@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from spool import Batch, Registration, RunState, SegmentState, Spool, Tracker, directory, queries, segments
+from spool.database.connection import PAGE_BYTES, file_identity
 from spool.errors import RunEnded, SpoolDamaged, SpoolUnavailable
+from spool.recovery.audit import audit
+from spool.recovery.recover import recover_file
 from tests.support import plays, spools
 from tests.support.spools import HEADER, REGISTRATION, rows
 
@@ -305,3 +308,54 @@ def test_vanished_spool_says_which_and_what_to_do(spool: Spool) -> None:
     assert str(spool.path.parent) in str(gone.value)
     with pytest.raises(SpoolUnavailable):
         spool.run()
+
+
+def finished(directory: Path, *entries: bytes) -> Spool:
+    spool = Spool.create(directory, plays.new_run())
+    append(spool, *entries)
+    spool.end(exit_code=0, run_status="finished", ended_at=1e9)
+    spool.finish({"statistics": "x" * 1000})
+    return spool
+
+
+def test_short_run_that_was_delivered_takes_little_room_and_reads_as_before(tmp_path: Path) -> None:
+    with closing(finished(tmp_path, rows(0))) as spool:
+        run = spool.run()
+        files = [path.stat() for path in tmp_path.iterdir()]
+        assert sum(each.st_size for each in files) <= 24 << 10
+        assert sum(512 * each.st_blocks for each in files) <= 24 << 10
+        assert (run.state, run.finish_answer) == (RunState.FINISHED, {"statistics": "x" * 1000})
+        assert spools.exported(spool) == rows(0)
+        assert audit(spool.path) == []
+
+
+def test_whoever_has_a_run_open_reads_on_when_it_is_made_small(tmp_path: Path) -> None:
+    with closing(Spool.create(tmp_path, plays.new_run())) as tracker, closing(Spool(tracker.path)) as uploader:
+        append(tracker, rows(0))
+        tracker.end(exit_code=0, run_status="finished", ended_at=1e9)
+        assert uploader.run().state is RunState.ENDED
+        uploader.finish({})
+        assert tracker.run().state is RunState.FINISHED
+        assert spools.exported(tracker) == rows(0)
+        uploader.unpark()
+        assert tracker.run().registration is None
+
+
+def test_long_run_keeps_its_pages(tmp_path: Path) -> None:
+    with closing(finished(tmp_path, rows(0, 1000, width=400))) as spool:
+        assert spool.connection.query("PRAGMA page_size") == [(PAGE_BYTES,)]
+
+
+@pytest.mark.parametrize("page", [0, 1, 2, 3])
+def test_small_run_that_is_damaged_is_recovered(tmp_path: Path, page: int) -> None:
+    with closing(finished(tmp_path, rows(0))) as spool:
+        known = spool.run()
+    with spool.path.open("r+b") as file:
+        file.seek(page * 512)
+        file.write(b"\xff" * 512)
+    recovered = recover_file(spool.path, file_identity(spool.path))
+    assert recovered is not None
+    assert recovered.row_count == 1
+    with closing(Spool(spool.path)) as again:
+        assert recovered.has_lost_run or again.run().spool_id == known.spool_id
+        assert spools.exported(again) == rows(0)
