@@ -16,7 +16,7 @@ from pathlib import Path
 
 from spool import system
 from spool.directory import state_directory
-from spool.model import Tracker
+from spool.model import Run, Tracker
 
 NAME = "key"
 _KEY_BYTES = 32
@@ -38,6 +38,12 @@ def origin(spool_id: str, tracker: Tracker, csv_path: str | None, api_url: str) 
     """Where a run comes from, as far as others act on it: what is proven with the key."""
     process = (tracker.pid, tracker.started_at, tracker.boot_id, tracker.pid_namespace, tracker.host)
     return ["origin", spool_id, *process, csv_path, api_url]
+
+
+def is_own(run: Run) -> bool:
+    """Whether this user's tracker wrote where the run's CSV file lies, and nobody changed that since."""
+    facts = origin(run.spool_id, run.tracker, run.csv_path, run.api_url)
+    return run.csv_path is not None and is_proven(run.tracker.proof, facts)
 
 
 def path() -> Path | None:

@@ -12,6 +12,7 @@ from spool.segments import MISSING, Verifier, batches
 
 _SELECT_SEGMENT = f"SELECT {', '.join(decode.SEGMENT_COLUMNS)} FROM segment"
 _PENDING = "batch WHERE batch_id > (SELECT coalesce(max(last_batch_id), 0) FROM segment)"
+_NEWEST = "(SELECT max(batch_id) FROM batch)"
 _SENT = "segment WHERE state = 'sent'"
 _SEALED, _REJECTED = (f"segment WHERE state <> 'sent' AND state = '{state}'" for state in ("sealed", "rejected"))
 
@@ -36,6 +37,34 @@ def segments(db: Connection, state: SegmentState) -> list[Segment]:
 def segment(db: Connection, seq: int) -> Segment:
     """The segment with this number."""
     return decode.segment(db.query(f"{_SELECT_SEGMENT} WHERE seq = ?", (seq,))[0], db.path)
+
+
+def sent_uris(db: Connection) -> list[str]:
+    """`s3://` URIs of all sent segments, in the order of their rows. Raises SpoolDamaged if one is in no state."""
+    rows = db.query("SELECT state, uri FROM segment ORDER BY first_batch_id")
+    with decode.nonsense_is_damage(db.path, "record of a segment"):
+        sent = [uri for state, uri in rows if SegmentState(state) is SegmentState.SENT]
+    return [decode.text(uri, "URI of a segment", db.path) for uri in sent]
+
+
+def last_sent(db: Connection) -> Segment | None:
+    """The newest segment that S3 holds."""
+    ((seq,),) = db.query(f"SELECT max(seq) FROM {_SENT}")
+    return None if seq is None else segment(db, seq)
+
+
+def last_header(db: Connection) -> bytes | None:
+    """The header line of the newest batch, None without any."""
+    rows = db.query(
+        f"SELECT csv FROM header WHERE header_id = (SELECT header_id FROM batch WHERE batch_id = {_NEWEST})"
+    )
+    return decode.content(rows[0][0], "newest header line", db.path) if rows else None
+
+
+def csv_offset(db: Connection) -> int:
+    """How many bytes of the run's CSV file are already in the spool."""
+    rows = db.query(f"SELECT csv_offset FROM batch WHERE batch_id = {_NEWEST}")
+    return decode.count(rows[0][0] or 0, "place in the CSV file", db.path) if rows else 0
 
 
 def pending_csv(db: Connection) -> bytes | None:

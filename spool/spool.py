@@ -393,15 +393,11 @@ class Spool:
 
     def sent_uris(self) -> list[str]:
         """`s3://` URIs of all sent segments, in the order of their rows."""
-        rows = self._db.query("SELECT state, uri FROM segment ORDER BY first_batch_id")
-        with decode.nonsense_is_damage(self.path, "record of a segment"):
-            sent = [uri for state, uri in rows if SegmentState(state) is SegmentState.SENT]  # one in no state is damage
-        return [decode.text(uri, "URI of a segment", self.path) for uri in sent]
+        return queries.sent_uris(self._db)
 
     def last_sent(self) -> Segment | None:
         """The newest segment that S3 holds."""
-        rows = self._db.query("SELECT max(seq) FROM segment WHERE state = 'sent'")
-        return None if rows[0][0] is None else queries.segment(self._db, rows[0][0])
+        return queries.last_sent(self._db)
 
     def has_segments(self) -> bool:
         """Whether anything was ever sealed."""
@@ -409,29 +405,21 @@ class Spool:
 
     def last_header(self) -> bytes | None:
         """The header line of the newest batch, None without any."""
-        rows = self._db.query(
-            "SELECT csv FROM header WHERE header_id ="
-            " (SELECT header_id FROM batch WHERE batch_id = (SELECT max(batch_id) FROM batch))"
-        )
-        return decode.content(rows[0][0], "newest header line", self.path) if rows else None
+        return queries.last_header(self._db)
 
     def csv_offset(self) -> int:
         """How many bytes of the run's CSV file are already in the spool."""
-        rows = self._db.query("SELECT csv_offset FROM batch WHERE batch_id = (SELECT max(batch_id) FROM batch)")
-        return decode.count(rows[0][0] or 0, "place in the CSV file", self.path) if rows else 0
+        return queries.csv_offset(self._db)
 
     def is_meant_for(self, token: str) -> bool:
         """Whether the run was recorded with this token (compared by a salted fingerprint, in constant time)."""
         salt, fingerprint = self._db.query("SELECT token_salt, token_fingerprint FROM run")[0]
-        if not isinstance(fingerprint, str) or not isinstance(salt, bytes):
-            return False
-        return hmac.compare_digest(fingerprint.encode(), schema.fingerprint(salt, token).encode())
+        is_known = isinstance(fingerprint, str) and isinstance(salt, bytes)
+        return is_known and hmac.compare_digest(fingerprint.encode(), schema.fingerprint(salt, token).encode())
 
     def is_own(self) -> bool:
         """Whether this user's tracker wrote where the rows' CSV file lies, and nobody changed that since."""
-        run = self.run()
-        facts = key.origin(run.spool_id, run.tracker, run.csv_path, run.api_url)
-        return run.csv_path is not None and key.is_proven(run.tracker.proof, facts)
+        return key.is_own(self.run())
 
     @property
     def connection(self) -> Connection:
