@@ -184,7 +184,7 @@ class RunReader:
                 raise
             complete, entry.is_outage = False, True
         if entry.rows is None or entry.rows.parts != tuple(folder.parts) or entry.as_finished != run.is_finished:
-            folder.settle(keys_of(run) if run.is_finished and run.data_source == "s3" else None)
+            folder.settle(_keys_that_count(run))
             entry.rows = RunRows(folder.parts)
             entry.weight = 1 + len(folder.objects)
         entry.is_complete, entry.as_finished = complete, run.is_finished
@@ -222,7 +222,7 @@ class RunReader:
         return folder.has_all(keys)
 
     def _add_inline(self, run: Run, folder: RunFolder) -> None:
-        text = None if folder.objects else self._runs.inline_csv(run.run_id)
+        text = None if INLINE_KEY in folder.objects else self._runs.inline_csv(run.run_id)
         if text is None or run.finished_at is None:
             return
         digest = hashlib.sha256(text).hexdigest()
@@ -233,6 +233,14 @@ class RunReader:
         if entry.size_bytes > MAX_OBJECT_BYTES:
             return replace(facts, error=f"larger than {MAX_OBJECT_BYTES} bytes"), b""
         return facts, self._objects.read(entry.key)
+
+
+def _keys_that_count(run: Run) -> list[str] | None:
+    """What the finish named, and nothing else that lies below the run's prefix: a copy that was drained leaves its objects
+    there. None while nobody knows: all of them."""
+    if not run.is_finished:
+        return None
+    return [INLINE_KEY] if run.data_source == "inline" else keys_of(run)
 
 
 def keys_of(run: Run) -> list[str]:

@@ -254,3 +254,36 @@ def test_answers_are_compressed_and_kept_by_no_one(service: Service) -> None:
     assert answer.headers["Content-Encoding"] == "gzip"
     assert answer.headers["Cache-Control"] == "no-store"
     assert json.loads(answer.text)["total"] == 5
+
+
+@pytest.mark.parametrize("was_shown", [True, False], ids=["looked at before", "not looked at"])
+@pytest.mark.parametrize("way", ["s3", "inline"])
+def test_objects_that_the_finish_does_not_name_count_nowhere(service: Service, way: str, was_shown: bool) -> None:
+    """A copy of the run that was drained elsewhere leaves objects behind: the same rows, cut in another way."""
+    run = service.register(job_name="train")
+    path = f"/runs/{run['run_id']}"
+    put_rows(service, run, 2, 1000.0, 1001.0, 1002.0)
+    service.put(run, "00000001-ffffffffffff.csv.gz", gzip.compress((HEADER + "1000.0,99\n1001.0,99\n").encode()))
+    if was_shown:
+        service.app.state.watcher.look()
+        assert service.get(path).json()["row_count"] == 5
+    own = HEADER + "1000.0,100.0\n1001.0,100.1\n1002.0,100.2\n"
+    if way == "s3":
+        uris = [service.put(run, "00000001-0123456789ab.csv.gz", gzip.compress(own.encode()))]
+        body: dict[str, Any] = {"data_source": "s3", "data_uris": uris}
+    else:
+        body = {"data_source": "inline", "data_csv": own}
+    answer = service.post(f"{path}/finish", {**body, "run_status": "finished", "exit_code": 0})
+    assert answer.json()["row_count"] == 3
+    assert answer.json()["system_cpu_usage"] == {"average": 100.1, "peak": 100.2}
+    assert service.get(f"{path}/csv").text == own
+    assert line_of(service, run)["row_count"] == 3
+    assert service.get(path).json()["row_count"] == 3
+    series = service.get(f"{path}/series?columns=system_cpu_usage&points=10").json()
+    assert series["row_count"] == 3
+    objects = service.get(f"{path}/objects").json()["objects"]
+    if way == "s3":
+        strays = {each["key"].rpartition("/")[2] for each in objects if not each["listed"]}
+        assert strays == {"00000001-ffffffffffff.csv.gz", "00000002-0123456789ab.csv.gz"}
+    service.app.state.reader._entries.clear()  # as after a restart
+    assert service.get(f"{path}/csv").text == own
