@@ -25,7 +25,7 @@ _MEMORY = re.compile(
     rb"^(MemTotal|MemFree|MemAvailable|Buffers|Cached|SReclaimable|Active|Inactive):\s+(\d+)", re.MULTILINE
 )
 _PARTITION = re.compile(r"(sd[a-z]+|nvme\d+n\d+|mmcblk\d+)p?\d+$")
-_NO_GPU = {"gpu_usage": 0, "gpu_vram_mib": 0, "gpu_utilized": 0}
+NO_GPU = {"gpu_usage": 0, "gpu_vram_mib": 0, "gpu_utilized": 0}
 _GONE = (ProcessLookupError, FileNotFoundError)
 
 
@@ -67,7 +67,7 @@ class SystemStats:
             "disk_stats": self._disks(),
             "disk_spaces": self._mounts.spaces(self._read("mounts")),
             **self._network(),
-            **_NO_GPU,
+            **NO_GPU,
         }
 
     def has_zfs(self) -> bool:
@@ -156,7 +156,7 @@ def process_stats(pid: int) -> dict[str, Any]:
         "memory_mib": sum(memory_kib) / 1024,
         "disk_read_bytes": sum(read for read, _ in io),
         "disk_write_bytes": sum(written for _, written in io),
-        **_NO_GPU,
+        **NO_GPU,
     }
 
 

@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
-from streaming.collect.procfs import cpu_seconds, descendants, highest_memory_kib_of, io_bytes, measures
+from streaming.collect.procfs import (
+    MeasureProcess,
+    cpu_seconds,
+    descendants,
+    highest_memory_kib_of,
+    io_bytes,
+    measures,
+)
 
 _SHORTEST_S = 1e-3  # between two samples, however the clock jumps
 _SUMS = ("utime", "stime", "disk_read_bytes", "disk_write_bytes")
@@ -61,10 +68,18 @@ class Use:
 class Sampler:
     """Measures a tree and the system in turn. A measurement that raises changes nothing: the next one goes on."""
 
-    def __init__(self, pid: int, *, since: Use | None = None, peaks_below_mib: float = 0.0) -> None:
+    def __init__(
+        self,
+        pid: int,
+        *,
+        since: Use | None = None,
+        peaks_below_mib: float = 0.0,
+        measure_process: MeasureProcess | None = None,
+    ) -> None:
         """Counts from `since`, else from now. Peaks of single processes are looked for below `peaks_below_mib`."""
         self._pid = pid
-        self._measure_process, self._measure_system = measures()
+        of_tree, self._measure_system = measures()
+        self._measure_process = measure_process or of_tree
         self._system = self._measure_system()
         self._process = self._measure_process(pid)
         if since is not None:

@@ -57,6 +57,12 @@ class Placement:
         """Whether this process speaks for all ranks of its start: they share a terminal, and people read one report."""
         return self.tags.get("rank", "0") == "0"
 
+    def of_node(self, environment: Environment) -> Placement:
+        """Of all that the job runs on this node: no rank, and the CPUs of all of its tasks there."""
+        tags = {name: text for name, text in self.tags.items() if name not in ("rank", "local_rank", "world_size")}
+        cpus = environment.get("SLURM_CPUS_ON_NODE", "")
+        return Placement(self.metadata, {**tags, "scope": "node", **({"limit_cpus": cpus} if cpus.isdigit() else {})})
+
     def filling(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """A run's metadata: what was given, and what is told of the rest."""
         named = {name: value for name, value in given.items() if value is not None}

@@ -19,6 +19,7 @@ from typing import Any
 
 from spool import Batch, NewRun, Spool, SpoolError, system
 from streaming import config
+from streaming.collect.procfs import MeasureProcess
 from streaming.collect.sampler import Sampler, Use
 from streaming.processes.system import wait_readable
 from streaming.record.recorder import Delivery, Recorder, tracker_of
@@ -72,12 +73,15 @@ class Tracking:
         on_sample: Callable[[Mapping[str, Any]], None] = lambda _values: None,
         since: Use | None = None,
         peaks_below_mib: float = 0.0,
+        measure_process: MeasureProcess | None = None,
     ) -> None:
-        """Usage counts from `since` on, else from now."""
+        """Usage counts from `since` on, else from now. `measure_process`: another way than by the process tree."""
         self.recorder = recorder
         self._on_sample = on_sample
         self._interval_s = interval_s
-        self._new_sampler = functools.partial(Sampler, pid, since=since, peaks_below_mib=peaks_below_mib)
+        self._new_sampler = functools.partial(
+            Sampler, pid, since=since, peaks_below_mib=peaks_below_mib, measure_process=measure_process
+        )
         self._sampler: Sampler | None = None
         self._buffer = RowBuffer()
         self._problem = ""

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -22,13 +23,16 @@ from streaming.cli.commands.recording_options import RunOptions, detect_placemen
 from streaming.cli.commands.run_report import RunReporter
 from streaming.cli.terminal.log import log_to_stderr
 from streaming.cli.terminal.screen import stderr
+from streaming.collect.job_processes import JobProcesses
 from streaming.collect.sampler import Use
 from streaming.config import Mode
+from streaming.record import node_lock
 from streaming.record.command import CannotStart, Command, Ended, wait_for_stop
 from streaming.record.recorder import Recorder
 from streaming.record.tracker import Tracking
 from streaming.upload.wait import HURRY_S
 
+OTHERS_LOOK_S = 0.2
 LEAVE_S = 10.0  # for a recording that hangs after the command's end and the wait for the delivery
 
 log = logging.getLogger(__name__)
@@ -50,13 +54,24 @@ class RunCommand(click.Command):
 @click.command(cls=RunCommand, context_settings={"allow_interspersed_args": False})
 @options.with_settings(*config.RECORDING, is_recording=True)
 @click.option("--only-local-rank", type=int, metavar="N", help="Track only this local rank of a distributed job.")
+@click.option(
+    "--scope",
+    type=click.Choice(["process", "node"]),
+    default="process",
+    help="node: all that the job runs on this node, by one tracker.",
+)
 @click.argument("command", metavar="[--] CMD...", nargs=-1, type=click.UNPROCESSED, required=True)
-def run(command: tuple[str, ...], only_local_rank: int | None, unusable: Mapping[str, str], **given: Any) -> None:
+def run(
+    command: tuple[str, ...], only_local_rank: int | None, scope: str, unusable: Mapping[str, str], **given: Any
+) -> None:
     """Track CMD and leave with its exit code.
 
     CMD keeps its stdin, stdout, stderr and signals. Without a token nothing is sent and nothing fails: rows are kept,
     and `tracker-stream drain` delivers them later. The exit code is CMD's; 128 + N if signal N ended it, 127 if it was not
     found, 126 if it could not be started.
+
+    With --scope node the first of a job's processes on a node records all of them, and stays, if its CMD ended well,
+    until the last of them has ended; the others become their CMD.
 
     \b
     Example: tracker-stream run --job-name train --tag fold=3 -- python train.py
@@ -66,7 +81,15 @@ def run(command: tuple[str, ...], only_local_rank: int | None, unusable: Mapping
     if Mode(given["mode"]) is Mode.DISABLED or is_other_rank:
         _replace_by(command)
     log_to_stderr(stderr(), quiet=given["quiet"])
+    job = JobProcesses(os.environ) if scope == "node" else None
+    if job is not None and not job:
+        log.warning("nothing tells which job this is a part of: --scope node records this command alone")
+        job = None
+    if job is not None:
+        where = where.of_node(os.environ)
     wanted = run_options(given, list(command), where, unusable)
+    if job is not None and not node_lock.take(wanted.plan.spool_dir, job.key):
+        _replace_by(command)
     spool = _create_spool(wanted)
     try:
         running = Command(command)
@@ -74,9 +97,9 @@ def run(command: tuple[str, ...], only_local_rank: int | None, unusable: Mapping
         click.echo(f"tracker-stream: {error.reason}", err=True)
         _end_unstarted(spool, wanted, error.exit_code)
         sys.exit(error.exit_code)
-    sys.exit(
-        running.wait().exit_code if spool is None else _record(running, spool, wanted, os.path.basename(command[0]))
-    )
+    if spool is None:
+        sys.exit(running.wait().exit_code)
+    sys.exit(_record(running, _Recording(running, spool, wanted, os.path.basename(command[0]), job), job))
 
 
 def _replace_by(command: tuple[str, ...]) -> None:
@@ -109,15 +132,15 @@ def _end_unstarted(spool: Spool | None, wanted: RunOptions, exit_code: int) -> N
             recorder.end(exit_code=exit_code, run_status="failed", ended_at=time.time())
 
 
-def _record(running: Command, spool: Spool, wanted: RunOptions, name: str) -> int:
+def _record(running: Command, recording: _Recording, job: JobProcesses | None) -> int:
     """The command runs already; whatever goes wrong with recording from here on, its exit code is ours.
 
     It is recorded by a thread of its own, so that its end and its signals are seen at once, whatever a sample waits for.
     """
-    recording = _Recording(running, spool, wanted, name)
     recording.start()
     ended = running.wait()
-    recording.end(ended)
+    is_last = job is None or ended.exit_code != 0
+    recording.end(ended if is_last or job is None else _wait_for_others(job, running.pid, ended, recording))
     ended_at = time.monotonic()
     while not recording.is_done and (left_s := ended_at + recording.patience_s - time.monotonic()) > 0:
         if wait_for_stop(left_s) is not None:
@@ -125,15 +148,27 @@ def _record(running: Command, spool: Spool, wanted: RunOptions, name: str) -> in
     return ended.exit_code
 
 
+def _wait_for_others(job: JobProcesses, pid: int, ended: Ended, recording: _Recording) -> Ended:
+    """The end of the last one of the job on this node, unless we are asked to stop before: that is the job's end, then."""
+    while job.others(pid):
+        if (number := wait_for_stop(OTHERS_LOOK_S)) is not None:
+            recording.was_asked_to_stop.set()
+            return replace(ended, exit_code=128 + number, at=time.time())
+    return replace(ended, at=time.time())
+
+
 class _Recording(threading.Thread):
     """Samples the command until it is told how that ended, records the end, waits for the delivery."""
 
-    def __init__(self, running: Command, spool: Spool, wanted: RunOptions, name: str) -> None:
+    def __init__(
+        self, running: Command, spool: Spool, wanted: RunOptions, name: str, job: JobProcesses | None = None
+    ) -> None:
         super().__init__(name="tracker-stream-recording", daemon=True)
         self._running = running
         self._spool = spool
         self._wanted = wanted
         self._name = name
+        self._measure = job.measure if job is not None else None
         self._ended: Ended | None = None
         self._has_ended = threading.Event()
         self.was_asked_to_stop = threading.Event()
@@ -177,7 +212,8 @@ class _Recording(threading.Thread):
             interval_s=self._wanted.plan.interval_s,
             on_sample=reporter.usage.add,
             since=Use(self._running.started_at),
-            peaks_below_mib=self._running.peaks_above_kib / 1024,
+            peaks_below_mib=0.0 if self._measure else self._running.peaks_above_kib / 1024,
+            measure_process=self._measure,
         )
         while not self._has_ended.wait(tracking.wait_s()):
             tracking.tick_if_due()
