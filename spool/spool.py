@@ -66,6 +66,7 @@ class Spool:
         self.step = step
         self._clock = clock
         self._db = _open(path)
+        self._mark = directory.file_mark(path)
         self._known_header: tuple[dict[bytes, int], int] = ({}, 0)  # the newest one's id, and in which generation
         self._attempted_batch_id = 0
         self._doubt: Doubt | None = None
@@ -115,6 +116,10 @@ class Spool:
             if not self.release_sent():
                 raise
             self._append(batches, csv_offset)
+        except SpoolUnavailable as error:
+            if not self.was_removed():
+                raise
+            raise RunEnded(self.path, left=batches, csv_offset=csv_offset) from error
         self.step("appended")
 
     def _append(self, batches: Sequence[Batch], csv_offset: int | None) -> None:
@@ -205,6 +210,10 @@ class Spool:
         self.step("ended")
         run = self.run()
         return bool(is_first) or (run.exit_code, run.run_status) == (exit_code, run_status)
+
+    def was_removed(self) -> bool:
+        """Whether others took the run for over and removed its file: the directory is the same as before, and there."""
+        return not self.path.exists() and directory.file_mark(self.path) == self._mark != ""
 
     def _end(self, exit_code: int | None, run_status: str, ended_at: float) -> int:
         return self._update(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from spool import Batch, NewRun, Run, RunState, Spool, SpoolError, Tracker, directory, ownership, queries, system
-from spool.errors import RunEnded, SpoolDamaged
+from spool.errors import RunEnded, SpoolDamaged, SpoolUnavailable
 from streaming import config
 from streaming.collect import host, metadata, scheduler
 from streaming.errors import LaunchFailed, Unauthorized
@@ -66,6 +66,9 @@ class Recorder:
         self._uploader = uploader
         self._pid = os.getpid()
         self._lock = threading.RLock()  # held while another run or another uploader takes the place of the former one
+        self._known_run: Run | None = None
+        with suppress(SpoolError):  # told by whoever needs it
+            self._known_run = spool.run()
         self._former: list[Spool] = []  # runs that others ended; other threads may still be asking them
         self._has_ended = False
         self._is_closed = False
@@ -141,7 +144,7 @@ class Recorder:
 
     def _begin_next_run(self, *, first: Sequence[Batch] = (), csv_offset: int | None = None) -> None:
         former = self.spool
-        run = former.run()
+        run = self._known_run if self._known_run and former.was_removed() else former.run()
         name = _name_of_first(run, former.path)
         new = NewRun(
             tracker=tracker_of(self._pid, heartbeat_s=run.tracker.heartbeat_s),
@@ -158,8 +161,9 @@ class Recorder:
         self.spool = Spool.create(former.path.parent, new, first=first, csv_offset=csv_offset, step=former.step)
         self._former.append(former)
         log.warning(
-            "run.continued: run %s was ended by another process, yet its tracker lives: it goes on as run %s (tag %s=%s)",
+            "run.continued: run %s was %s by another process, yet its tracker lives: it goes on as run %s (tag %s=%s)",
             directory.short_name(former.path),
+            "removed" if former.was_removed() else "ended",
             directory.short_name(self.spool.path),
             CONTINUES,
             name,
@@ -202,6 +206,7 @@ class Recorder:
             silent_s = time.time() - (queries.last_append_at(self.spool.connection) or 0.0)
             if not 0 <= silent_s < config.HEARTBEAT_S / 2:  # or the clock was set back
                 self.spool.beat()
+            self._known_run = self.spool.run()
 
     def _start_another(self) -> None:
         log.warning("uploader.restarted: the uploader of run %s was gone", self.spool.path.stem)
@@ -221,7 +226,12 @@ class Recorder:
         """
 
         def end() -> bool:
-            return self.spool.end(exit_code=exit_code, run_status=run_status, ended_at=ended_at)
+            try:
+                return self.spool.end(exit_code=exit_code, run_status=run_status, ended_at=ended_at)
+            except SpoolUnavailable:
+                if self.spool.was_removed():
+                    return False
+                raise
 
         with self._lock:
             self._has_ended = True  # from now on, a run that takes no more rows is no surprise

@@ -142,6 +142,51 @@ def test_fault_37_csv_goes_on_where_the_ended_run_left_it(
     judge_chain(far_end, [[part] if part else [] for part in parts], exit_code=3)
 
 
+def remove(path: Path) -> None:
+    """What becomes of a run that was drained, once it is old enough, or `clean` is told to."""
+    end_as_failed(path)
+    directory.remove(path)
+
+
+@pytest.mark.parametrize("more_rows", [True, False])
+@pytest.mark.parametrize("way", ["append", "csv"])
+def test_fault_37_run_that_was_ended_and_removed_goes_on_as_well(
+    far_end: FarEnd, home: Home, marker: str, way: str, more_rows: bool
+) -> None:
+    csv_path = home.path / "rows.csv"
+    manager = StreamingManager(
+        far_end.token,
+        str(csv_path) if way == "csv" else None,
+        metadata={"job_name": "train"},
+        spool_interval=0.05,
+        upload_interval=1,
+        host_info={},
+        cloud_info={},
+        api_url=far_end.api_url,
+        s3_endpoint_url=far_end.s3_endpoint_url,
+    )
+
+    def add(first: int, count: int) -> None:
+        if way == "append":
+            manager.append(HEADER + rows(first, count))
+        else:
+            with csv_path.open("ab") as file:
+                file.write((b"" if first else HEADER) + rows(first, count))
+
+    manager.start()
+    add(0, 3)
+    far_end.journal.wait_for_count("put", 1, 40)
+    remove(runs_of(home)[0])
+    if more_rows:
+        add(3, 4)
+    assert manager.stop(exit_code=5, run_status="failed")
+    wait_gone(marker)
+    last = far_end.runs[-1]
+    expected = Told(HEADER, [rows(3, 4)] if more_rows else [])
+    oracle.judge(far_end.evidence(last.run_id), expected, run_status="failed", exit_code=5)
+    assert (len(far_end.runs), last.metadata["job_name"]) == (2, "train")
+
+
 def row_count(path: Path) -> int:
     return len(recorded(path).acknowledged)
 

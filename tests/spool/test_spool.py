@@ -302,7 +302,7 @@ def test_failed_creation_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_vanished_spool_says_which_and_what_to_do(spool: Spool) -> None:
-    spool.path.unlink()
+    spool.path.parent.rename(spool.path.parent.with_name("elsewhere"))
     with pytest.raises(SpoolUnavailable, match="has vanished") as gone:
         append(spool, rows(0))
     assert str(spool.path.parent) in str(gone.value)

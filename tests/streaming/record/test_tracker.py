@@ -1,6 +1,7 @@
 """Tracking: a row per sample, rows that wait for room, an end that is recorded; and the sampler's columns."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -122,7 +123,7 @@ def test_end_that_cannot_be_recorded_is_told_and_raises_nothing(
     monkeypatch.setattr(tracker, "LAST_ROWS_S", 0.1)
     recorder = Recorder(spool, OFFLINE, None)
     tracking = Tracking(recorder, child.pid, interval_s=0.1)
-    spool.path.unlink()
+    shutil.rmtree(spool.path.parent)
     tracking.tick()
     tracking.end(exit_code=0, run_status="finished")
     assert "the end of the run could not be recorded" in caplog.text
