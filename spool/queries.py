@@ -135,9 +135,9 @@ def headers(db: Connection) -> list[bytes]:
     return [decode.content(csv, "header line", db.path) for (csv,) in rows]
 
 
-def kept_row_count(db: Connection) -> int:
-    """Rows that are still in the spool, damaged ones included."""
-    return _sum(db, "row_count", "batch")
+def kept_row_count(db: Connection, up_to: int) -> int:
+    """Rows that are still in the spool up to a batch, damaged ones included."""
+    return _sum(db, "row_count", f"batch WHERE batch_id <= {up_to:d}")
 
 
 def sent_amount(db: Connection) -> tuple[int, int]:
@@ -162,10 +162,14 @@ def newest_rows(db: Connection) -> bytes:
     return bytes(rows[0][2])
 
 
-def exported(db: Connection) -> Iterator[tuple[bytes, bytes]]:
+def last_batch_id(db: Connection) -> int:
+    """The newest batch's; 0 without any."""
+    return int(db.query("SELECT coalesce(max(batch_id), 0) FROM batch")[0][0])
+
+
+def exported(db: Connection, *, after: int = 0, up_to: int | None = None) -> Iterator[tuple[bytes, bytes]]:
     """Every batch still in the spool, in order, as (header line, rows). Damaged batches are left out."""
-    (last_id,) = db.query("SELECT coalesce(max(batch_id), 0) FROM batch")[0]
     reader = Verifier(db)
-    for _, header_id, row_count, sha256, csv in batches(db, 1, last_id):
+    for _, header_id, row_count, sha256, csv in batches(db, after + 1, last_batch_id(db) if up_to is None else up_to):
         if csv and reader.damage(header_id, sha256, csv, row_count) is None:
             yield reader.header(header_id), csv

@@ -2,4 +2,5 @@
 
 from streaming.cli import main
 
-main(prog_name="tracker-stream")
+if __name__ == "__main__":  # a process that multiprocessing starts looks at this file, too
+    main(prog_name="tracker-stream")

@@ -22,6 +22,8 @@ _COMMANDS = {
     "drain": ("streaming.cli.commands.drain:drain", "Deliver what waits."),
     "export": ("streaming.cli.commands.export:export", "Write the rows of a run as CSV, JSON lines or Parquet."),
     "advise": ("streaming.cli.commands.advise:advise_command", "Say what jobs used, and what to ask for next time."),
+    "query": ("streaming.cli.commands.query:query", "Ask rows and runs in SQL."),
+    "lake": ("streaming.cli.commands.lake:lake", "Keep runs as a Parquet dataset."),
     "clean": ("streaming.cli.commands.clean:clean", "Remove delivered runs past their retention."),
     "doctor": ("streaming.cli.commands.doctor:doctor", "Check what recording and delivering need."),
     "server": ("streaming.cli.commands.server:server", "A service to deliver to, on this machine."),

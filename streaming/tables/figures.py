@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 Array = npt.NDArray[np.float64]
 
@@ -38,6 +39,18 @@ def figures_of(row_count: int, column: Callable[[str], Array]) -> dict[str, Any]
         "duration_s": _duration_s(first, last),
         **{name: value for name, value in {**measured, **totals}.items() if value is not None},
     }
+
+
+def numbers(table: pa.Table, name: str) -> Array:
+    """A column as floats (times as seconds since the epoch); NaN where there is no number."""
+    if name not in table.column_names:
+        return np.full(table.num_rows, np.nan)
+    column = table.column(name)
+    is_time = pa.types.is_timestamp(column.type)
+    if pa.types.is_string(column.type):
+        return np.full(table.num_rows, np.nan)
+    values = (column.cast(pa.int64()) if is_time else column).cast(pa.float64(), safe=False).to_numpy()
+    return values / 1e6 if is_time else np.asarray(values, dtype=np.float64)
 
 
 def extent_of(times: Array) -> tuple[float | None, float | None]:

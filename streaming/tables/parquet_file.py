@@ -21,6 +21,11 @@ def write(out: Any, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
     return row_count
 
 
+def write_reader(out: Any, reader: pa.RecordBatchReader) -> int:
+    """The same of what a reader gives."""
+    return write(out, reader.schema, (pa.Table.from_batches([batch]) for batch in reader))
+
+
 def _groups(tables: Iterable[pa.Table]) -> Iterator[list[pa.Table]]:
     group: list[pa.Table] = []
     row_count = 0

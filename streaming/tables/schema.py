@@ -7,6 +7,7 @@ A cell of a known column that is no number of its kind is null.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -101,6 +102,17 @@ class Kinds(dict[str, Kind]):
     @property
     def schema(self) -> pa.Schema:
         return pa.schema([(name, KNOWN[name].type if name in KNOWN else kind.type) for name, kind in self.items()])
+
+
+def merged(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    """The columns of all; where types differ, the one that holds them all."""
+    types: dict[str, pa.DataType] = {}
+    for field in (field for schema in schemas for field in schema):
+        kind = types.setdefault(field.name, field.type)
+        if kind != field.type:
+            are_numbers = all(not pa.types.is_string(one) for one in (kind, field.type))
+            types[field.name] = pa.float64() if are_numbers else pa.string()
+    return pa.schema(list(types.items()))
 
 
 def kind_of(cells: pa.ChunkedArray, known: Kind = Kind.NOTHING) -> Kind:

@@ -30,15 +30,15 @@ def series(times: Array, column: Callable[[str], Array], names: Iterable[str], w
     """
     first, last = _slice(times, window)
     times = times[first:last]
-    starts = _bucket_starts(times, window.points)
+    starts = bucket_starts(times, window.points)
     return {
         "row_count": int(last - first),
-        "interval_s": _usual_interval_s(times),
+        "interval_s": usual_interval_s(times),
         "reduced": len(starts) < len(times),
         "from": _json_time(times[0]) if len(times) else None,
         "to": _json_time(times[-1]) if len(times) else None,
-        "t": [_json_time(time) for time in _bucket_times(times, starts)],
-        "columns": {name: _reduced(column(name)[first:last], starts) for name in names},
+        "t": [_json_time(time) for time in bucket_times(times, starts)],
+        "columns": {name: _as_json(reduced(column(name)[first:last], starts)) for name in names},
     }
 
 
@@ -48,12 +48,12 @@ def _slice(times: Array, window: Window) -> tuple[int, int]:
     return first, max(first, last)
 
 
-def _usual_interval_s(times: Array) -> float | None:
+def usual_interval_s(times: Array) -> float | None:
     """The median time from row to row: what a count per sample is divided by, to be shown per second."""
     return _json_time(float(np.median(np.diff(times)))) if len(times) > 1 else None
 
 
-def _bucket_starts(times: Array, points: int) -> Indices:
+def bucket_starts(times: Array, points: int) -> Indices:
     """Where each stretch with a row in it begins. Stretches are equally long, so a pause in the rows stays a pause."""
     if len(times) <= points:
         return np.arange(len(times))
@@ -61,7 +61,7 @@ def _bucket_starts(times: Array, points: int) -> Indices:
     return np.unique(np.searchsorted(times, edges, "left"))
 
 
-def _bucket_times(times: Array, starts: Indices) -> Array:
+def bucket_times(times: Array, starts: Indices) -> Array:
     """The middle of each stretch's rows."""
     if not len(starts):
         return times
@@ -70,16 +70,29 @@ def _bucket_times(times: Array, starts: Indices) -> Array:
     return middle
 
 
-def _reduced(values: Array, starts: Indices) -> dict[str, list[float | None]]:
+def reduced(values: Array, starts: Indices) -> dict[str, Array]:
+    """Minimum, maximum and mean of what is known in each stretch; NaN where nothing is."""
     if not len(starts):
-        return {"min": [], "max": [], "mean": []}
+        return dict.fromkeys(("min", "max", "mean"), np.empty(0))
     missing = np.isnan(values)
     counts = np.add.reduceat(~missing, starts, dtype=np.float64)
-    sums = np.add.reduceat(np.where(missing, 0.0, values), starts)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = sums / counts
-    lowest, highest = np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)
-    return {"min": _json_numbers(lowest), "max": _json_numbers(highest), "mean": _json_numbers(means)}
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        means = np.add.reduceat(np.where(missing, 0.0, values), starts) / counts
+    return {"min": np.fmin.reduceat(values, starts), "max": np.fmax.reduceat(values, starts), "mean": means}
+
+
+def time_order(times: Array) -> Indices | None:
+    """Where the rows that have a time are to be found in its order; None when that is all of them as they are, as nearly
+    always: a clock that was set back leaves rows out of order.
+    """
+    usable = np.isfinite(times)
+    if usable.all() and bool((np.diff(times) >= 0).all()):
+        return None
+    return np.flatnonzero(usable)[np.argsort(times[usable], kind="stable")]
+
+
+def _as_json(columns: dict[str, Array]) -> dict[str, list[float | None]]:
+    return {kind: _json_numbers(values) for kind, values in columns.items()}
 
 
 def _json_numbers(values: Array) -> list[float | None]:

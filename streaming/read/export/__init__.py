@@ -7,10 +7,10 @@ at a time. A new one needs a line here and nothing else.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from streaming.read.export.rows import RunRows
+from streaming.read.export.rows import RunRows, fields_under
 
 Write = Callable[[RunRows, BinaryIO], None]
 
@@ -21,6 +21,23 @@ FORMATS = {
     "parquet": ("streaming.read.export.parquet", False),
     "html": ("streaming.read.export.html", False),
 }
+
+
+# What can be written row by row while the run goes on.
+FOLLOWED = ("csv", "jsonl")
+
+
+def followed(rows: RunRows, name: str) -> Iterator[bytes]:
+    """The run in this format as its rows come. A header that changes is written again, before its rows."""
+    from streaming.read.export import json_lines
+
+    current = None
+    for header, lines in rows.following():
+        if name == "jsonl":
+            yield b"".join(map(json_lines.line, fields_under(header, lines)))
+        else:
+            yield lines if header == current else header + lines
+        current = header
 
 
 def writer(name: str) -> Write:

@@ -2,71 +2,91 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import time
 from typing import Any, BinaryIO
 
-from spool import Run, RunState, Segment
 from spool.model import iso_utc
+from streaming.errors import BadArgument
 from streaming.read.export import page_bundle
-from streaming.read.export.chart_data import ChartNumbers
 from streaming.read.export.rows import RunRows
+
+try:
+    import pyarrow as pa
+
+    from streaming.read import typed_rows
+    from streaming.read.sources import RunFacts, facts_of
+    from streaming.tables.figures import MEASURES, TOTALS, figures_of, numbers
+    from streaming.tables.series import bucket_starts, bucket_times, reduced, time_order, usual_interval_s
+except ImportError as missing:
+    raise BadArgument("HTML needs pyarrow and numpy", hint="pip install 'tracker-stream[read]'") from missing
+
+MOST_POINTS = 60_000  # rows that a page carries as they are: 17 hours at a second, some 2 MB
+STRETCHES = 30_000  # of longer runs: a week at a second in stretches of 20 s
+COLUMNS = (*MEASURES, *TOTALS)
 
 
 def write(rows: RunRows, out: BinaryIO) -> None:
-    """The page. Every row up to `chart_numbers.MOST_POINTS`; of more, average, minimum and maximum of short stretches."""
-    numbers = ChartNumbers.read(rows)
-    stretches = numbers.stretches()
-    objects = rows.objects()
+    """The page. Every row up to `MOST_POINTS`; of more, average, minimum and maximum of short stretches."""
+    schema = typed_rows.schema_of(rows)
+    chosen = pa.schema([field for field in schema if field.name in (*COLUMNS, "timestamp")])
+    table = pa.concat_tables([chosen.empty_table(), *typed_rows.tables_of(rows, chosen)])
+    out.write(page(facts_of(rows.path), table).encode())
+
+
+def page(facts: RunFacts, table: pa.Table) -> str:
+    """The document."""
+    figures = figures_of(table.num_rows, lambda name: numbers(table, name))
+    times = numbers(table, "timestamp")
+    order = time_order(times)
+    table, times = (table, times) if order is None else (table.take(order), times[order])
+    is_reduced = len(times) > MOST_POINTS
+    starts = bucket_starts(times, STRETCHES if is_reduced else MOST_POINTS)
+    kinds = ["mean", "max", "min"] if is_reduced else ["mean"]
+    present = [name for name in COLUMNS if name in figures]
+    parts = [bucket_times(times, starts).astype("<f8")]
+    for name in present:
+        values = reduced(numbers(table, name), starts)
+        parts += [values[kind].astype("<f4") for kind in kinds]
+    packed = base64.b64encode(gzip.compress(b"".join(part.tobytes() for part in parts), 6, mtime=0)).decode()
     payload = {
-        "run": _run_json(rows.run, numbers, objects),
-        "objects": [_object_json(segment) for segment in objects],
+        "run": _run_json(facts, figures),
+        "objects": facts.objects,
         "now": time.time(),
-        "interval_s": numbers.interval_s,
-        "columns": list(stretches.columns),
-        "kinds": stretches.kinds,
-        "count": len(stretches.times),
-        "numbers": stretches.packed(),
+        "interval_s": usual_interval_s(times),
+        "columns": present,
+        "kinds": kinds,
+        "count": len(starts),
+        "numbers": packed,
     }
-    out.write(page_bundle.page(json.dumps(payload)).encode())
+    return page_bundle.page(json.dumps(payload))
 
 
-def _run_json(run: Run, numbers: ChartNumbers, objects: list[Segment]) -> dict[str, Any]:
+def _run_json(facts: RunFacts, figures: dict[str, Any]) -> dict[str, Any]:
     """As the server answers `GET /runs/{id}`."""
-    metadata = {**run.metadata, **(run.host_info or {}), **(run.cloud_info or {})}
+    row = facts.as_row()
+    metadata = {name: value for name, value in facts.metadata.items() if value is not None}
     if isinstance(metadata.get("command"), list):
         metadata["command"] = json.dumps(metadata["command"])
-    ended_at = None if run.ended_at is None else iso_utc(run.ended_at)
     return {
-        "run_id": run.registration.run_id if run.registration else run.spool_id,
-        "state": "recording" if run.state is RunState.OPEN else run.run_status or "finished",
+        "run_id": facts.run,
+        "state": facts.outcome or facts.state,
         **{name: metadata.get(name) for name in ("project_name", "job_name", "tags")},
-        "host": metadata.get("host_hostname") or metadata.get("host_name"),
-        "started_at": iso_utc(run.started_at),
-        "ended_at": ended_at,
-        "duration_s": None if run.ended_at is None else run.ended_at - run.started_at,
-        "exit_code": run.exit_code,
-        "row_count": numbers.row_count,
-        "last_row_at": numbers.last_time,
-        "metadata": {name: value for name, value in metadata.items() if value is not None},
-        "data_source": "s3" if objects else "inline" if run.state is RunState.FINISHED else None,
-        "statistics": {"first_timestamp": numbers.first_time, "last_timestamp": numbers.last_time, **numbers.figures()},
+        "host": row["host"],
+        "started_at": None if facts.started_at is None else iso_utc(facts.started_at),
+        "ended_at": None if facts.ended_at is None else iso_utc(facts.ended_at),
+        "duration_s": facts.duration_s,
+        "exit_code": facts.exit_code,
+        "row_count": figures["row_count"],
+        "last_row_at": figures["last_timestamp"],
+        "metadata": metadata,
+        "data_source": "s3" if facts.objects else "inline" if facts.is_finished else None,
+        "statistics": figures,
         "gaps": [],
-        "object_count": len(objects),
+        "object_count": len(facts.objects),
         "size_bytes": None,
         "missing_count": 0,
         "unreadable_count": 0,
-    }
-
-
-def _object_json(segment: Segment) -> dict[str, Any]:
-    return {
-        "key": segment.uri or "",
-        "seq": segment.seq,
-        "size_bytes": None,  # of the compressed object: a spool does not keep it
-        "row_count": segment.row_count,
-        "sha256": segment.sha256,
-        "digest_matches": None,
-        "missing": False,
-        "error": None,
     }

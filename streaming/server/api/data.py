@@ -17,8 +17,8 @@ from streaming.server.errors import StoreUnavailable
 from streaming.server.metrics.parse import ObjectFacts
 from streaming.server.metrics.reader import Answer, Reading, RunReader, keys_of
 from streaming.server.storage.listing import SORT_KEYS, ListQuery
-from streaming.server.storage.object_names import find_gaps, order_of, parse_name
 from streaming.server.storage.runs import Run, RunStore
+from streaming.tables.object_names import find_gaps, order_of, parse_name
 from streaming.tables.series import Window, series
 
 router = APIRouter(route_class=ViewedRoute, tags=["Data"])

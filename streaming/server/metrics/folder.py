@@ -13,8 +13,8 @@ from streaming.server.metrics.parse import ObjectFacts, joined
 from streaming.server.metrics.parts import Part
 from streaming.server.metrics.rows import RunRows
 from streaming.server.metrics.worker import NoRoom, TooMuchWork, WorkerPool, no_room_told
-from streaming.server.storage.object_names import order_of
 from streaming.server.storage.objects import StoredObject
+from streaming.tables.object_names import order_of
 
 MAX_ROWS = 10_000_000  # of a run: one request may hold a column of so many
 

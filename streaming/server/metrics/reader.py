@@ -22,9 +22,9 @@ from streaming.server.metrics.parse import ObjectFacts
 from streaming.server.metrics.parts import DamagedPart
 from streaming.server.metrics.rows import RunRows
 from streaming.server.metrics.worker import WorkerPool
-from streaming.server.storage.object_names import order_of
 from streaming.server.storage.objects import ObjectStore, StoredObject
 from streaming.server.storage.runs import Run, RunStore
+from streaming.tables.object_names import order_of
 
 INLINE_KEY = "(inline)"
 MAX_OBJECT_BYTES = 64 * 2**20

@@ -18,6 +18,7 @@ from streaming.server.storage.listing import Seen
 from streaming.tables.csv_text import column_names
 from streaming.tables.figures import Array, figures_of
 from streaming.tables.schema import TIMESTAMP
+from streaming.tables.series import Indices, time_order
 
 
 class RunRows:
@@ -78,13 +79,8 @@ class RunRows:
         return values if self._positions is None else values[self._positions]
 
     @cached_property
-    def _positions(self) -> np.ndarray[tuple[int, ...], np.dtype[np.intp]] | None:
-        """Where the rows in order are to be found; None when they are in order already, as nearly always."""
-        times = self.values(TIMESTAMP)
-        usable = np.isfinite(times)
-        if usable.all() and bool((np.diff(times) >= 0).all()):
-            return None
-        return np.flatnonzero(usable)[np.argsort(times[usable], kind="stable")]
+    def _positions(self) -> Indices | None:
+        return time_order(self.values(TIMESTAMP))
 
     def csv(self) -> Iterator[bytes]:
         """One header line with every object's columns, then the rows as they were recorded, in their order.

@@ -3,6 +3,8 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 import tracemalloc
 from contextlib import closing
 from datetime import datetime, timezone
@@ -14,7 +16,7 @@ from pyarrow import parquet
 from spool import Batch, Registration, Spool
 from streaming.read.export.json_lines import value
 from tests.streaming.cli.conftest import AsProgram, InProcess
-from tests.support.processes import Home
+from tests.support.processes import Home, clean_environment, eventually, new_marker
 from tests.support.runs import HEADER, ended_run, live_run, rows
 
 OTHER_HEADER = b'"timestamp","process_memory_mib","gpu"\n'
@@ -189,3 +191,55 @@ def test_link_stays_a_link_and_what_it_names_is_replaced_whole(home: Home, cli: 
     assert link.is_symlink()
     assert target.read_bytes() == HEADER + rows(3)
     assert list((tmp_path / "elsewhere").iterdir()) == [target]
+
+
+def test_several_runs_in_one_file_have_the_name_of_each_rows_run(home: Home, cli: InProcess, tmp_path: Path) -> None:
+    first, second = changed_run(home.spool_dir), ended_run(home.spool_dir, row_count=1)
+    text = cli("export", first.stem, second.stem, "-o", "-").stdout
+    assert text.splitlines() == [
+        "run,timestamp,process_cpu_usage,process_memory_mib,gpu",
+        f"{first.stem},1700000000,0.5,100,",
+        f"{first.stem},1700000001,1.5,101,",
+        f'{first.stem},1700000009,,55,"A, B"',
+        f"{second.stem},1700000000,0.5,100,",
+    ]
+    assert cli("export", first.stem, second.stem, "-o", str(tmp_path / "all.parquet")).exit_code == 0
+    assert parquet.read_table(tmp_path / "all.parquet").column("run").to_pylist() == [first.stem] * 3 + [second.stem]
+    assert cli("export", first.stem, second.stem, "-o", str(tmp_path), "-f", "jsonl").exit_code == 0
+    assert (tmp_path / f"{first.stem}.jsonl").read_bytes().count(b"\n") == 3
+    assert cli("export", first.stem, second.stem, "-f", "html", "-o", str(tmp_path / "x.html")).exit_code == 2
+
+
+def test_a_row_with_a_line_end_in_it_gets_one_name(home: Home, cli: InProcess) -> None:
+    path, other = live_run(home.spool_dir, row_count=0), ended_run(home.spool_dir, row_count=0)
+    with closing(Spool(path)) as spool:
+        spool.append([Batch(b"a,b\n", b'1,"x\ny"\n2,z\n')])
+    text = cli("export", path.stem, other.stem).stdout
+    assert text == f'run,a,b\n{path.stem},1,"x\ny"\n{path.stem},2,z\n'
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_follow_goes_on_with_the_rows_that_come_until_the_run_ends(home: Home, tmp_path: Path, form: str) -> None:
+    path = live_run(home.spool_dir, row_count=2)
+    output = tmp_path / "followed"
+    command = [sys.executable, "-m", "streaming", "export", path.stem, "--follow", "-f", form, "-o", str(output)]
+    environment = clean_environment(home, new_marker())
+    following = subprocess.Popen(command, env=environment)
+    try:
+        with closing(Spool(path)) as spool:
+            expected = 2 + (form == "csv")
+            eventually(lambda: output.exists() and output.read_bytes().count(b"\n") == expected, 30)
+            spool.append([Batch(HEADER, rows(3, first=2))])
+            eventually(lambda: output.read_bytes().count(b"\n") == expected + 3, 30)
+            spool.append([Batch(OTHER_HEADER, b'1700000009,55,"A, B"\n')])
+            spool.end(exit_code=0, run_status="finished", ended_at=1700000010.0)
+        assert following.wait(30) == 0
+    finally:
+        following.kill()
+        following.wait()
+    text = output.read_bytes()
+    assert text.count(b"\n") == expected + 4 + (form == "csv")
+    if form == "csv":
+        assert text == HEADER + rows(5) + OTHER_HEADER + b'1700000009,55,"A, B"\n'
+    else:
+        assert json.loads(text.splitlines()[-1])["gpu"] == "A, B"

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+import streaming
+from streaming.errors import Unauthorized
 from streaming.server.errors import StoreUnavailable
 from streaming.server.storage.listing import SILENT_AFTER_S
 from streaming.server.storage.runs import Finish
@@ -287,3 +289,18 @@ def test_objects_that_the_finish_does_not_name_count_nowhere(service: Service, w
         assert strays == {"00000001-ffffffffffff.csv.gz", "00000002-0123456789ab.csv.gz"}
     service.app.state.reader._entries.clear()  # as after a restart
     assert service.get(f"{path}/csv").text == own
+
+
+def test_the_runs_of_a_server_are_read_as_tables(service: Service) -> None:
+    run = service.register(job_name="train", project_name="p", tags={"k": "v"})
+    finish(service, run, put_rows(service, run, 1, 1000.0, 1010.0))
+    service.register(job_name="other")
+    found = streaming.runs(service.url, token=service.token)
+    assert [(one.job_name, one.state) for one in found] == [("train", "finished"), ("other", "registered")]
+    assert found["train"].table().to_pydict()["system_cpu_usage"] == [100.0, 101.0]
+    assert found["train"].summary()["duration_s"] == 10.0
+    assert found["other"].table().num_rows == 0
+    sql = "SELECT job_name, max(system_cpu_usage) AS peak FROM rows JOIN runs USING (run) GROUP BY 1"
+    assert found.query(sql).to_pylist() == [{"job_name": "train", "peak": 101.0}]
+    with pytest.raises(Unauthorized):
+        streaming.runs(service.url, token="wrong")

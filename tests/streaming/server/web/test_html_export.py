@@ -26,7 +26,7 @@ pytestmark = pytest.mark.xdist_group("pages in a file")
 # None among the modules: an import of it fails, as if it were not installed.
 PROGRAM = """
 import sys
-sys.modules.update(dict.fromkeys(["fastapi", "uvicorn", "numpy", "pyarrow", "starlette", "pydantic", "streaming.server"]))
+sys.modules.update(dict.fromkeys(["fastapi", "uvicorn", "starlette", "pydantic", "streaming.server"]))
 from streaming.cli import main
 main()
 """

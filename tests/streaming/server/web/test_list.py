@@ -127,6 +127,7 @@ def test_a_run_gone_silent_says_so_and_for_how_long(tab: Tab, runs: Runs, servic
     with ServerDatabase(service.app.state.runs._database._path).transaction() as db:
         moment = "2026-01-01T00:00:00.000000+00:00"
         db.conn.execute("UPDATE runs SET registered_at = ? WHERE run_id = ?", (moment, run_id))
+        db.conn.execute("UPDATE listing SET started_at = 0, silent_at = 0 WHERE run_id = ?", (run_id,))
     tab.go("/")
     assert "silent for" in tab.text("#rows .state")
     tab.go(f"/run/{run_id}")

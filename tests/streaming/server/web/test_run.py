@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from streaming.read.export.chart_data import COLUMNS
+from streaming.read.export.html import COLUMNS
 from streaming.server.storage.database import ServerDatabase
 from tests.streaming.server.conftest import Service
 from tests.streaming.server.web.rows import PEAK_AT, PEAK_CORES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streaming.server.storage.object_names import Gap, find_gaps, order_of, parse_name
+from streaming.tables.object_names import Gap, find_gaps, order_of, parse_name
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,42 @@
+"""Where a command's result goes: stdout, or a file that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+STDOUT = Path("-")
+
+
+@contextmanager
+def opened(output: Path | None, *, grows: bool = False) -> Iterator[BinaryIO]:
+    """Stdout (also for `-`), or the file. A device or a pipe is written to, never replaced; so is a file that `grows`."""
+    if output is None or output == STDOUT:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    is_written_to = grows or (output.exists() and not output.is_file())
+    try:
+        with open(output, "wb") if is_written_to else _replacing(output.resolve()) as file:
+            yield file
+    except OSError as error:
+        raise click.ClickException(f"{output} cannot be written ({error.strerror})") from error
+
+
+@contextmanager
+def _replacing(output: Path) -> Iterator[BinaryIO]:
+    unfinished = output.with_name(f".{output.name}.{secrets.token_hex(4)}")
+    try:
+        with open(unfinished, "wb") as file:
+            yield file
+        os.replace(unfinished, output)
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
