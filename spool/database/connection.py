@@ -298,8 +298,11 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _translate(error, path) from error
-    except OverflowError as error:  # a number on its way back into SQLite that it did not write itself
-        raise SpoolDamaged(f"the spool {path} holds an impossible number", path=path) from error
+    except (
+        OverflowError,
+        UnicodeDecodeError,
+    ) as error:  # what sqlite3 cannot hand over, of a message of SQLite's own too
+        raise SpoolDamaged(f"the spool {path} holds a number or a text that is none", path=path) from error
 
 
 def _translate(error: sqlite3.Error, path: Path) -> SpoolError:

@@ -21,6 +21,7 @@ RUN_COLUMNS = (
     " exit_code, run_status, finish_answer, finished_at, parked, problem, problem_cause, problem_at"
 )
 _DEPTH_MAX = 100
+_NOTE_MAX = 1000
 SEGMENT_COLUMNS = tuple(field.name for field in fields_of(Segment))
 
 
@@ -50,9 +51,9 @@ def _run(fields: tuple[Any, ...]) -> Run:
         run_status=_text_or_none(fields[16]),
         finish_answer=_object_or_none(fields[17]),
         finished_at=_time_or_none(fields[18]),
-        parked=_text_or_none(fields[19]),
-        problem=_text_or_none(fields[20]),
-        problem_cause=_text_or_none(fields[21]),
+        parked=_note(fields[19]),
+        problem=_note(fields[20]),
+        problem_cause=_note(fields[21]),
         problem_at=_time_or_none(fields[22]),
     )
 
@@ -67,7 +68,7 @@ def segment(row: tuple[Any, ...], path: Path) -> Segment:
         _time(fields["sealed_at"])
         _time_or_none(fields["sent_at"])
         _text_or_none(fields["uri"])
-        _text_or_none(fields["reason"])
+        fields["reason"] = _note(fields["reason"])
         return Segment(**{**fields, "state": SegmentState(fields["state"])})
 
 
@@ -77,7 +78,7 @@ def nonsense_is_damage(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, RecursionError) as error:
-        raise SpoolDamaged(f"the {what} of {path} makes no sense ({error})", path=path) from error
+        raise SpoolDamaged(f"the {what} of {path} makes no sense ({str(error)[:_NOTE_MAX]})", path=path) from error
 
 
 def count(value: object, what: str, path: Path) -> int:
@@ -113,6 +114,12 @@ def _text(value: object) -> str:
 
 def _text_or_none(value: object) -> str | None:
     return None if value is None else _text(value)
+
+
+def _note(value: object) -> str | None:
+    """A text for people, none of which needs to be long."""
+    text = _text_or_none(value)
+    return None if text is None else text[:_NOTE_MAX]
 
 
 def _path_or_none(value: object) -> str | None:
