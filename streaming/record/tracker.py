@@ -66,7 +66,7 @@ class Tracking:
 
     def __init__(
         self,
-        recorder: Recorder,
+        recorder: Recorder | None,
         pid: int,
         *,
         interval_s: float,
@@ -95,9 +95,10 @@ class Tracking:
     def tick(self) -> bool:
         """Take a sample and append it; False if the process is gone. A spool that cannot take rows is told once."""
         is_there = self._try(self._sample) is not False
-        self._try(self._append_buffer)
-        with suppress(SpoolError):  # a spool that cannot be read now was told of above
-            self.recorder.tend()
+        if self.recorder is not None:
+            self._try(self._append_buffer)
+            with suppress(SpoolError):  # a spool that cannot be read now was told of above
+                self.recorder.tend()
         self._set_next()
         return is_there
 
@@ -109,8 +110,13 @@ class Tracking:
         """`tick`, or a sign of life until the next sample is due."""
         if time.monotonic() >= self.next_at:
             return self.tick()
-        self.recorder.tend()
+        if self.recorder is not None:
+            self.recorder.tend()
         return True
+
+    def _require_recorder(self) -> Recorder:
+        assert self.recorder is not None, "rows cannot be kept before there is a recorder"
+        return self.recorder
 
     def _require_sampler(self) -> Sampler:
         self._sampler = self._sampler or self._new_sampler()
@@ -150,7 +156,7 @@ class Tracking:
         if not self._buffer:
             return False
         try:
-            self.recorder.append([Batch(self._require_sampler().header, self._buffer.joined())])
+            self._require_recorder().append([Batch(self._require_sampler().header, self._buffer.joined())])
             self._buffer.clear()
             self._note_losses()
             self._problem = ""
@@ -163,7 +169,7 @@ class Tracking:
     def _note_losses(self) -> None:
         """Let the run itself say how many of its rows are lost. Raises SpoolError."""
         if self._buffer.lost_count:
-            self.recorder.spool.add_lost_rows(self._buffer.lost_count)
+            self._require_recorder().spool.add_lost_rows(self._buffer.lost_count)
             self._buffer.lost_count = 0
 
     def end(
@@ -177,7 +183,7 @@ class Tracking:
             self._try(lambda: self._take(self._require_sampler().last(total), self._require_sampler()))
         self._try(self._append_last_rows)
         try:
-            self.recorder.end(exit_code=exit_code, run_status=run_status, ended_at=ended_at or time.time())
+            self._require_recorder().end(exit_code=exit_code, run_status=run_status, ended_at=ended_at or time.time())
         except SpoolError as error:
             log.warning("spool.unavailable: the end of the run could not be recorded (%s)", error)
 
@@ -199,9 +205,10 @@ def main(order: dict[str, Any]) -> int:
     spool = Spool(Path(order["spool_path"]))
     spool.take_over(system.identify(os.getpid()))
     delivery = Delivery(**order["delivery"])
-    recorder = Recorder.adopt(spool, delivery)
     begin = Use(**told) if (told := _next_word()) else None
-    tracking = Tracking(recorder, order["pid"], interval_s=order["interval_s"], since=begin)
+    tracking = Tracking(None, order["pid"], interval_s=order["interval_s"], since=begin)
+    tracking.tick()
+    tracking.recorder = recorder = Recorder.adopt(spool, delivery)
     ending = _track_until_told(tracking)
     total = Use(**ending.pop("used")).since(begin) if begin and ending else None
     timeout_s = ending.pop("timeout_s", config.EXIT_TIMEOUT_S)

@@ -20,7 +20,7 @@ from spool.errors import SpoolFull
 from streaming import config
 from streaming.cli import options
 from streaming.cli.commands.recording_options import RunOptions, detect_placement, run_options
-from streaming.cli.commands.run_report import RunReporter
+from streaming.cli.commands.run_report import RunReporter, Usage
 from streaming.cli.terminal.log import log_to_stderr
 from streaming.cli.terminal.screen import stderr
 from streaming.collect.job_processes import JobProcesses
@@ -192,8 +192,11 @@ class _Recording(threading.Thread):
 
     def run(self) -> None:
         try:
+            usage = Usage()
+            tracking = self._begin(usage)
             with closing(Recorder.adopt(self._spool, self._wanted.plan.delivery)) as recorder:
-                self._record(recorder)
+                tracking.recorder = recorder
+                self._record(tracking, RunReporter(self._wanted, recorder, stderr(), usage), recorder)
         except SpoolError as error:
             log.error("recording has ended early, what is in %s is kept: %s", self._spool.path, error)
         except Exception:
@@ -203,18 +206,23 @@ class _Recording(threading.Thread):
             self.is_done = True
             _wake_main_thread()
 
-    def _record(self, recorder: Recorder) -> None:
-        reporter = RunReporter(self._wanted, recorder, stderr())
-        reporter.tell_start(self._name)
+    def _begin(self, usage: Usage) -> Tracking:
+        """The first sample does not wait for what delivers the rows: that takes its time."""
         tracking = Tracking(
-            recorder,
+            None,
             self._running.pid,
             interval_s=self._wanted.plan.interval_s,
-            on_sample=reporter.usage.add,
+            on_sample=usage.add,
             since=Use(self._running.started_at),
             peaks_below_mib=0.0 if self._measure else self._running.peaks_above_kib / 1024,
             measure_process=self._measure,
         )
+        if not self._has_ended.wait(tracking.wait_s()):
+            tracking.tick()
+        return tracking
+
+    def _record(self, tracking: Tracking, reporter: RunReporter, recorder: Recorder) -> None:
+        reporter.tell_start(self._name)
         while not self._has_ended.wait(tracking.wait_s()):
             tracking.tick_if_due()
             reporter.look()
