@@ -96,22 +96,23 @@ def why_impossible() -> str:
 class Cluster:
     """Running from `__enter__` to `__exit__`. `proctrack`: how SLURM finds a job's processes, and so whom it signals."""
 
-    def __init__(self, proctrack: str = "cgroup") -> None:
+    def __init__(self, proctrack: str = "cgroup", **settings: str) -> None:
+        """`settings`: more lines of slurm.conf, e.g. Epilog="/path"."""
         self.tag = f"c{secrets.token_hex(3)}x"
         self.nodes = (f"{self.tag}1", f"{self.tag}2")
         self.login_node = f"{self.tag}login"
         self.place = Path(tempfile.mkdtemp(prefix=f"slurm-{proctrack}-", dir="/tmp"))
         self._marker = processes.new_marker()
-        self._write_configuration(proctrack)
+        self._write_configuration(proctrack, settings)
 
-    def _write_configuration(self, proctrack: str) -> None:
+    def _write_configuration(self, proctrack: str, more: dict[str, str]) -> None:
         self.place.chmod(0o755)
         for name in ("state", "log", *(f"spool.{node}" for node in self.nodes)):
             (self.place / name).mkdir()
         settings = CONFIGURATION.format(
             tag=self.tag, place=self.place, proctrack=proctrack, nodes=self.nodes, ports=_free_ports(3)
         )
-        (self.place / "slurm.conf").write_text(settings)
+        (self.place / "slurm.conf").write_text(settings + "".join(f"{key}={text}\n" for key, text in more.items()))
         version = "cgroup/v1" if FREEZER.is_dir() else "cgroup/v2"
         (self.place / "cgroup.conf").write_text(f"CgroupPlugin={version}\nCgroupAutomount=no\n")
         key = self.place / "munge.key"

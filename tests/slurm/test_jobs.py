@@ -1,0 +1,77 @@
+"""Jobs as people see them: one line each in `status`, named by their id; and a node that an epilog leaves clean."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.far_end import FarEnd
+from tests.support.processes import ROOT, eventually, wait_gone
+from tests.support.slurm_cluster import Cluster, User, why_impossible
+
+RUN = "tracker-stream run -q --mode offline -i 0.2 --"
+
+
+@pytest.mark.timeout(240)
+def test_each_job_is_one_line_and_all_its_rows_are_there(user: User, far_end: FarEnd) -> None:
+    first = f'[ -n "$SLURM_RESTART_COUNT" ] && exec srun {RUN} true; srun {RUN} sh -c "echo up; sleep 600"'
+    requeued = user.submit(first, "-J", "again")
+    jobs = {
+        requeued: "again (2 runs, 2 attempts)",
+        user.submit(f"srun {RUN} true", "-N2", "--ntasks-per-node=8", "-J", "ranks"): "ranks (16 runs, 2 nodes)",
+        user.submit(f"srun {RUN} true", "--array=1-8", "-J", "sweep"): "sweep (8 runs, 8 array tasks)",
+        user.submit(f"srun {RUN} true; srun {RUN} true", "-J", "steps"): "steps (2 runs)",
+    }
+    eventually(lambda: "up" in user.output(requeued), 90, lambda: user.output(requeued))
+    user.ask("scontrol", "requeue", str(requeued))
+    user.wait_over(*jobs)
+    wait_gone(user.marker, 60)
+    shown = user.ask("tracker-stream", "status", COLUMNS="200").splitlines()
+    for job, expected in jobs.items():
+        (line,) = [line for line in shown if line.startswith(f"{job} ")]
+        assert all(part in line for part in expected.strip(")").split(", ")), line
+    assert "28 runs" in shown[-1]
+    environment = {**far_end.environment(), "TRACKER_STREAM_LINGER": "2"}
+    for job in jobs:
+        drained = user.product("drain", str(job), **environment)
+        assert drained.exit_code == 0, drained
+    assert len(far_end.runs) == 28
+    assert all(run.finish is not None for run in far_end.runs)
+    assert user.product("status", "--check").exit_code == 0
+    wait_gone(user.marker, 60)
+
+
+def epilog() -> str:
+    """The line of the integrations' README."""
+    text = (ROOT / "streaming" / "integrations" / "README.md").read_text()
+    return str(re.search(r"^setpriv --reuid.*$", text, re.MULTILINE).group())  # type: ignore[union-attr]
+
+
+def test_epilog_delivers_what_a_killed_job_left(tmp_path: Path, far_end: FarEnd, marker: str) -> None:
+    if reason := why_impossible():
+        pytest.skip(reason)
+    tmp_path.chmod(0o755)
+    script = tmp_path / "epilog"
+    with Cluster("linuxproc", Epilog=str(script)) as cluster:
+        user = cluster.user(marker)
+        configuration = user.home.path / ".config" / "tracker-stream" / "tracker-stream.toml"
+        token = user.home.path / "token"
+        own_home = re.sub(r'HOME="\$\(.*\)"', f"HOME={user.home.path}", epilog())
+        settings = {**far_end.environment(), **user.home.settings()}
+        exports = "\n".join(f"export {name}={text}" for name, text in settings.items() if name != "SENTINEL_API_TOKEN")
+        script.write_text(f"#!/bin/bash\nexport PATH={Path(sys.executable).parent}:$PATH\n{exports}\n{own_home}\n")
+        script.chmod(0o755)
+        user.ask("mkdir", "-p", configuration.parent)
+        user.ask(
+            "sh",
+            "-c",
+            f"umask 077; printf %s {far_end.token} >{token}; echo 'token_file = \"{token}\"' >{configuration}",
+        )
+        job = user.submit(f"srun {RUN} sh -c 'echo up; exec sleep 600'")
+        eventually(lambda: "up" in user.output(job), 60)
+        user.kill(job)
+        user.wait_over(job)
+        run = far_end.wait_finished(deadline_s=60)
+        assert (run.finish or {})["run_status"] == "failed"
+        wait_gone(marker, 60)
