@@ -256,13 +256,14 @@ def _open_log(log_path: Path | None) -> int:
 
 def environment(tokens: Sequence[str] = ()) -> dict[str, str]:
     """The caller's environment without secrets (whatever the variable's name) and without AWS settings, which are meant
-    for the caller's own program."""
+    for the caller's own program. `tokens`: those in hand; what the environment itself names as one counts anyway."""
+    known = {*tokens, *(os.environ.get(name) for name in config.SECRET_VARIABLES)} - {None, ""}
     return {
         name: value
         for name, value in os.environ.items()
         if name not in config.SECRET_VARIABLES
         and not name.startswith("AWS_")
-        and not any(token in value for token in tokens)
+        and not any(token in value for token in known if token)
     }
 
 

@@ -106,7 +106,7 @@ def _require_same_service(run: Run, path: Path, api_url: str) -> None:
     if run.state is not RunState.FINISHED and run.api_url not in ("", api_url):
         raise BadArgument(
             f"run {path.stem} was recorded for {run.api_url}, not for {api_url}",
-            hint=f"if that is where it belongs: SENTINEL_API_URL={run.api_url} tracker-stream drain {path.stem}",
+            hint="if you know that address, give it yourself: --api-url URL",  # its own word for it is not repeated as one
         )
 
 

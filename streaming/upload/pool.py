@@ -151,7 +151,7 @@ class DrainPool:
             [sys.executable, "-c", _BOOT, *launch.import_path()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=launch.environment(),
+            env=launch.environment([self._terms.token]),
             start_new_session=True,  # Ctrl-C is for us; we tell the workers
         )
         worker = _Worker(process)

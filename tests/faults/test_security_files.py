@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,10 +11,11 @@ import pytest
 
 from spool import Spool, SpoolError, directory, ownership
 from spool.errors import DirectoryUnusable, SpoolRefused
-from tests.support import plays, processes, secrecy, spools
+from tests.support import faults, plays, processes, secrecy, spools
 from tests.support.far_end import FarEnd
 from tests.support.other_user import UID, Nobody, nobody
-from tests.support.processes import Home, clean_environment, start_script, wait_gone
+from tests.support.processes import Home, clean_environment, start_program, start_script, wait_gone
+from tests.support.runs import dead_run
 
 __all__ = ["nobody"]
 RECORDING = """
@@ -75,6 +77,20 @@ def test_secrets_are_in_no_file_no_log_no_argv_no_environment_and_no_core(
     wait_gone(marker)
     assert far_end.journal.count("refresh") >= 1
     secrecy.secret(far_end.secrets(), directories=[home.path, home.tmp_dir], logs=[result.stdout, result.stderr])
+
+
+def test_token_that_another_variable_holds_reaches_no_process_of_ours(
+    far_end: FarEnd, home: Home, environment: dict[str, str]
+) -> None:
+    path = dead_run(home.spool_dir, token=far_end.token, api_url=far_end.api_url)
+    far_end.always("register", faults.answer(503))
+    more = {**environment, "MY_OWN_NAME": far_end.token, "URL_WITH_IT": f"https://x:{far_end.token}@example.org"}
+    command = [sys.executable, "-m", "streaming", "drain", path.stem, "--timeout", "3"]
+    with start_program(command, more) as program:
+        far_end.journal.wait_for_count("register", 1, 30)
+        others = [process.pid for process in processes.marked(environment[processes.MARKER_NAME])]
+        secrecy.secret([far_end.token], directories=[], pids=[pid for pid in others if pid != program.pid])
+        program.wait(60)
 
 
 def test_crash_of_the_uploader_leaves_no_secret_behind(
