@@ -11,6 +11,7 @@ SpoolError
 ├── SpoolUnavailable      an I/O error or a lock that did not come free: nothing is known to be written
 ├── InTheMiddle           a signal handler wants to write in the middle of a write of the same thread
 ├── RunEnded              the run has ended, it takes no more rows
+├── CsvTaken              somebody else has taken over rows of the run's CSV file meanwhile
 ├── ForkedSpool           used in a forked copy of the process that opened it
 └── Owned                 another process delivers this run
 """
@@ -70,6 +71,10 @@ class SpoolUnavailable(SpoolError):
 
 class InTheMiddle(SpoolError):
     """The code that a signal handler interrupted is writing. It goes on when the handler returns."""
+
+
+class CsvTaken(SpoolError):
+    """Rows of a CSV file were not appended: the spool holds more of the file than whoever appends them knows."""
 
 
 class RunEnded(SpoolError):

@@ -40,7 +40,7 @@ from typing import Any, TypeVar
 from spool import directory, key, queries, segments, space, trust
 from spool.database import decode, schema
 from spool.database.connection import Connection
-from spool.errors import RunEnded, SpoolError, SpoolFull, SpoolUnavailable
+from spool.errors import CsvTaken, RunEnded, SpoolError, SpoolFull, SpoolUnavailable
 from spool.model import Batch, Doubt, NewRun, Registration, Run, RunState, Segment, SegmentState, Tracker
 
 SEGMENT_MAX_BYTES = 8 << 20
@@ -65,7 +65,7 @@ class Spool:
         self.path = path
         self.step = step
         self._clock = clock
-        self._db = _open(path)
+        self._db = schema.open_checked(path)
         self._mark = directory.file_mark(path)
         self._known_header: tuple[dict[bytes, int], int] = ({}, 0)  # the newest one's id, and in which generation
         self._attempted_batch_id = 0
@@ -103,26 +103,29 @@ class Spool:
 
     # -- the tracker's side
 
-    def append(self, batches: Sequence[Batch], *, csv_offset: int | None = None) -> None:
+    def append(
+        self, batches: Sequence[Batch], *, csv_offset: int | None = None, csv_offset_before: int | None = None
+    ) -> None:
         """Append batches in one transaction; durable when this returns.
 
-        `csv_offset`: bytes of the run's CSV file that are taken over with these rows. Rows that S3 holds make way on a
-        full disk. Raises RunEnded, SpoolFull, SpoolUnavailable: then the rows are not acknowledged, and appending them
-        again, alone or with more rows behind them, does not double them.
+        `csv_offset`: bytes of the run's CSV file that are taken over with these rows; if given, it must be
+        `csv_offset_before` now. Rows that S3 holds make way on a full disk. Raises RunEnded, CsvTaken, SpoolFull,
+        SpoolUnavailable: then the rows are not acknowledged, and appending them again, alone or with more rows behind
+        them, does not double them.
         """
         try:
-            self._append(batches, csv_offset)
+            self._append(batches, csv_offset, csv_offset_before)
         except SpoolFull:
             if not self.release_sent():
                 raise
-            self._append(batches, csv_offset)
+            self._append(batches, csv_offset, csv_offset_before)
         except SpoolUnavailable as error:
             if not self.was_removed():
                 raise
             raise RunEnded(self.path, left=batches, csv_offset=csv_offset) from error
         self.step("appended")
 
-    def _append(self, batches: Sequence[Batch], csv_offset: int | None) -> None:
+    def _append(self, batches: Sequence[Batch], csv_offset: int | None, offset_before: int | None) -> None:
         doubt = self._doubt
         if doubt is not None:
             self._db.reopen()
@@ -130,7 +133,7 @@ class Spool:
             if not batches:
                 return
         try:
-            self._insert(batches, csv_offset)
+            self._insert(batches, csv_offset, offset_before)
         except RunEnded:
             self._doubt = doubt  # whoever tries again with the same rows is told the same
             raise
@@ -156,12 +159,14 @@ class Spool:
         self._doubt = None
         return rest
 
-    def _insert(self, batches: Sequence[Batch], csv_offset: int | None) -> None:
+    def _insert(self, batches: Sequence[Batch], csv_offset: int | None, offset_before: int | None) -> None:
         self._attempted_batch_id = 0
         with self._db.transaction() as db:
             (state,) = db.execute("SELECT state FROM run").fetchone()
             if state != RunState.OPEN.value:
                 raise RunEnded(self.path, left=batches, csv_offset=csv_offset)
+            if offset_before not in (None, self.csv_offset()):
+                raise CsvTaken("another process takes over rows of the same file", path=self.path)
             now = self._clock()
             known, generation = self._known_header
             if generation != self._db.generation:
@@ -434,15 +439,3 @@ class Spool:
     def connection(self) -> Connection:
         """For `queries` and `recovery`."""
         return self._db
-
-
-def _open(path: Path) -> Connection:
-    """A connection to a spool of this version."""
-    connection = Connection(path)
-    try:
-        with connection.transaction() as db:
-            schema.check(db, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection

@@ -190,6 +190,18 @@ def fingerprint(salt: bytes, token: str) -> str:
     return hmac.new(salt, token.encode(), "sha256").hexdigest()[:32]
 
 
+def open_checked(path: Path) -> Connection:
+    """A connection to a spool of this version. Raises SpoolError."""
+    connection = Connection(path)
+    try:
+        with connection.transaction() as db:
+            check(db, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def check(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse what is no spool of this version. Raises SpoolRefused, NewerSchema.
 

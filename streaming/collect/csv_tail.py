@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from spool import Batch, Spool, queries
-from spool.errors import SpoolError, SpoolFull
+from spool.errors import CsvTaken, SpoolError, SpoolFull
 from streaming.collect.csv_lines import LineSplitter
 from streaming.collect.csv_mark import CsvMark, ends_with_rows, mark_of
 
@@ -55,7 +55,7 @@ class CsvFeeder:
     def _find_place(self) -> None:
         """Where to go on, as the spool knows it: at the beginning, and after the spool was replaced by a recovered one."""
         self._generation = self._spool.generation
-        self._offset = self._spool.csv_offset()
+        self._offset = self._recorded = self._spool.csv_offset()
         self._header = self._spool.last_header() if self._offset else None  # in force at the offset
         self._mark = None if self._offset else CsvMark()  # None: not seen by this feeder
 
@@ -96,10 +96,15 @@ class CsvFeeder:
         self._spool.step("feed:read")
         try:
             if batches:
-                self._spool.append(batches, csv_offset=self._offset + min(self._lines.rows_end, len(taken)))
+                recorded = self._offset + min(self._lines.rows_end, len(taken))
+                self._spool.append(batches, csv_offset=recorded, csv_offset_before=self._recorded)
+                self._recorded = recorded
             self._offset += len(taken)
             self._header = self._lines.header
             self._mark = (self._mark or CsvMark()).beyond(taken)
+        except CsvTaken:  # by who took the tracker for dead: the next look asks the spool how far
+            self._generation = _UNKNOWN
+            raise
         except SpoolError:
             raise
         except BaseException:  # Ctrl-C: the rows may be in or not; the next look asks the spool

@@ -266,12 +266,17 @@ class StreamingManager:
         return True
 
     def _take(self, recorder: Recorder, csv_path: Path, *, is_final: bool) -> bool:
-        """Take over what the CSV holds. False if others ended the run meanwhile: the next one takes the rest."""
+        """Take over what the CSV holds. False if others ended the run meanwhile, and it is to be tried again.
+
+        They may have taken rows that we have not: only what a feeder leaves that has asked the spool is for the next run.
+        """
+        has_asked = self._feeder is None
         feeder = self._feeder = self._feeder or CsvFeeder(recorder.spool, csv_path)
         try:
             recorder.surviving_damage(lambda: feeder.take(is_final=is_final))
         except RunEnded as ended:
-            recorder.go_on(ended)
+            if has_asked or recorder.spool.was_removed():
+                recorder.go_on(ended)
             self._feeder = None
             return False
         return True

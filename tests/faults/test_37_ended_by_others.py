@@ -12,6 +12,7 @@ import pytest
 
 from spool import Batch, RunState, Spool, SpoolError, directory
 from streaming import StreamingManager
+from streaming.collect.csv_tail import CsvFeeder
 from tests.support import oracle, programs
 from tests.support.far_end import FarEnd
 from tests.support.nodes import start_on_node
@@ -140,6 +141,41 @@ def test_fault_37_csv_goes_on_where_the_ended_run_left_it(
     wait_gone(marker)
     parts = [rows(0, ended_after), rows(ended_after, 11 - ended_after)]
     judge_chain(far_end, [[part] if part else [] for part in parts], exit_code=3)
+
+
+@pytest.mark.parametrize("ends_it", [True, False])
+def test_fault_37_rows_of_the_csv_that_others_took_are_not_taken_twice(
+    far_end: FarEnd, home: Home, marker: str, ends_it: bool
+) -> None:
+    """Who takes a tracker for dead takes the rest of its file, too; and may itself be killed before it ends the run."""
+    csv_path = home.path / "rows.csv"
+    csv_path.write_bytes(HEADER + rows(0, 5))
+    manager = StreamingManager(
+        far_end.token,
+        str(csv_path),
+        spool_interval=1.0,
+        upload_interval=1,
+        host_info={},
+        cloud_info={},
+        api_url=far_end.api_url,
+        s3_endpoint_url=far_end.s3_endpoint_url,
+    )
+    manager.start()
+    (first,) = runs_of(home)
+    eventually(lambda: row_count(first) == 5, 20)
+    with csv_path.open("ab") as file:
+        file.write(rows(5, 3))
+    with closing(Spool(first)) as spool:  # before the tracker looks again
+        CsvFeeder(spool, csv_path).take()
+    if ends_it:
+        end_as_failed(first)
+    with csv_path.open("ab") as file:
+        file.write(rows(8, 2))
+    eventually(lambda: sum(map(row_count, runs_of(home))) >= 10, 20)
+    assert manager.stop()
+    wait_gone(marker)
+    batches = [[rows(0, 8)], [rows(8, 2)]] if ends_it else [[rows(0, 10)]]
+    judge_chain(far_end, batches)
 
 
 def remove(path: Path) -> None:

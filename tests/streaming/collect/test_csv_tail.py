@@ -306,11 +306,11 @@ class FullAtFirst:
     def __getattr__(self, name: str) -> object:
         return getattr(self._spool, name)
 
-    def append(self, batches: list[spools.Batch], *, csv_offset: int | None = None) -> None:
+    def append(self, batches: list[spools.Batch], **offsets: int) -> None:
         if sum(len(batch.rows) for batch in batches) > self._room_bytes:
             self.refused += 1
             raise SpoolFull("no room")
-        self._spool.append(batches, csv_offset=csv_offset)
+        self._spool.append(batches, **offsets)
 
 
 def test_smaller_pieces_are_tried_where_a_large_one_finds_no_room(spool: Spool, csv_path: Path) -> None:
