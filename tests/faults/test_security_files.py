@@ -50,7 +50,7 @@ def test_files_are_private_whatever_the_umask(
         modes = {path.stat().st_mode & 0o777 for path in home.spool_dir.iterdir()}
         program.say("go on")
         program.wait(60).check_unfelt()
-    assert files == {".spool", ".spool-journal", ".lock", ".log"}
+    assert files == {".spool", ".spool-journal", ".lock", ".log", ""}, "and the mark of the directory"
     assert modes == {0o600}
     assert home.spool_dir.stat().st_mode & 0o777 == 0o700
 
