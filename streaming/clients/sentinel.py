@@ -329,7 +329,7 @@ def _credentials(answer: Mapping[str, Any], served: datetime) -> Credentials:
     return Credentials(
         access_key=_text(given, "access_key"),
         secret_key=_text(given, "secret_key"),
-        session_token=_text(given, "session_token"),
+        session_token="" if given.get("session_token") == "" else _text(given, "session_token"),  # "": without STS
         lifetime_s=_lifetime_s(given.get("expires_at") or given.get("expiration"), served),
         region=require_region(region) if region else None,
     )

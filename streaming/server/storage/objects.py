@@ -165,7 +165,8 @@ def translated(doing: str) -> Iterator[None]:
     except ClientError as exc:
         error = exc.response.get("Error", {})
         code = str(error.get("Code", ""))
-        raise StoreUnavailable(f"{doing}: {code} {error.get('Message', '')}".strip(), code=code) from exc
+        status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
+        raise StoreUnavailable(f"{doing}: {status} {code} {error.get('Message', '')}".rstrip(), code=code) from exc
     except (BotoCoreError, HTTPClientError) as exc:
         raise StoreUnavailable(f"{doing}: S3 does not answer as it should ({cause_of(exc)})") from exc
     except Unreachable as exc:

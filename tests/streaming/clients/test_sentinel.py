@@ -223,6 +223,11 @@ def test_naive_expiry_is_utc(api: SentinelApi, far_end: FarEnd) -> None:
     assert (api.refresh(register(api)).lifetime_s or 0) > 86_400 * 300
 
 
+def test_store_without_sts_has_keys_without_a_session_token(api: SentinelApi, far_end: FarEnd) -> None:
+    far_end.always("refresh", faults.edited(lambda body: body["upload_credentials"].update(session_token="")))
+    assert api.refresh(register(api)).session_token == ""
+
+
 def test_region_of_the_credentials_is_taken(api: SentinelApi, far_end: FarEnd) -> None:
     far_end.grants.region = "eu-central-2"
     assert api.refresh(register(api)).region == "eu-central-2"

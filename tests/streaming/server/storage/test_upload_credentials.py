@@ -52,3 +52,13 @@ def test_a_token_signed_again_has_the_new_expiry_and_all_other_claims() -> None:
     claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     assert claims == {"exp": int(expiry.timestamp()), "sid": "x"}
     assert token.split(".")[2] != "old"
+
+
+def test_the_policy_holds_no_blanks_which_ceph_refuses(s3: S3Settings) -> None:
+    issuer = CredentialIssuer(s3, lifetime_s=900)
+    sent: list[str] = []
+    issuer._client.meta.events.register("before-send.sts", lambda request, **_: sent.append(str(request.body)))
+    issuer.issue(run_id="a1", prefix="runs/a1")
+    issuer.close()
+    assert "Policy" in sent[0]
+    assert "+" not in sent[0].partition("Policy=")[2].partition("&")[0]
