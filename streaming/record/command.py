@@ -17,7 +17,7 @@ NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 _FORWARDED = STOPPING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGWINCH, signal.SIGXCPU}
-_SI_KERNEL = 0x80  # siginfo's si_code: the terminal sent it, to the whole foreground group, the command included
+_SI_KERNEL = 0x80  # siginfo's si_code: most likely the terminal sent it, to the whole foreground group
 
 
 class CannotStart(Exception):
@@ -99,12 +99,13 @@ class Command:
         # Not sigtimedwait: when the process was suspended past the deadline, Python gives a number that never came.
         received = signal.sigwaitinfo(awaited)
         number = received.si_signo
-        if number == signal.SIGCHLD or self._witness is None:
-            return number
-        reaches_command = received.si_code == _SI_KERNEL or self._witness.saw(
-            number, sender=received.si_pid, command_pid=self.pid
-        )
-        return None if reaches_command else number
+        is_passed_on = number == signal.SIGCHLD or not self._reaches_command(received)
+        return number if is_passed_on else None
+
+    def _reaches_command(self, received: Any) -> bool:
+        if self._witness is None or self._witness.is_blind:
+            return bool(received.si_code == _SI_KERNEL)
+        return self._witness.saw(received.si_signo, sender=received.si_pid, command_pid=self.pid)
 
     def _stop_listening(self) -> None:
         if self._witness is not None:

@@ -8,8 +8,8 @@ mask survives exec), so each that comes stays pending, for us to read.
 
 Absence is only certain once the sender has finished: it is waited for until the sender sleeps or has ended, `LONGEST_S` at
 most, and `UNSEEN_S` where it cannot be seen (another pid namespace). Limits: a command that has left our group is taken not
-to be reached by the first signal after that; a second signal of the same kind that comes within the millisecond in which
-one witness takes the place of another is taken to have come the same way as the first.
+to be reached by the first signal after that; a second signal of the same kind and sender that comes before another
+witness stands, a millisecond later, is taken to have come the same way as the first.
 """
 
 from __future__ import annotations
@@ -29,26 +29,33 @@ POLL_S = 0.005
 
 
 class Witness:
-    """Belongs to the process that made it; its signals are blocked there, too. Without `PROGRAM` it never saw anything."""
+    """Belongs to the process that made it; its signals are blocked there, too. `is_blind` without `PROGRAM`."""
 
     def __init__(self, signals: Iterable[int]) -> None:
         self._signals = frozenset(signals)
         self._has_own_group = False
-        self._seen: set[int] = set()  # by the former witness, and not asked for yet
+        self._seen: dict[
+            int, int | None
+        ] = {}  # by the former witness, and not asked for yet: from whom, if that matters
         self._stand_read, self._stand_write = os.pipe()
         self._pid = self._start()
 
+    @property
+    def is_blind(self) -> bool:
+        return self._pid == 0
+
     def saw(self, number: int, *, sender: int, command_pid: int) -> bool:
         """Whether the signal that we have received from `sender` was sent to the command, too."""
-        if self._has_own_group != _has_left_our_group(command_pid):
-            self._has_own_group = not self._has_own_group
-            self._replace(number)
+        has_moved = self._has_own_group != _has_left_our_group(command_pid)
+        if has_moved or self._has_died():
+            self._has_own_group ^= has_moved
+            self._replace(number, sender)
             return False
         asked_at = time.monotonic()
         while True:
             may_come = _is_at_work(sender, time.monotonic() - asked_at)  # asked before the look that settles it
-            if number in self._seen or number in _pending(self._pid):
-                self._replace(number)
+            if self._seen.pop(number, -1) in (sender, None) or number in _pending(self._pid):
+                self._replace(number, sender)
                 return True
             if not may_come:
                 return False
@@ -77,18 +84,30 @@ class Witness:
             )
         return 0
 
-    def _replace(self, asked_for: int) -> None:
-        """A pending signal cannot be taken back: another witness stands before this one goes, and nothing falls between."""
+    def _replace(self, asked_for: int, sender: int) -> None:
+        """A pending signal cannot be taken back: another witness stands before this one goes, and nothing falls between.
+
+        What came a second time meanwhile, from the same sender, is taken to have come the same way.
+        """
         former, self._pid = self._pid, self._start()
         left = _pending(former) - _pending(self._pid) - {asked_for}
-        self._seen = (self._seen - {asked_for} | left | ({asked_for} & signal.sigpending())) & self._signals
+        self._seen = dict.fromkeys((self._seen.keys() | left) & self._signals)
+        if asked_for in signal.sigpending():
+            self._seen[asked_for] = sender
         self._end(former)
+
+    def _has_died(self) -> bool:
+        """Whether somebody has killed it."""
+        with suppress(ChildProcessError):
+            return bool(self._pid) and os.waitpid(self._pid, os.WNOHANG) != (0, 0)
+        return True
 
     @staticmethod
     def _end(pid: int) -> None:
-        if pid:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        with suppress(ProcessLookupError, ChildProcessError):
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
 
 def _has_left_our_group(pid: int) -> bool:
@@ -108,7 +127,7 @@ def _pending(pid: int) -> set[int]:
 
 
 def _is_at_work(sender: int, waited_s: float) -> bool:
-    """Whether the sender may be about to signal others, after so many seconds."""
+    """Whether the sender may be about to signal others, after so many seconds. 0: the kernel, or nobody that we see."""
     if sender == 0:
         return waited_s < UNSEEN_S
     return waited_s < LONGEST_S and any(state in b"RD" for state in _states(sender))

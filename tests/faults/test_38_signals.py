@@ -4,6 +4,9 @@ Senders are real processes; what launchers and schedulers do is done by `tests/s
 here, too; the real SLURM in tests/slurm.
 """
 
+import os
+import pty
+import select
 import shutil
 import signal
 import sys
@@ -12,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Home, Program, clean_environment, start_program, wait_gone
+from tests.support.processes import Home, Program, clean_environment, descendants, kill, start_program, wait_gone
 from tests.support.signalling import COUNTING, SENDERS, send
 
 RUN = [sys.executable, "-m", "streaming", "run", "-q", "-i", "0.1", "--"]
@@ -94,6 +97,48 @@ def test_command_that_has_left_our_group_gets_what_is_sent_to_the_group(home: Ho
         send("tree", program.pid, signal.SIGUSR1)
         assert program.read_line() == "SIGUSR1"
         assert received(program) == []
+
+
+def test_witness_that_was_killed_is_replaced(home: Home, marker: str) -> None:
+    with counting(home, marker, "wrapped") as program:
+        assert program.read_line() == "ready"
+        (witness,) = [process for process in descendants(program.pid) if process.command == "wc"]
+        kill(witness)
+        send("process", program.pid, signal.SIGUSR1)
+        assert program.read_line() == "SIGUSR1"
+        send("group", program.pid, signal.SIGUSR2)
+        assert program.read_line() == "SIGUSR2"
+        assert received(program) == []
+
+
+def test_signal_to_us_alone_is_passed_on_after_one_of_the_terminal(home: Home, marker: str) -> None:
+    """Ctrl-C reaches the command by the kernel; a later `kill -INT` of us is another signal."""
+    command = [*RUN, sys.executable, "-c", COUNTING, "until SIGUSR2"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(command[0], command, clean_environment(home, marker))
+    said = b""
+
+    def says(word: bytes, count: int) -> None:
+        nonlocal said
+        while said.count(word) < count:
+            assert select.select([terminal], [], [], 30)[0], said
+            said += os.read(terminal, 1000)
+
+    try:
+        says(b"ready", 1)
+        for count in (1, 2):
+            os.write(terminal, b"\x03")
+            says(b"SIGINT", 2 * count - 1)
+            os.kill(pid, signal.SIGINT)
+            says(b"SIGINT", 2 * count)
+        os.kill(pid, signal.SIGUSR2)
+        says(b"ended", 1)
+    finally:
+        kill(pid)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+    assert said.count(b"SIGINT") == 4
 
 
 def test_without_the_witness_program_signals_are_passed_on(home: Home, marker: str, tmp_path: Path) -> None:
