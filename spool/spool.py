@@ -353,6 +353,11 @@ class Spool:
                 (SegmentState.SEALED.value, SegmentState.SENT.value),
             )
 
+    def readdress(self, api_url: str, s3_endpoint_url: str | None) -> None:
+        """The user's word: the run goes to another service than it was recorded for. What the first one has stays there."""
+        self.unpark()
+        self._update("UPDATE run SET api_url = ?, s3_endpoint_url = ?", (api_url, s3_endpoint_url))
+
     def note_problem(self, problem: str | None, *, cause: str | None = None) -> None:
         """Keep what stands in the way of delivery now, and its cause in a word; None when nothing does. Best effort."""
         if self._db.query("SELECT problem FROM run")[0][0] == problem:

@@ -28,6 +28,7 @@ SPOOL_INTERVAL_S = 1.0
 STOP_TIMEOUT_S = 30.0
 HEARTBEAT_S = 60.0  # a tracker without rows shows at least this often that it lives
 EXIT_TIMEOUT_S = 5.0
+HURRY_S = 20.0  # how long the uploader goes on after SIGTERM
 LINGER_S = 300.0
 DEFAULT_KEEP_DAYS = 7.0
 LONGEST_WAIT_S = 1e6  # eleven days; poll() counts milliseconds in 32 bits

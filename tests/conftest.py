@@ -5,6 +5,7 @@ import signal
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for group, count in sorted(counts.items()):
         terminalreporter.write_line(f"{count:6,}  {group}")
 
+
+ENDING_S = 5.0  # an engine without a run waits a moment for the next one
 
 HELPERS_OF_PYTHON = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
@@ -68,6 +71,8 @@ def marker(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv(processes.MARKER_NAME, made)
     before = set(_children())
     yield made
+    with suppress(AssertionError):
+        processes.wait_gone(made, ENDING_S)
     processes.assert_none_left(made)
     left = [process for process in _children() if process not in before | processes.SPARED]
     for process in left:

@@ -138,10 +138,11 @@ def drain(path: str, address: dict[str, str]) -> dict[str, Any]:
     """What `tracker-stream drain` does for a run that still lives: deliver all that is there, without the finish."""
     import logging
 
+    from streaming.upload.wait import Watch
+
     from spool import Spool, system
     from streaming.clients.connect import Clients
     from streaming.upload.drain import Outcome, drain_run
-    from streaming.upload.wait import Watch
 
     logging.disable()
     with closing(Spool(Path(path))) as spool:

@@ -1,13 +1,16 @@
-"""What machine and cloud the run is on, found out in a process of its own and in the background.
+"""What machine and cloud the run is on: found out once until the next boot, by a process of its own, and remembered.
 
 resource-tracker's discovery asks metadata services that may be silent, and its import is worth megabytes: neither
-belongs in the uploader. The child writes what it found into the spool and is gone.
+belongs in the uploader. What the child found lies in the runtime folder, which is this machine's and this user's alone.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from contextlib import closing
+import threading
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +19,81 @@ from streaming import config
 from streaming.errors import LaunchFailed
 from streaming.processes import launch
 from streaming.processes.child import Child
+from streaming.processes.runtime_folder import runtime_folder, this_boot
 
-DISCOVERY_TIMEOUT_S = 10.0
+WAIT_S = 1.0  # a delivery never waits longer for it
+HOST, CLOUD = "host", "cloud"
 
-
-def begin(spool: Spool) -> Child | None:
-    """Start finding out, if the caller left host or cloud open. Nobody needs to wait for it."""
-    run = spool.run()
-    if run.registration or (run.host_info is not None and run.cloud_info is not None):
-        return None
-    order = {"spool_path": str(spool.path), "wants_cloud": run.cloud_info is None and _may_discover_cloud()}
-    try:
-        return launch.start("discovery", order, log_path=None)
-    except LaunchFailed:
-        return None
+_lock = threading.Lock()
+_asked: tuple[Child, float] | None = None  # this process's only question, and when it was asked
 
 
 def describe(spool: Spool) -> None:
-    """Fill in host and cloud before the run is registered. Takes seconds; finds less rather than fail."""
-    child = begin(spool)
-    if child is not None:
-        child.wait(DISCOVERY_TIMEOUT_S)
-        child.close()
+    """Fill in host and cloud before the run is registered, with what is known by now. Waits for WAIT_S at most."""
+    run = spool.run()
+    if run.registration or (run.host_info is not None and run.cloud_info is not None):
+        return
+    wants_cloud = run.cloud_info is None and _may_discover_cloud()
+    if not _is_enough(recall(), wants_cloud):
+        _wait_for_discovery(wants_cloud)
+    _write(spool, recall(), wants_cloud)
+
+
+def describe_in_background(spool: Spool) -> None:
+    """The same for a run that nobody delivers now, without any wait: host and cloud are those of this machine now."""
+    run = spool.run()
+    if run.host_info is not None and run.cloud_info is not None:
+        return
+    wants_cloud = run.cloud_info is None and _may_discover_cloud()
+    if _is_enough(recall(), wants_cloud):
+        _write(spool, recall(), wants_cloud)
+        return
+    with suppress(LaunchFailed):
+        _ask(wants_cloud, spool.path).close()
+
+
+def recall() -> dict[str, Any]:
+    """What was found out since this machine's boot."""
+    with suppress(OSError, ValueError), runtime_folder() as folder:
+        found = json.loads((folder / _file_name()).read_bytes())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _remember(found: dict[str, Any]) -> None:
+    with suppress(OSError), runtime_folder() as folder:
+        new = folder / f"{_file_name()}.{system.random_name()}"
+        new.write_text(json.dumps(found))
+        new.replace(folder / _file_name())
+
+
+def _file_name() -> str:
+    return f"host-{this_boot()}.json"
+
+
+def _is_enough(found: dict[str, Any], wants_cloud: bool) -> bool:
+    return HOST in found and (CLOUD in found or not wants_cloud)
+
+
+def _write(spool: Spool, found: dict[str, Any], wants_cloud: bool) -> None:
+    if HOST in found:
+        spool.describe(host_info=found[HOST], cloud_info=found.get(CLOUD, {}) if wants_cloud else {})
+
+
+def _wait_for_discovery(wants_cloud: bool) -> None:
+    """Ask, if this process has not asked yet; wait until that is WAIT_S ago at most."""
+    global _asked
+    with _lock, suppress(LaunchFailed):
+        if _asked is None:
+            _asked = _ask(wants_cloud), time.monotonic()
+        child, asked_at = _asked
+        if child.wait(max(0.0, asked_at + WAIT_S - time.monotonic())):
+            child.close()
+
+
+def _ask(wants_cloud: bool, spool_path: Path | None = None) -> Child:
+    order = {"spool_path": str(spool_path) if spool_path else None, "wants_cloud": wants_cloud}
+    return launch.start("discovery", order, log_path=None)
 
 
 def _may_discover_cloud() -> bool:
@@ -45,14 +101,18 @@ def _may_discover_cloud() -> bool:
 
 
 def main(order: dict[str, Any]) -> int:
-    """The child's entry: finds out and writes it into the spool, where the caller gave nothing."""
+    """The child's entry: finds out and remembers it; writes it into a spool too, where its caller gave nothing."""
     from resource_tracker.cloud_info import get_cloud_info
     from resource_tracker.server_info import get_server_info
 
-    host_info = _host(get_server_info())
-    cloud_info = _cloud(get_cloud_info()) if order["wants_cloud"] else {}
-    with closing(Spool(Path(order["spool_path"]))) as spool:
-        spool.describe(host_info=host_info, cloud_info=cloud_info)
+    found = {HOST: _host(get_server_info())}
+    _remember(found)
+    if order["wants_cloud"]:
+        found[CLOUD] = _cloud(get_cloud_info())
+        _remember(found)
+    if order["spool_path"] is not None:
+        with closing(Spool(Path(order["spool_path"]))) as spool:
+            _write(spool, found, order["wants_cloud"])
     return 0
 
 

@@ -8,6 +8,7 @@ argv or environment. The other pipe tells its pid and, by being closed, its end.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -28,7 +29,7 @@ from streaming.processes.system import forbid_core_dumps
 
 START_METHODS = ("spawn", "fork")
 _ENTRIES = {
-    "uploader": "streaming.upload.uploader",
+    "uploader": "streaming.upload.engine",
     "tracker": "streaming.record.tracker",
     "discovery": "streaming.collect.host",
 }
@@ -42,7 +43,9 @@ import os, sys
 if os.fork():
     os._exit(0)
 os.write(1, b"%d\\n" % os.getpid())
-os.closerange(3, 65536)
+kept = [2, *sorted(map(int, filter(None, sys.argv[2].split(",")))), 65536]
+for low, high in zip(kept, kept[1:]):
+    os.closerange(low + 1, high)
 os.umask(0o077)
 answer = os.dup(1)
 os.dup2(2, 1)
@@ -51,7 +54,7 @@ sys.path[:] = [entry for entry in sys.path if entry and entry not in given]
 library = len(sys.path)
 import site
 site.main()
-own, *callers = sys.argv[2:]
+own, *callers = sys.argv[3:]
 others = [entry for entry in given + sys.path[library:] + callers if os.path.isabs(entry)]
 dependencies = [entry for entry in others if os.path.isfile(os.path.join(entry, "botocore", "__init__.py"))]
 sys.path[library:] = dict.fromkeys([*dependencies[:1], own, *others])
@@ -86,10 +89,19 @@ def _is_daemonic() -> bool:
     return multiprocessing.current_process().daemon
 
 
-def start(entry: str, order: Mapping[str, Any], *, log_path: Path | None, method: str = "spawn") -> Child:
+def start(
+    entry: str,
+    order: Mapping[str, Any],
+    *,
+    log_path: Path | None,
+    method: str = "spawn",
+    kept: Sequence[int] = (),
+    hidden: Sequence[str] = (),
+) -> Child:
     """Start one of our processes with its order. Returns when it exists, without waiting for it to be ready.
 
-    Raises LaunchFailed if it cannot be started.
+    `kept`: descriptors that it inherits under the same numbers. `hidden`: secrets that must not reach it through its
+    environment. Raises LaunchFailed if it cannot be started.
     """
     ends: list[int] = []
     try:
@@ -98,7 +110,7 @@ def start(entry: str, order: Mapping[str, Any], *, log_path: Path | None, method
         orders_read, orders_write, end_read, end_write = ends
         os.write(orders_write, json.dumps(dict(order)).encode() + b"\n")
         begin = _start_by_fork if method == "fork" else _start_by_exec
-        begin(entry, orders_read, end_write, log_path, _tokens(order))
+        begin(entry, orders_read, end_write, log_path, [*_tokens(order), *hidden], kept)
         os.close(ends.pop())  # the child's copy is the only one now
         pid = _read_pid(end_read)
     except BaseException as error:
@@ -119,11 +131,23 @@ def _tokens(order: Mapping[str, Any]) -> list[str]:
     return [token] if token else []
 
 
-def _start_by_exec(entry: str, stdin: int, stdout: int, log_path: Path | None, tokens: Sequence[str]) -> None:
+def _start_by_exec(
+    entry: str, stdin: int, stdout: int, log_path: Path | None, tokens: Sequence[str], kept: Sequence[int]
+) -> None:
     log_file = _open_log(log_path)
     try:
         process = subprocess.Popen(
-            [_interpreter(), *_interpreter_options(), "-S", "-c", _BOOT, entry, *import_path()],
+            [
+                _interpreter(),
+                *_interpreter_options(),
+                "-S",
+                "-c",
+                _BOOT,
+                entry,
+                ",".join(map(str, kept)),
+                *import_path(),
+            ],
+            pass_fds=kept,
             stdin=stdin,
             stdout=stdout,
             stderr=log_file,
@@ -155,14 +179,16 @@ def _interpreter_options() -> list[str]:
     return ["-W", "ignore", *(option for flag, option in isolation if getattr(sys.flags, flag))]
 
 
-def _start_by_fork(entry: str, stdin: int, stdout: int, log_path: Path | None, tokens: Sequence[str]) -> None:
+def _start_by_fork(
+    entry: str, stdin: int, stdout: int, log_path: Path | None, tokens: Sequence[str], kept: Sequence[int]
+) -> None:
     """multiprocessing's fork, and a second one, so that this child too is nobody's. Copies the caller's memory lazily."""
     import multiprocessing
 
     def detach() -> None:
         os.setsid()
         if os.fork() == 0:
-            _become_child(entry, stdin, stdout, log_path, tokens)
+            _become_child(entry, stdin, stdout, log_path, tokens, kept)
         os._exit(0)
 
     process = multiprocessing.get_context("fork").Process(target=detach)
@@ -170,13 +196,17 @@ def _start_by_fork(entry: str, stdin: int, stdout: int, log_path: Path | None, t
     process.join()
 
 
-def _become_child(entry: str, stdin: int, stdout: int, log_path: Path | None, tokens: Sequence[str]) -> None:
+def _become_child(
+    entry: str, stdin: int, stdout: int, log_path: Path | None, tokens: Sequence[str], kept: Sequence[int]
+) -> None:
     """In the forked copy: keep nothing of the caller but its memory, and never return."""
     try:
         log_file = moved_up(_open_log(log_path))
         for target, source in enumerate((stdin, stdout, log_file)):
             os.dup2(source, target)
-        os.closerange(FIRST_DESCRIPTOR, 65536)
+        bounds = sorted([FIRST_DESCRIPTOR - 1, *kept, 65536])
+        for low, high in itertools.pairwise(bounds):
+            os.closerange(low + 1, high)
         os.write(1, b"%d\n" % os.getpid())
         os.umask(0o077)
         inherited = environment(tokens)

@@ -1,6 +1,6 @@
-"""One run being recorded by this process: its spool, and the uploader that is kept alive beside it.
+"""One run being recorded by this process: its spool, and the engine that is kept alive to deliver it.
 
-What the StreamingManager and the tracker have in common. Without a token there is no uploader: rows stay in the spool.
+What the StreamingManager and the tracker have in common. Without a token nothing is delivered: rows stay in the spool.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spool import Batch, NewRun, Run, RunState, Spool, SpoolError, Tracker, directory, ownership, queries, system
+from spool import Batch, NewRun, Run, RunState, Spool, SpoolError, Tracker, directory, queries, system
 from spool.errors import RunEnded, SpoolDamaged, SpoolUnavailable
 from streaming import config
 from streaming.collect import host, metadata, scheduler
-from streaming.errors import LaunchFailed, Unauthorized
-from streaming.processes import launch
-from streaming.processes.child import Child
+from streaming.errors import LaunchFailed
+from streaming.processes import engine_link
+from streaming.processes.engine_link import EngineLink
 
 RESTART_FIRST_S = 1.0
-RESTART_MAX_S = 60.0
+RESTART_MAX_S = 60.0  # an engine that lived longer than this died of something new
+SILENT_S = 60.0  # an engine that has said nothing for so long since it was found will never come up
+UNREACHABLE_WAIT_S = 1.5  # after the run's end, once it is known that nobody answers
+TELL_S = 1.0  # a wait that lasts longer is told
 LOOK_S = 0.5  # how often a wait for the delivery looks whether it is to end early
 CONTINUES = "continues"  # the tag of a run that goes on where another one was ended while its tracker lived
-POLL_S = 0.05  # how often it is asked whether another process, which delivers our run, is done
+POLL_S = 0.05  # how often an engine is looked for, while the delivery is waited for and there is none
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -35,7 +38,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Delivery:
-    """How the uploader is to deliver this run. The token is held in memory only."""
+    """How this run is to be delivered. The token is held in memory only."""
 
     token: str | None = field(repr=False)
     api_url: str
@@ -44,33 +47,40 @@ class Delivery:
     linger_s: float
     start_method: str = "spawn"
 
-    def order(self, spool_path: Path) -> dict[str, Any]:
-        """The uploader's order, sent through a pipe."""
+    def order(self, spool_path: Path, *, is_awaited: bool = False) -> dict[str, Any]:
+        """The engine's order, sent through its socket. `is_awaited`: the run has ended, and somebody waits."""
         return {
-            "spool_path": str(spool_path),
+            "do": "deliver",
+            "path": str(spool_path),
+            "tracker_pid": os.getpid(),
             "token": self.token,
             "api_url": self.api_url,
             "s3_endpoint_url": self.s3_endpoint_url,
-            "upload_interval_s": self.upload_interval_s,
+            "interval_s": self.upload_interval_s,
             "linger_s": self.linger_s,
-            "log_level": logging.getLogger("streaming").getEffectiveLevel(),
+            "is_awaited": is_awaited,
         }
 
 
 class Recorder:
     """Append, end, wait for delivery. Belongs to the process that made it: a forked copy does nothing."""
 
-    def __init__(self, spool: Spool, delivery: Delivery, uploader: Child | None) -> None:
+    def __init__(self, spool: Spool, delivery: Delivery) -> None:
         self.spool = spool
         self._delivery = delivery
-        self._uploader = uploader
+        self._link: EngineLink | None = None
+        self._linked_at = 0.0
+        self._over: engine_link.Event | None = None  # what the engine told at the end of its work for this run
+        self._is_unreachable = False  # told since the run's end
+        self._is_stopped = False  # a person ended the engine: another may come, but not because of us
         self._pid = os.getpid()
-        self._lock = threading.RLock()  # held while another run or another uploader takes the place of the former one
+        self._lock = threading.RLock()  # held while another run or another link takes the place of the former one
         self._known_run: Run | None = None
         with suppress(SpoolError):  # told by whoever needs it
             self._known_run = spool.run()
         self._former: list[Spool] = []  # runs that others ended; other threads may still be asking them
         self._has_ended = False
+        self._ended_at = 0.0
         self._is_closed = False
         self._beat_at = time.monotonic() + config.HEARTBEAT_S / 2
         self._restart_pause_s = RESTART_FIRST_S
@@ -78,29 +88,31 @@ class Recorder:
 
     @classmethod
     def start(cls, spool_directory: Path, new: NewRun, delivery: Delivery) -> Recorder:
-        """Create the spool and start the uploader. Never waits for the network.
+        """Create the spool and hand it to the engine, which is started if there is none. Never waits for the network.
 
-        Raises SpoolError where the directory cannot be used. An uploader that cannot be started is only warned of:
-        the rows are safe, and it is tried again.
+        Raises SpoolError where the directory cannot be used. An engine that cannot be started is only warned of: the
+        rows are safe, and it is tried again.
         """
         spool = Spool.create(spool_directory, new)
-        if delivery.token is None:
-            _describe_in_background(spool)
-            return cls(spool, delivery, None)
-        if delivery.start_method == "fork":
+        if delivery.token is not None and delivery.start_method == "fork":
             spool.close()  # no SQLite connection crosses the fork
-        uploader = _start_uploader(spool.path, delivery, delivery.start_method)
-        if delivery.start_method == "fork":
-            spool = Spool(spool.path)
-        return cls(spool, delivery, uploader)
+            link = _find_or_start(spool.path, delivery, delivery.start_method)
+            return cls._deliver_by(link, Spool(spool.path), delivery)
+        return cls.adopt(spool, delivery)
 
     @classmethod
     def adopt(cls, spool: Spool, delivery: Delivery) -> Recorder:
         """Record into a spool that another process created for us."""
         if delivery.token is None:
-            _describe_in_background(spool)
-            return cls(spool, delivery, None)
-        return cls(spool, delivery, _start_uploader(spool.path, delivery, "spawn"))
+            host.describe_in_background(spool)
+            return cls(spool, delivery)
+        return cls._deliver_by(_find_or_start(spool.path, delivery, "spawn"), spool, delivery)
+
+    @classmethod
+    def _deliver_by(cls, link: EngineLink | None, spool: Spool, delivery: Delivery) -> Recorder:
+        recorder = cls(spool, delivery)
+        recorder._use(link)
+        return recorder
 
     @property
     def is_ours(self) -> bool:
@@ -109,10 +121,20 @@ class Recorder:
 
     @property
     def is_uploader_alive(self) -> bool:
-        """Also after `close`: the uploader goes on by itself."""
+        """Also after `close`: the engine goes on by itself."""
         if self._is_closed:
-            return ownership.is_owned(self.spool.path)
-        return self.is_ours and self._uploader is not None and self._uploader.is_alive()
+            link = None if self._over is not None else engine_link.find(self.spool.path.parent)
+            if link is not None:
+                link.close()
+            return link is not None
+        self._hear(0.0)
+        return self.is_ours and self._link is not None and self._link.is_open
+
+    @property
+    def uploader_pid(self) -> int | None:
+        """The engine's, once it has come up."""
+        self._hear(0.0)
+        return None if self._link is None else self._link.engine_pid
 
     def ask(self, question: Callable[[Spool], Result]) -> Result:
         """An answer from the spool, which is opened for it after `close`. Raises SpoolError."""
@@ -169,7 +191,7 @@ class Recorder:
             name,
         )
         if self._delivery.token is not None:
-            self._replace_uploader()
+            self._hand_over()
 
     def surviving_damage(self, action: Callable[[], Result]) -> Result:
         """Do it; if the spool is found damaged, go on with what is readable of it, say so, and do it again.
@@ -182,20 +204,23 @@ class Recorder:
             from spool.recovery.recover import recover  # here only: few runs ever need it
 
             recovered = recover(self.spool)
-            if recovered is not None:  # else the uploader was faster
+            if recovered is not None:  # else the engine was faster
                 log.error("spool.recovered: %s", recovered)
             return action()
 
     def tend(self) -> None:
-        """Show others that we live, and start another uploader if it died, with growing pauses. To be called about once a
-        second. Never raises."""
+        """Show others that we live, and find or start another engine if ours died, with growing pauses. To be called about
+        once a second. Never raises."""
         self._beat()
-        if self._delivery.token is None or self.is_uploader_alive or time.monotonic() < self._restart_at:
+        if self._delivery.token is None:
+            return
+        self._hear(0.0)
+        if self._is_served() or time.monotonic() < self._restart_at:
             return
         with self._lock, suppress(SpoolError):  # told where rows are appended
             run = self.spool.run()
-            if run.state is not RunState.FINISHED and not run.parked and not ownership.is_owned(self.spool.path):
-                self._start_another()
+            if run.state is not RunState.FINISHED and not run.parked:
+                self._hand_over()
 
     def _beat(self) -> None:
         """Between two signs of life, be they rows or heartbeats, pass at most HEARTBEAT_S."""
@@ -208,19 +233,55 @@ class Recorder:
                 self.spool.beat()
             self._known_run = self.spool.run()
 
-    def _start_another(self) -> None:
-        log.warning("uploader.restarted: the uploader of run %s was gone", self.spool.path.stem)
-        self._replace_uploader()
-        self._restart_at = time.monotonic() + self._restart_pause_s
-        self._restart_pause_s = min(RESTART_MAX_S, self._restart_pause_s * 2)
+    def _is_served(self) -> bool:
+        """Whether an engine works for this run, as far as it has told us."""
+        if self._link is None or not self._link.is_open or self._over is not None:
+            return False
+        if self._link.engine_pid is None and time.monotonic() - self._linked_at > SILENT_S:
+            self._link.close()
+        return self._link.is_open
 
-    def _replace_uploader(self) -> None:
-        if self._uploader is not None:
-            self._uploader.close()
-        self._uploader = _start_uploader(self.spool.path, self._delivery, "spawn")
+    def _hand_over(self) -> None:
+        """Give this run to the engine at hand, or find or start another one."""
+        now = time.monotonic()
+        if self._link is not None and not self._link.is_open and now - self._linked_at > RESTART_MAX_S:
+            self._restart_pause_s = RESTART_FIRST_S
+        self._restart_at = now + self._restart_pause_s
+        self._restart_pause_s = min(RESTART_MAX_S, self._restart_pause_s * 2)
+        if self._link is None or not self._link.is_open:
+            if self._link is not None and not self._is_stopped:
+                log.warning("uploader.restarted: the uploader of run %s was gone", self.spool.path.stem)
+            in_directory = self.spool.path.parent
+            self._use(
+                engine_link.find(in_directory)
+                if self._is_stopped and not self._has_ended
+                else _find_or_start(self.spool.path, self._delivery, "spawn")
+            )
+        else:
+            self._use(self._link)
+
+    def _use(self, link: EngineLink | None) -> None:
+        if link is not self._link:
+            self._linked_at = time.monotonic()
+        self._link, self._over = link or self._link, None
+        if link is not None:
+            link.tell(self._delivery.order(self.spool.path, is_awaited=self._has_ended))
+
+    def _hear(self, timeout_s: float) -> None:
+        """Take note of what the engine tells within so many seconds."""
+        link = self._link
+        for event in link.events(timeout_s) if link is not None and self.is_ours else []:
+            if event["event"] == "stopping":
+                self._is_stopped = True
+            if event.get("path") != str(self.spool.path):
+                continue
+            if event["event"] == "done":
+                self._over = event
+            elif event["event"] == "problem" and self._has_ended:
+                self._is_unreachable = event["is_unreachable"]
 
     def end(self, *, exit_code: int | None, run_status: str, ended_at: float) -> None:
-        """Record the end of the run and tell the uploader. Raises SpoolError.
+        """Record the end of the run and tell the engine. Raises SpoolError.
 
         If others ended it in another way, the true end is that of a run of its own, which has no rows.
         """
@@ -242,43 +303,47 @@ class Recorder:
             except BaseException:
                 self._has_ended = False
                 raise
-        if self._uploader is not None and self._uploader.is_alive():
-            self._uploader.tell(b"ended")
-        elif self._delivery.token is not None:
-            self._start_another()
+        self._ended_at = time.monotonic()
+        if self._delivery.token is not None:
+            self._hear(0.0)
+            self._hand_over()
 
-    def wait_finished(self, timeout_s: float, *, is_over: Callable[[], bool] = lambda: False) -> dict[str, Any] | None:
+    def wait_finished(
+        self,
+        timeout_s: float,
+        *,
+        is_over: Callable[[], bool] = lambda: False,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any] | None:
         """The service's answer to finish, None if it did not come within `timeout_s` seconds, or before `is_over`.
 
-        An uploader that is killed meanwhile is replaced. One that found another process delivering this run (an
-        uploader of a neighbour that took it for left behind) has ended, and that process is waited for.
+        An engine that is killed meanwhile is replaced. Not waited for is what cannot come: without an engine, or once it
+        has told that nobody answers. `on_wait` is called once, if it takes a while.
         """
         try:
-            return self._wait_finished(timeout_s, is_over)
+            if self._delivery.token is not None:
+                self._wait_over(time.monotonic() + timeout_s, is_over, on_wait)
+            return self.spool.run().finish_answer
         except SpoolError as error:
             log.warning("spool.unavailable: nobody knows whether the run was delivered (%s)", error)
             return None
 
-    def _wait_finished(self, timeout_s: float, is_over: Callable[[], bool]) -> dict[str, Any] | None:
-        give_up_at = time.monotonic() + timeout_s
-        while True:
-            run = self.spool.run()
+    def _wait_over(self, give_up_at: float, is_over: Callable[[], bool], on_wait: Callable[[], None]) -> None:
+        began_at, is_told = time.monotonic(), False
+        while self._over is None and self._link is not None and not is_over():
+            if self._is_unreachable:
+                give_up_at = min(give_up_at, self._ended_at + UNREACHABLE_WAIT_S)
             left_s = give_up_at - time.monotonic()
-            if run.state is RunState.FINISHED or left_s <= 0 or is_over() or not self._is_on_its_way(run):
-                return run.finish_answer
-            if self._uploader is not None and self._uploader.wait(min(left_s, LOOK_S)):
+            if left_s <= 0:
+                return
+            if not is_told and time.monotonic() - began_at > TELL_S:
+                is_told = True
+                on_wait()
+            if self._link.is_open:
+                self._hear(min(left_s, LOOK_S))
+            else:
                 time.sleep(min(POLL_S, left_s))
                 self.tend()
-
-    def _is_on_its_way(self, run: Run) -> bool:
-        """Whether somebody delivers the ended run, or will: its uploader, another process, or the next uploader."""
-        if self._uploader is None or run.parked:
-            return False
-        if self._uploader.is_alive() or ownership.is_owned(self.spool.path):
-            return True
-        if run.problem_cause == Unauthorized.cause:
-            return False
-        return time.time() - (run.ended_at or time.time()) < self._delivery.linger_s
 
     def waiting_text(self) -> str:
         """One sentence: how many rows wait where, and which command delivers them."""
@@ -292,12 +357,12 @@ class Recorder:
         )
 
     def close(self) -> None:
-        """Release the spool and the pipes; the uploader goes on by itself."""
+        """Release the spool and the link; the engine goes on by itself."""
         if not self.is_ours:
             return
         self._is_closed = True
-        if self._uploader is not None:
-            self._uploader.close()
+        if self._link is not None:
+            self._link.close()
         for spool in (*self._former, self.spool):
             spool.close()
 
@@ -314,21 +379,10 @@ def _name_of_first(run: Run, path: Path) -> str:
     return str(tags.get(CONTINUES, "") if isinstance(tags, dict) else "") or directory.short_name(path)
 
 
-def _describe_in_background(spool: Spool) -> None:
-    """Host and cloud are those of this machine now, wherever and whenever the run is delivered."""
-    child = host.begin(spool)
-    if child is not None:
-        child.close()
-
-
-def _start_uploader(spool_path: Path, delivery: Delivery, method: str) -> Child | None:
+def _find_or_start(spool_path: Path, delivery: Delivery, method: str) -> EngineLink | None:
+    hidden = [delivery.token] if delivery.token else []
     try:
-        return launch.start(
-            "uploader",
-            delivery.order(spool_path),
-            log_path=spool_path.with_suffix(directory.LOG_SUFFIX),
-            method=method,
-        )
+        return engine_link.find_or_start(spool_path.parent, hidden=hidden, method=method)
     except LaunchFailed as error:
         log.warning("uploader.not_started: %s", error)
         return None

@@ -120,9 +120,10 @@ def _upload_all(
     """Upload every segment, in order. One that is refused for good does not hold up the others. False if interrupted."""
     refused: list[_Refused] = []
     sent_count = 0
+    is_interrupted = False
     for segment in spool.seal_pending(max_bytes):  # fixed for good before the first byte leaves
-        if not may_go_on():
-            return False
+        if is_interrupted := not may_go_on():
+            break
         try:
             sent_count += _upload(spool, segment, store, registration)
         except SegmentRefused as refusal:
@@ -131,7 +132,13 @@ def _upload_all(
             spool.count_refusal(segment, refusal.message)
             refused.append((segment, refusal))
     if refused:
-        _judge_refused(spool, store, registration, refused, others_sent=sent_count > 0)
+        left = _judge_refused(spool, store, registration, refused, others_sent=sent_count > 0)
+        if left and not (is_interrupted and sent_count):
+            why = refused[-1][1]
+            message = f"S3 refuses {len(refused)} segment(s) of this run: {why.message}"
+            raise EverythingRefused(message, cause=why.code or "refused", hint=why.hint)
+    if is_interrupted:
+        return False
     # Left only where a lying lock lets another owner work too: it sealed this, and may die before it has sent it.
     return not spool.segments(SegmentState.SEALED) or _upload_all(spool, store, registration, may_go_on)
 
@@ -164,20 +171,18 @@ def _compressed(spool: Spool, segment: Segment) -> bytes:
 
 def _judge_refused(
     spool: Spool, store: Store, registration: Registration, refused: list[_Refused], *, others_sent: bool
-) -> None:
+) -> bool:
     """Set aside what is refused again and again while the store takes other objects; a general fault parks nothing.
 
-    Raises EverythingRefused as long as something refused is still to be tried again.
+    Whether something refused is still to be tried again.
     """
     exhausted = [each for each in refused if each[0].refusal_count + 1 >= REFUSALS_BEFORE_REJECTION]
     if exhausted and (others_sent or _takes_a_known_object(spool, store, registration)):
         for segment, why in exhausted:
             count = segment.refusal_count + 1
             spool.reject(segment, f"refused {count} times while other objects went through: {why}")
-    if len(exhausted) < len(refused) or spool.segments(SegmentState.SEALED):
-        why = refused[-1][1]
-        message = f"S3 refuses {len(refused)} segment(s) of this run: {why.message}"
-        raise EverythingRefused(message, cause=why.code or "refused", hint=why.hint)
+    seqs = {segment.seq for segment, _ in refused}
+    return len(exhausted) < len(refused) or any(each.seq in seqs for each in spool.segments(SegmentState.SEALED))
 
 
 def _takes_a_known_object(spool: Spool, store: Store, registration: Registration) -> bool:

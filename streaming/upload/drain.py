@@ -1,152 +1,175 @@
-"""Draining: deliver one run that lies in a spool, whoever recorded it, until nothing is left or the time is over."""
+"""Draining: have the engine of a directory deliver runs now, and hear how it goes. Knows no network and no terminal."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from contextlib import closing, suppress
-from enum import Enum
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
-from spool import Run, RunState, Spool, ownership
-from spool.errors import Owned, SpoolError
-from spool.recovery.recover import surviving_damage
-from streaming.errors import BadArgument, GaveUp, Parked, StreamError, Transient, Unauthorized
-from streaming.upload import delivery
-from streaming.upload.adoption import end_dead_run, tell_recovered
-from streaming.upload.life import tracker_is_gone
-from streaming.upload.retry import persistently
+from streaming.errors import LaunchFailed
+from streaming.processes import engine_link
+from streaming.processes.engine_link import EngineLink, Event
+from streaming.upload.model import Outcome, Terms, Wishes
 
-if TYPE_CHECKING:
-    from streaming.clients.connect import Clients
-
-log = logging.getLogger(__name__)
-
-BUSY_LOOK_S = 0.5  # how often it is asked whether another process has left an ended run
+PATIENCE_S = 60.0  # how long a run may get nowhere
+UNREACHABLE_S = 10.0  # and how long if that is because nobody answers
+GRACE_S = 3.0
+TICK_S = 0.25
+RESTART_S = 0.5  # before another engine is asked where one has died
+DEATHS_MAX = 3  # of engines that had a single run to deliver: it is at fault
+NOT_TRIED = "not tried"
 
 
-class Outcome(str, Enum):
-    """What became of a run."""
+@dataclass
+class Result:
+    """What became of one run: an `Outcome`'s value, or "not tried"; what stood in the way; what was sent."""
 
-    DELIVERED = "delivered"  # finished, the service has acknowledged it
-    UPLOADED = "uploaded"  # everything that is there was sent; its tracker may still live, so it is not finished
-    BUSY = "busy"  # another process delivers it
-    WAITING = "waiting"  # the time was over
-    PARKED = "parked"  # a person must decide
-    TOKEN_REFUSED = "token refused"  # the service refuses the token
-
-
-class Time(Protocol):
-    """How long a drain may go on, and how it waits (`streaming.upload.wait.Watch`). `wait` raises GaveUp when it is over."""
-
-    def wait(self, seconds: float) -> None: ...
-    def has_time(self) -> bool: ...
+    path: Path
+    outcome: str = NOT_TRIED
+    problem: str | None = None
+    cause: str | None = None
+    sent_rows: int = 0
+    sent_bytes: int = 0
+    moved_at: float = field(default_factory=time.monotonic, repr=False)  # when it got further
+    is_unreachable: bool = field(default=False, repr=False)
+    has_failed: bool = field(default=False, repr=False)  # a turn has met a problem
 
 
-def drain_run(
-    path: Path,
-    clients: Clients,
-    time: Time,
-    *,
-    api_url: str,
-    has_ended: bool = False,
-    spares_recent: bool = False,
-    anew: bool = False,
-    waits_for_token: bool = True,
-    report: Callable[[StreamError | None], None] = lambda _problem: None,
-) -> Outcome:
-    """Deliver the run at `path` as far as possible before its time is over.
+class Drain:
+    """Delivers the runs of one call. `on_event` gets (result, event) whenever something happened to a run.
 
-    `has_ended`, `spares_recent`: as in `life.tracker_is_gone`. `anew`: register a parked run again,
-    and try again what was rejected. `waits_for_token`: a refused token is tried again every 5 minutes. `report` gets what
-    stands in the way, None when nothing does. Raises SpoolError, and BadArgument if the run was recorded for another
-    service than `api_url`.
+    At most `jobs` runs are with the engine at a time. Without `timeout_s`, a run is given up when it gets nowhere for a
+    while, and after one has waited in vain, the others get a single attempt each.
     """
 
-    def work(spool: Spool) -> Outcome:
-        _require_same_service(spool.run(), path, api_url)
-        if anew:
-            _begin_anew(spool)
-        if tracker_is_gone(spool, has_ended=has_ended, spares_recent=spares_recent):
-            end_dead_run(spool)
-        return _drain(spool, clients, time, waits_for_token=waits_for_token, report=report)
+    def __init__(
+        self,
+        terms: Terms,
+        wishes: Wishes,
+        *,
+        jobs: int,
+        timeout_s: float | None = None,
+        on_event: Callable[[Result, Event], None] = lambda _result, _event: None,
+        on_tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._order = {**vars(terms), **vars(wishes), "do": "drain"}
+        self._token = terms.token
+        self._jobs = jobs
+        self._is_patient = timeout_s is not None
+        self._give_up_at = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
+        self._on_event = on_event
+        self._on_tick = on_tick
+        self._links: dict[Path, EngineLink] = {}
+        self._waiting: deque[Result] = deque()
+        self._running: dict[str, Result] = {}
+        self._has_waited_in_vain = False
+        self._death_count = 0
 
-    is_told = False
-    while True:
+    def run(self, paths: Iterable[Path]) -> list[Result]:
+        """Bring every run as far as it goes; results in the order of `paths`. Raises LaunchFailed."""
+        results = [Result(path) for path in paths]
+        self._waiting = deque(results)
         try:
-            with ownership.own(path):
-                return surviving_damage(path, work, report=tell_recovered)
-        except Owned as owned:
-            if (outcome := _outcome_elsewhere(path)) is not None:
-                return outcome
-            if not is_told:
-                report(_still_tried(owned))
-                is_told = True
-        try:
-            time.wait(BUSY_LOOK_S)
-        except GaveUp:
-            return Outcome.BUSY
+            while (self._waiting or self._running) and not self._is_over():
+                self._hand_out()
+                self._listen()
+                self._give_up_hopeless()
+                self._on_tick()
+            for result in [*self._running.values()]:
+                self._leave(result)
+        finally:
+            for link in self._links.values():
+                link.close()
+        return results
 
+    def _is_over(self) -> bool:
+        """At the deadline, what has not met anything yet gets a moment to say so."""
+        late_s = time.monotonic() - self._give_up_at
+        return late_s >= GRACE_S or (late_s >= 0 and all(result.has_failed for result in self._running.values()))
 
-def _still_tried(owned: Owned) -> Transient:
-    return Transient(owned.message, cause="busy", hint="its uploader tries on for a while after the run's end")
+    def _hand_out(self) -> None:
+        limit = 1 if self._death_count else self._jobs
+        while self._waiting and len(self._running) < limit and time.monotonic() < self._give_up_at:
+            result = self._waiting.popleft()
+            result.moved_at = time.monotonic()
+            self._running[str(result.path)] = result
+            self._tell(result)
+            self._on_event(result, {"event": "began"})
 
+    def _tell(self, result: Result) -> None:
+        folder = result.path.parent
+        if folder not in self._links:
+            self._links[folder] = engine_link.find_or_start(folder, hidden=[self._token])
+        self._links[folder].tell({**self._order, "path": str(result.path)})
 
-def _outcome_elsewhere(path: Path) -> Outcome | None:
-    """What a run that another process delivers has come to; None if it has ended, and that process may leave it soon."""
-    with closing(Spool(path)) as spool:
-        if spool.run().state is RunState.FINISHED:
-            return Outcome.DELIVERED
-        return None if spool.run().state is RunState.ENDED else Outcome.BUSY
+    def _listen(self) -> None:
+        for folder, link in [*self._links.items()]:
+            for event in link.events(TICK_S / len(self._links)):
+                result = self._running.get(event.get("path", ""))
+                if result is not None:
+                    self._hear(result, event)
+            if not link.is_open:
+                self._replace(folder)
 
+    def _hear(self, result: Result, event: Event) -> None:
+        kind = event["event"]
+        if kind in ("progress", "done"):
+            result.sent_rows, result.sent_bytes = event["rows"], event["bytes"]
+            result.moved_at = time.monotonic()
+            self._has_waited_in_vain = False
+        if kind in ("problem", "done"):
+            result.problem, result.cause = event["text"], event["cause"]
+        if kind == "problem":
+            result.is_unreachable, result.has_failed = event["is_unreachable"], True
+        if kind == "done":
+            result.outcome = event["outcome"]
+            self._death_count = 0
+            del self._running[str(result.path)]
+            if result.outcome == Outcome.TOKEN_REFUSED.value:
+                self._refuse_all(result)
+        self._on_event(result, event)
 
-def _require_same_service(run: Run, path: Path, api_url: str) -> None:
-    """A spool from elsewhere must not decide where the token is sent; a forgotten setting must not lose the run."""
-    if run.state is not RunState.FINISHED and run.api_url not in ("", api_url):
-        raise BadArgument(
-            f"run {path.stem} was recorded for {run.api_url}, not for {api_url}",
-            hint="if you know that address, give it yourself: --api-url URL",  # its own word for it is not repeated as one
-        )
+    def _refuse_all(self, refused: Result) -> None:
+        """A refused token is refused for every run."""
+        for other in self._waiting:
+            other.problem, other.cause = "not tried, because the service refuses the token", refused.cause
+        self._waiting.clear()
 
+    def _give_up_hopeless(self) -> None:
+        for result in [*self._running.values()]:
+            patience_s = UNREACHABLE_S if result.is_unreachable else PATIENCE_S
+            has_waited = time.monotonic() - result.moved_at > patience_s
+            if not self._is_patient and (has_waited or (self._has_waited_in_vain and result.has_failed)):
+                self._has_waited_in_vain = True
+                self._leave(result)
 
-def _begin_anew(spool: Spool) -> None:
-    if spool.run().parked:
-        spool.unpark()
-    spool.retry_rejected()
+    def _leave(self, result: Result) -> None:
+        """Wait for this run no longer."""
+        link = self._links.get(result.path.parent)
+        if link is not None:
+            link.tell({"do": "leave", "path": str(result.path)})
+        self._end(result, Outcome.BUSY if result.cause == "busy" else Outcome.WAITING)
 
+    def _end(self, result: Result, outcome: Outcome) -> None:
+        result.outcome = outcome.value
+        del self._running[str(result.path)]
+        self._on_event(result, {"event": "done"})
 
-def _drain(
-    spool: Spool,
-    clients: Clients,
-    time: Time,
-    *,
-    waits_for_token: bool,
-    report: Callable[[StreamError | None], None],
-) -> Outcome:
-    def note(problem: StreamError | None) -> None:
-        with suppress(SpoolError):  # a full disk keeps this note out; it must not keep the rows in
-            spool.note_problem(str(problem) if problem else None, cause=problem.cause if problem else None)
-        report(problem)
-
-    try:
-        progress = persistently(
-            lambda: delivery.deliver(spool, clients.service, clients.store, may_go_on=time.has_time),
-            pause=time,
-            report=note,
-            progress=lambda: spool.marked_count,
-            waits_for_token=lambda: waits_for_token,
-        )
-    except GaveUp:
-        return Outcome.WAITING
-    except Unauthorized as refused:
-        note(refused)
-        return Outcome.TOKEN_REFUSED
-    except Parked as parked:
-        report(parked)
-        return Outcome.PARKED
-    return {
-        delivery.Progress.COMPLETE: Outcome.DELIVERED,
-        delivery.Progress.WAITING_FOR_ROWS: Outcome.UPLOADED,
-        delivery.Progress.INTERRUPTED: Outcome.WAITING,
-    }[progress]
+    def _replace(self, folder: Path) -> None:
+        """Its engine has died: with several runs, one of them may be at fault, and they go one by one from now on."""
+        del self._links[folder]
+        mine = [result for result in self._running.values() if result.path.parent == folder]
+        self._death_count += 1
+        if len(mine) == 1 and self._death_count >= DEATHS_MAX:
+            mine[0].problem, mine[0].cause = "the process that delivers it ended, again and again", "defect"
+            self._end(mine.pop(), Outcome.ERROR)
+        time.sleep(RESTART_S)
+        for result in mine[1:]:
+            del self._running[str(result.path)]
+            self._waiting.appendleft(result)
+        for result in mine[:1]:
+            with suppress(LaunchFailed):
+                self._tell(result)

@@ -20,7 +20,7 @@ from streaming.errors import StreamError
 from streaming.record.recorder import Delivery, Recorder
 from streaming.upload import delivery
 from streaming.upload.adoption import end_dead_run
-from streaming.upload.drain import Outcome, drain_run
+from streaming.upload.model import Outcome
 from tests.support import oracle, plays, spools, tracing
 from tests.support.far_end import FarEnd
 from tests.support.memory_far_end import MemoryFarEnd
@@ -28,6 +28,7 @@ from tests.support.nursery import Nursery, order
 from tests.support.oracle import Evidence, Told
 from tests.support.recovery import acknowledged, lines
 from tests.support.spools import HEADER, rows
+from tests.support.turns import adopt_all, drain_run
 
 
 class NoWait:
@@ -244,7 +245,7 @@ def test_fault_14_pages_overwritten_at_random_cost_only_what_was_on_them(tmp_pat
 
 def test_fault_14_recording_goes_on_in_the_recovered_spool(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     spool = Spool.create(tmp_path, plays.new_run())
-    recorder = Recorder(spool, Delivery(None, "", None, 60, 300), None)
+    recorder = Recorder(spool, Delivery(None, "", None, 60, 300))
     with closing(spool):
         recorder.append([Batch(HEADER, batch) for batch in batches(100)])
         newest = spools.leaves_holding(spool.path, "batch")[-1]
@@ -340,10 +341,7 @@ def test_fault_14_uploader_recovers_what_it_finds_damaged(far_end: FarEnd, tmp_p
     with pytest.raises(SpoolDamaged):
         Spool(path)
     clients = Clients.connect(plays.TOKEN, api_url=far_end.api_url, s3_endpoint_url=None)
-    from streaming.upload.adoption import Adoption
-
-    adoption = Adoption(tmp_path, plays.TOKEN, clients, api_url=far_end.api_url)
-    adoption.go_on(lambda: True)
+    adopt_all(tmp_path, plays.TOKEN, clients, api_url=far_end.api_url)
     clients.reset()
     with closing(Spool(path)) as spool:
         assert queries.counts(spool.connection).recorded == 600

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from streaming.upload.drain import Outcome
+from streaming.upload.model import Outcome
 from tests.support import faults
 from tests.support.far_end import FarEnd
 from tests.support.faults import Fault

@@ -8,7 +8,7 @@ import pytest
 
 from streaming.clients import s3, sentinel
 from streaming.clients.connect import Clients
-from streaming.upload.drain import Outcome
+from streaming.upload.model import Outcome
 from tests.support import faults, processes
 from tests.support.far_end import FarEnd
 from tests.support.faults import Fault

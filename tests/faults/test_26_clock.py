@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from streaming.upload.drain import Outcome
+from streaming.upload.model import Outcome
 from tests.support import processes
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Told

@@ -4,15 +4,12 @@ import signal
 import sys
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
 from spool import Spool, directory, queries
-from streaming.upload.uploader import Loop
-from tests.support import oracle, plays, programs
+from tests.support import oracle, programs
 from tests.support.far_end import FarEnd
 from tests.support.processes import (
     Home,
@@ -53,50 +50,6 @@ def test_fault_27_after_eight_hours_of_sleep_credentials_are_refreshed_before_th
     assert far_end.journal.count("refresh") == 1
     assert {entry.status for entry in far_end.journal.requests("put")} == {200}
     oracle.judge(far_end.evidence(), told(12), run_status="finished", exit_code=0)
-
-
-@dataclass
-class SleepyMachine:
-    """Clients and watch for one loop: each wait takes as long as it is told to, of which `asleep_s` asleep."""
-
-    asleep_s: float = 0.0
-    now_s: float = 1000.0
-    awake_s: float = 400.0
-    reset_count: int = 0
-    waits_s: list[float] = field(default_factory=list)
-
-    def wait(self, seconds: float) -> None:
-        self.waits_s.append(seconds)
-        self.now_s += seconds + self.asleep_s
-        self.awake_s += seconds
-
-    def reset(self) -> None:
-        self.reset_count += 1
-
-    def clock(self) -> float:
-        return self.now_s
-
-    def awake_clock(self) -> float:
-        return self.awake_s
-
-
-def a_loop(spool: Spool, machine: SleepyMachine) -> Loop:
-    anything = cast(Any, machine)
-    return Loop(spool, anything, anything, anything, linger_s=1, clock=machine.clock, awake_clock=machine.awake_clock)
-
-
-@pytest.mark.parametrize(("asleep_s", "woken"), [(0.0, 0), (10.0, 0), (EIGHT_HOURS_S, 2)])
-def test_fault_27_awakening_drops_connections_and_begins_the_backoff_anew(
-    tmp_path: Path, asleep_s: float, woken: int
-) -> None:
-    machine = SleepyMachine(asleep_s)
-    with closing(Spool.create(tmp_path / "spools", plays.new_run())) as spool:
-        loop = a_loop(spool, machine)
-        before = loop.achieved()
-        loop.wait(30.0)
-        loop.wait(30.0)
-        assert loop.achieved() - before == woken
-    assert machine.reset_count == woken
 
 
 def test_fault_27_deadline_of_a_delivery_does_not_count_the_sleep(home: Home, marker: str, far_end: FarEnd) -> None:

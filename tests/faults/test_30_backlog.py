@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spool import Batch, NewRun, Spool, system
-from streaming.upload.drain import Outcome
+from streaming.upload.model import Outcome
 from tests.support import faults
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Told
@@ -25,10 +25,9 @@ import json, re, sys
 from pathlib import Path
 from streaming import config
 from streaming.clients.connect import Clients
-from streaming.upload.drain import drain_run
-from streaming.upload.wait import Watch
+from tests.support.turns import NoWait, drain_run
 clients = Clients.connect(config.token_from_environment(), api_url=config.api_url(), s3_endpoint_url=config.s3_endpoint_url())
-outcome = drain_run(Path(sys.argv[1]), clients, Watch(orders=None, tracker=None), api_url=config.api_url())
+outcome = drain_run(Path(sys.argv[1]), clients, NoWait(), api_url=config.api_url())
 # Not ru_maxrss: that counts what the parent had when it forked.
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
 print(json.dumps({"outcome": outcome.value, "peak_kib": int(peak.group(1))}))

@@ -3,7 +3,7 @@
 import pytest
 
 from spool import RunState
-from streaming.upload.drain import Outcome
+from streaming.upload.model import Outcome
 from tests.support import faults, processes
 from tests.support.far_end import FarEnd
 from tests.support.faults import Fault

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from spool import RunState, Spool, system
-from streaming.upload.drain import Outcome
+from streaming.upload.model import Outcome
 from tests.support import faults, oracle, processes
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Evidence

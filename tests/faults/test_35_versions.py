@@ -14,10 +14,11 @@ from spool.database.connection import PAGE_BYTES
 from spool.errors import NewerSchema, SpoolRefused
 from spool.recovery.audit import audit
 from streaming.clients.connect import Clients
-from streaming.upload.drain import Outcome, drain_run
+from streaming.upload.model import Outcome
 from tests.support import oracle, spools
 from tests.support.memory_far_end import MemoryFarEnd, Run
 from tests.support.oracle import Evidence, Told
+from tests.support.turns import drain_run
 
 FIXTURES = Path(__file__).parent.parent / "spool" / "fixtures"
 OLD, NEW = b"timestamp,x\n", b"timestamp,x,y\n"

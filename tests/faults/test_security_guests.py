@@ -12,7 +12,7 @@ from spool.database.connection import file_identity
 from spool.errors import SpoolDamaged
 from spool.recovery import guest
 from spool.recovery.recover import Recovered, surviving_damage
-from streaming.upload.drain import Outcome
+from streaming.upload.model import Outcome
 from tests.support import plays, spools
 from tests.support.far_end import FarEnd
 from tests.support.processes import Home

@@ -17,11 +17,11 @@ from streaming.clients.connect import Clients
 from streaming.collect.csv_tail import CsvFeeder
 from streaming.errors import BadArgument
 from streaming.read.status import Condition, summarize
-from streaming.upload.drain import drain_run
 from tests.support import oracle, plays, spools
 from tests.support.far_end import FarEnd
 from tests.support.processes import Home, clean_environment
 from tests.support.spools import HEADER
+from tests.support.turns import drain_run
 
 SECRET = "root:x:0:0:a line of a private file,1,2\n"
 

@@ -12,11 +12,12 @@ from streaming.clients.credentials import CredentialKeeper
 from streaming.clients.s3 import ObjectStore
 from streaming.clients.sentinel import SentinelApi
 from streaming.errors import GaveUp
-from streaming.upload.drain import Outcome, drain_run
+from streaming.upload.model import Outcome
 from tests.support import oracle
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Told
 from tests.support.runs import dead_tracker
+from tests.support.turns import drain_run
 
 HEADER = b"timestamp,x\n"
 STARTED_AT = 1_700_000_000.0
@@ -125,7 +126,9 @@ def drain(
     """`drain` of one run, in this process. Without `clients`, with new ones, as each call of the command has."""
     doors = clients or connect(far_end)
     try:
-        return drain_run(recorded.path, doors, waits or Waits(), api_url=far_end.api_url, **options)
+        return drain_run(
+            recorded.path, doors, waits or Waits(), api_url=far_end.api_url, token=far_end.token, **options
+        )
     finally:
         doors.reset()
 

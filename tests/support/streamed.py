@@ -6,7 +6,7 @@ from typing import Any
 
 from spool import Run, Spool, directory
 from streaming import StreamingManager
-from tests.support import oracle, processes
+from tests.support import oracle, processes, programs
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Told
 from tests.support.processes import Home
@@ -69,8 +69,7 @@ class Streamed:
 
     def log(self) -> str:
         """What the uploader wrote down."""
-        path = self.path.with_suffix(directory.LOG_SUFFIX)
-        return path.read_text() if path.exists() else ""
+        return programs.log_of(self._home.spool_dir)
 
     def wait_for_cause(self, cause: str, deadline_s: float = 30.0) -> None:
         """Until the spool tells people that this stands in the way."""

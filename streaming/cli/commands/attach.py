@@ -21,11 +21,10 @@ from streaming.cli.commands.recording_options import RunOptions, detect_placemen
 from streaming.cli.commands.run_report import RunReporter
 from streaming.cli.terminal.log import log_to_stderr
 from streaming.cli.terminal.screen import stderr
-from streaming.config import Mode
+from streaming.config import HURRY_S, Mode
 from streaming.processes.system import wait_readable
 from streaming.record.recorder import Recorder
 from streaming.record.tracker import Tracking
-from streaming.upload.wait import HURRY_S
 
 log = logging.getLogger(__name__)
 _TERMINATED = 128 + 15

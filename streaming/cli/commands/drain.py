@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -18,13 +18,14 @@ from streaming.cli.commands.drain_progress import DrainReport
 from streaming.cli.terminal.log import log_to_stderr
 from streaming.cli.terminal.quantity import count, duration, rows, size
 from streaming.cli.terminal.screen import Screen, stderr, stdout
+from streaming.cli.terminal.table import clean
 from streaming.read.names import find_runs
 from streaming.read.status import Condition, Summary, summaries, summarize
-from streaming.upload.drain import Outcome
-from streaming.upload.pool import ERROR, NOT_TRIED, DrainPool, Result, Terms
+from streaming.upload.drain import NOT_TRIED, Drain, Result
+from streaming.upload.model import Outcome, Terms, Wishes
 
 REFUSED_FOR_GOOD, STILL_WAITING, TOKEN_REFUSED = 1, 3, 4
-MAX_JOBS = 4
+JOBS = 8  # runs that the uploader has in hand at once; it sends a few segments at a time
 SET_ASIDE = (Condition.FAILED, Condition.DAMAGED)
 
 
@@ -32,9 +33,7 @@ SET_ASIDE = (Condition.FAILED, Condition.DAMAGED)
 @click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=options.complete_run)
 @click.option("--all", "everything", is_flag=True, help="Every run that waits: the default without RUN.")
 @click.option("--watch", is_flag=True, help="Stay and serve the whole directory, until Ctrl-C or SIGTERM.")
-@click.option(
-    "--jobs", "-j", type=click.IntRange(1, 64), metavar="N", help=f"Runs at once.  [default: CPUs, at most {MAX_JOBS}]"
-)
+@click.option("--jobs", "-j", type=click.IntRange(1, 64), metavar="N", help=f"Runs at once.  [default: {JOBS}]")
 @click.option("--timeout", type=options.Seconds(), metavar="S", help="Give up after so many seconds.")
 @click.option("--dry-run", is_flag=True, help="Only say what waits.")
 @click.option(
@@ -43,6 +42,7 @@ SET_ASIDE = (Condition.FAILED, Condition.DAMAGED)
     help="The runs' trackers are gone, also those on other machines. Without RUN, runs seen in the last minutes are spared.",
 )
 @click.option("--anew", is_flag=True, help="Register runs again that the service forgot; try refused rows again.")
+@click.option("--to", metavar="URL", help="Deliver to this service also runs that were recorded for another one.")
 @options.with_settings(config.SPOOL_DIR, *config.DELIVERY)
 def drain(
     runs: tuple[str, ...],
@@ -53,6 +53,7 @@ def drain(
     dry_run: bool,
     ended: bool,
     anew: bool,
+    to: str | None,
     spool_dir: str | None,
     token_file: str | None,
     api_url: str | None,
@@ -61,7 +62,8 @@ def drain(
     """Deliver RUNs, or every run that waits.
 
     A run that is still being recorded is uploaded, but not finished. One run that cannot be delivered never stops another.
-    Without --timeout a run is given up when nothing got through for a minute.
+    If the service cannot be reached, that is told at once; without --timeout it is tried for ten seconds more, and a run
+    that gets nowhere for another reason is given up after a minute.
 
     \b
     Exit codes: 0 nothing is left, 1 something was refused for good, 2 usage,
@@ -79,17 +81,17 @@ def drain(
     if dry_run:
         _tell_plan(_chosen(in_directory, runs, anew=anew), in_directory)
         return
-    terms = replace(_terms(token_file, api_url, s3_endpoint_url), has_ended=ended, spares_recent=not runs, anew=anew)
-    job_count = jobs or min(MAX_JOBS, os.cpu_count() or 1)
+    terms = _terms(token_file, to or api_url, s3_endpoint_url)
     if watch:
         from streaming.cli.commands.serve import serve
 
-        sys.exit(serve(in_directory, terms, jobs=job_count, timeout_s=timeout, screen=screen))
+        sys.exit(serve(in_directory, terms, timeout_s=timeout, screen=screen))
     chosen = _chosen(in_directory, runs, anew=anew)
     if not chosen:
         stdout().say(f"Nothing to deliver in {in_directory}.")
         return
-    sys.exit(_drain(chosen, terms, job_count, timeout, screen))
+    wishes = Wishes(has_ended=ended, spares_recent=not runs, anew=anew, anywhere=to is not None)
+    sys.exit(_drain(chosen, terms, wishes, jobs or JOBS, timeout, screen))
 
 
 def _terms(token_file: str | None, api_url: str | None, s3_endpoint_url: str | None) -> Terms:
@@ -121,15 +123,18 @@ def _tell_plan(chosen: Sequence[Summary], in_directory: Path) -> None:
         out.say(f"{summary.name}  {summary.condition.value}  {amount}{why}")
 
 
-def _drain(chosen: Sequence[Summary], terms: Terms, jobs: int, timeout_s: float | None, screen: Screen) -> int:
+def _drain(
+    chosen: Sequence[Summary], terms: Terms, wishes: Wishes, jobs: int, timeout_s: float | None, screen: Screen
+) -> int:
     """Once over the chosen runs. Ctrl-C ends it between two segments; what was sent stays sent."""
-    plan = {summary.path: summary for summary in chosen}
+    elsewhere = {} if wishes.anywhere else _recorded_for_others(chosen, terms.api_url)
+    plan = {summary.path: summary for summary in chosen if summary.path not in elsewhere}
     report = DrainReport(plan, screen)
     report.begin()
-    pool = DrainPool(terms, jobs=jobs, timeout_s=timeout_s, on_event=report.on_event, on_tick=report.on_tick)
+    draining = Drain(terms, wishes, jobs=jobs, timeout_s=timeout_s, on_event=report.on_event, on_tick=report.on_tick)
     try:
-        with screen.live() if screen.can_redraw else nullcontext(), pool:
-            results = pool.run(plan)
+        with screen.live() if screen.can_redraw else nullcontext():
+            results = draining.run(plan)
             if screen.can_redraw:
                 screen.show(report.picture())
     except KeyboardInterrupt:
@@ -138,8 +143,24 @@ def _drain(chosen: Sequence[Summary], terms: Terms, jobs: int, timeout_s: float 
         )
         raise
     after = {result.path: summarize(result.path) for result in results}
-    tell_results(results, plan, after, stdout(), spared=terms.has_ended and terms.spares_recent)
-    return _exitcode_of(results, after)
+    tell_results(results, plan, after, stdout(), spared=wishes.has_ended and wishes.spares_recent)
+    _tell_elsewhere(elsewhere, terms.api_url)
+    code = _exitcode_of(results, after)
+    return code or (STILL_WAITING if elsewhere else 0)
+
+
+def _recorded_for_others(chosen: Sequence[Summary], api_url: str) -> dict[Path, str]:
+    """The services of those runs that belong to another one: a forgotten setting must not send them elsewhere."""
+    recorded_for = {each.path: each.run.api_url for each in chosen if each.run and not each.is_finished}
+    return {path: url for path, url in recorded_for.items() if url not in ("", api_url)}
+
+
+def _tell_elsewhere(elsewhere: dict[Path, str], api_url: str) -> None:
+    """One line for each service, however many runs wait for it."""
+    for url, number in Counter(elsewhere.values()).items():
+        runs = "1 run was" if number == 1 else f"{count(number)} runs were"
+        stdout().say(f"{runs} recorded for {clean(url)}, not for {api_url}, and not sent.")
+        stdout().say(f"  to deliver here all the same: tracker-stream drain --to {shlex.quote(api_url)}")
 
 
 def tell_results(
@@ -155,7 +176,7 @@ def tell_results(
     `spared`: --ended was said, but of no run by name.
     """
     for result in results:
-        sent = after[result.path].counts.sent - before[result.path].counts.sent
+        sent = after[result.path].counts.sent - (before[result.path].counts.sent if result.path in before else 0)
         text = f"{result.path.stem}  {count(max(0, sent))} sent"
         if waiting := after[result.path].counts.waiting:
             text += f", {count(waiting)} waiting"
@@ -193,7 +214,7 @@ def _exitcode_of(results: Iterable[Result], after: dict[Path, Summary]) -> int:
 def code_of(result: Result, after: Summary) -> int:
     if result.outcome == Outcome.TOKEN_REFUSED.value:
         return TOKEN_REFUSED
-    if result.outcome in (Outcome.PARKED.value, ERROR) or after.condition in SET_ASIDE:
+    if result.outcome in (Outcome.PARKED.value, Outcome.ERROR.value) or after.condition in SET_ASIDE:
         return REFUSED_FOR_GOOD
     if result.outcome in (Outcome.WAITING.value, NOT_TRIED) or after.condition is Condition.SILENT:
         return STILL_WAITING

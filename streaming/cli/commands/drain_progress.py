@@ -15,7 +15,7 @@ from streaming.cli.terminal.quantity import count, duration, rows, size
 from streaming.cli.terminal.screen import Screen
 from streaming.cli.terminal.table import Line, clean, cropped
 from streaming.read.status import Summary
-from streaming.upload.pool import Result
+from streaming.upload.drain import Result
 
 PLAIN_S = 30.0
 DRAW_S = 0.25
@@ -48,7 +48,7 @@ class Rate:
 
 
 class DrainReport:
-    """Listens to a `DrainPool` and shows how it goes on `screen` (stderr). `plan`: what waits, by path."""
+    """Listens to a `Drain` and shows how it goes on `screen` (stderr). `plan`: what waits, by path."""
 
     def __init__(
         self, plan: Mapping[Path, Summary], screen: Screen, *, clock: Callable[[], float] = time.monotonic

@@ -25,12 +25,11 @@ from streaming.cli.terminal.log import log_to_stderr
 from streaming.cli.terminal.screen import stderr
 from streaming.collect.job_processes import JobProcesses
 from streaming.collect.sampler import Use
-from streaming.config import Mode
+from streaming.config import HURRY_S, Mode
 from streaming.record import node_lock
 from streaming.record.command import CannotStart, Command, Ended, wait_for_stop
 from streaming.record.recorder import Recorder
 from streaming.record.tracker import Tracking
-from streaming.upload.wait import HURRY_S
 
 OTHERS_LOOK_S = 0.2
 LEAVE_S = 10.0  # for a recording that hangs after the command's end and the wait for the delivery

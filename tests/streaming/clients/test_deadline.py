@@ -1,103 +1,147 @@
-"""The wall-clock bound on a blocking call."""
+"""The wall-clock bound on a request: real sockets, in any thread."""
 
-import signal
+import http.client
+import os
 import socket
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from streaming.clients.deadline import DeadlinePassed, deadline
+from tests.support.processes import eventually
+
+LONG_S = 30.0
 
 
-def test_blocking_call_is_interrupted() -> None:
-    left, right = socket.socketpair()
-    with left, right, pytest.raises(DeadlinePassed, match=r"within 0\.05 s"), deadline(0.05):
-        left.recv(1)
+@contextmanager
+def peer(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A server for one connection; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                serve(connection)
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(LONG_S)
 
 
-def test_drip_does_not_extend_it() -> None:
-    left, right = socket.socketpair()
-    stopping = threading.Event()
+def silence(connection: socket.socket) -> None:
+    """Hears everything, says nothing, until the other end goes."""
+    while connection.recv(4096):
+        pass
 
-    def drip() -> None:
-        while not stopping.wait(0.02):
-            right.send(b".")
 
-    dripping = threading.Thread(target=drip)
-    dripping.start()
+def drip(connection: socket.socket) -> None:
+    """A byte of a header every few milliseconds, for ever."""
+    connection.recv(4096)
     try:
-        left.settimeout(5)
-        with pytest.raises(DeadlinePassed), deadline(0.2):
-            _receive_all(left)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nx: ")
+        while True:
+            connection.sendall(b"x")
+            time.sleep(0.02)
+    except OSError:
+        return
+
+
+def endless_without_length(connection: socket.socket) -> None:
+    """An answer that ends with its connection: cut, it looks whole."""
+    connection.recv(4096)
+    connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nhalf of it")
+    silence(connection)
+
+
+def get(port: int) -> bytes:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONG_S)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().read()
     finally:
-        stopping.set()
-        dripping.join()
-        left.close()
-        right.close()
+        connection.close()
 
 
-def test_swallowed_once_it_strikes_again() -> None:
-    with pytest.raises(DeadlinePassed), deadline(0.05):
-        _swallow_one()
+@pytest.mark.parametrize("serve", [silence, drip, endless_without_length])
+def test_request_ends_with_its_deadline_whatever_the_peer_does(serve: Callable[[socket.socket], None]) -> None:
+    began_at = time.monotonic()
+    with peer(serve) as port, pytest.raises(DeadlinePassed, match=r"within 0\.2 s"), deadline(0.2):
+        get(port)
+    assert time.monotonic() - began_at < LONG_S / 2
 
 
-def _receive_all(sock: socket.socket) -> None:
-    while sock.recv(1):
-        pass
+def test_deadlines_of_threads_are_their_own() -> None:
+    ended: list[str] = []
+
+    def hang(name: str, seconds: float) -> None:
+        with peer(silence) as port:
+            try:
+                with deadline(seconds):
+                    get(port)
+            except DeadlinePassed:
+                ended.append(name)
+
+    threads = [threading.Thread(target=hang, args=("late", 1.5)), threading.Thread(target=hang, args=("early", 0.1))]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: ended, LONG_S)
+    assert ended == ["early"]
+    for thread in threads:
+        thread.join(LONG_S)
+    assert ended == ["early", "late"]
 
 
-def _swallow_one() -> None:
-    with suppress(DeadlinePassed):
-        threading.Event().wait(5)
-    threading.Event().wait(5)
+def ask_again(connection: http.client.HTTPConnection) -> None:
+    connection.request("GET", "/")
+    connection.getresponse()
 
 
-def test_nothing_is_left_behind() -> None:
-    before = signal.getsignal(signal.SIGALRM)
-    with deadline(30):
-        pass
-    with pytest.raises(DeadlinePassed), deadline(0.01):
-        time.sleep(5)
-    assert signal.getsignal(signal.SIGALRM) is before
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+def test_connection_that_is_used_again_is_bounded_again() -> None:
+    def answer_once(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+        silence(connection)
+
+    with peer(answer_once) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONG_S)
+        with deadline(LONG_S):
+            connection.request("GET", "/")
+            assert connection.getresponse().read() == b"hi"
+        with pytest.raises(DeadlinePassed), deadline(0.2):
+            ask_again(connection)
+        connection.close()
 
 
-def test_alarm_in_the_last_moment_leaves_nothing_behind() -> None:
-    """Many deadlines that end just as they pass: none may strike afterwards, in code that knows nothing of it."""
-    for attempt in range(300):
-        try:
-            with deadline(0.0005 + attempt * 1e-6):
-                time.sleep(0.0004 + attempt % 7 * 5e-5)
-        except DeadlinePassed:
-            pass
-        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+def late(port: int) -> None:
+    with deadline(0.0):
+        time.sleep(0.05)
+        get(port)
 
 
-def test_alarm_that_strikes_as_the_block_ends_raises_nothing() -> None:
-    with deadline(30):
-        strike = signal.getsignal(signal.SIGALRM)
-        assert callable(strike)
+def test_too_late_to_begin() -> None:
+    with peer(lambda _connection: None) as port:
         with pytest.raises(DeadlinePassed):
-            strike(signal.SIGALRM, None)
-    strike(signal.SIGALRM, None)
+            late(port)
+        socket.create_connection(("127.0.0.1", port)).close()
 
 
-def test_zero_seconds_are_not_for_ever() -> None:
-    with pytest.raises(DeadlinePassed), deadline(0.0):
-        time.sleep(5)
+def test_descriptors_and_timers_do_not_pile_up() -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        with peer(serve) as port, deadline(LONG_S):
+            assert get(port) == b"hi"
+    assert len(os.listdir("/proc/self/fd")) <= before
+    eventually(lambda: not any(isinstance(thread, threading.Timer) for thread in threading.enumerate()), 5)
 
 
-def test_other_threads_are_left_to_the_libraries_own_timeouts() -> None:
-    seen: list[str] = []
-
-    def work() -> None:
-        with deadline(0.01):
-            time.sleep(0.05)
-        seen.append("done")
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == ["done"]
+def test_error_of_the_block_is_its_own_before_the_deadline() -> None:
+    with pytest.raises(KeyError), deadline(LONG_S):
+        raise KeyError("mine")

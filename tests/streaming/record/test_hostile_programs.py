@@ -106,7 +106,7 @@ import signal
 deadline = time.monotonic() + 60
 while not manager.uploaded_uris and time.monotonic() < deadline:
     time.sleep(0.02)
-os.kill(manager._recorder._uploader.pid, signal.SIGKILL)
+os.kill(manager._recorder.uploader_pid, signal.SIGKILL)
 append(manager, 5, 8)
 manager.stop()
 """
@@ -184,8 +184,10 @@ def test_sigpipe_that_kills_does_not_come_from_us(hostile: Hostile) -> None:
         + """
 import signal
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-os.kill(manager._recorder._uploader.pid, signal.SIGKILL)
-manager._recorder._uploader.tell(b"hello")
+while manager._recorder.uploader_pid is None:
+    time.sleep(0.02)
+os.kill(manager._recorder.uploader_pid, signal.SIGKILL)
+manager._recorder._link.tell({"do": "hello"})
 manager.stop()
 """
     ).check_unfelt()
@@ -469,7 +471,7 @@ def test_uploader_that_cannot_work_does_not_disturb(hostile: Hostile, tmp_path: 
     broken = tmp_path / "streaming"
     shutil.copytree(ROOT / "streaming", broken, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "spool", tmp_path / "spool", ignore=shutil.ignore_patterns("__pycache__"))
-    uploader = broken / "upload" / "uploader.py"
+    uploader = broken / "upload" / "engine.py"
     uploader.write_text(
         uploader.read_text().replace("def main(", "def main(order): raise KeyError(order)\ndef old_main(")
     )

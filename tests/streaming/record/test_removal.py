@@ -12,7 +12,7 @@ import pytest
 
 from spool import Batch, NewRun, Spool, directory, system
 from streaming.clients.connect import Clients
-from streaming.upload.adoption import Adoption
+from tests.support.turns import adopt_all
 
 DAY_S = 86_400.0
 TOKEN = "removal-test-token"
@@ -34,7 +34,7 @@ def _run(spool_dir: Path, *, days_ago: float, delivered: bool, lives: bool = Fal
 
 def _adopt_all(spool_dir: Path) -> None:
     clients = Clients.connect(TOKEN, api_url=NOBODY, s3_endpoint_url=NOBODY)
-    Adoption(spool_dir, TOKEN, clients, api_url=NOBODY).go_on(lambda: True)
+    adopt_all(spool_dir, TOKEN, clients, api_url=NOBODY)
 
 
 def test_delivered_run_past_its_time_is_removed_whole(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class FullFor(Recorder):
 
 
 def test_each_tick_is_a_row_until_the_process_is_gone(spool: Spool, child: "subprocess.Popen[bytes]") -> None:
-    tracking = Tracking(Recorder(spool, OFFLINE, None), child.pid, interval_s=0.1)
+    tracking = Tracking(Recorder(spool, OFFLINE), child.pid, interval_s=0.1)
     assert [tracking.tick() for _ in range(3)] == [True] * 3
     child.kill()
     child.wait()
@@ -95,7 +95,7 @@ def test_rows_that_are_lost_in_the_end_are_counted_aloud(
 
 
 def test_missed_samples_are_skipped_and_not_made_up_for(spool: Spool, child: "subprocess.Popen[bytes]") -> None:
-    tracking = Tracking(Recorder(spool, OFFLINE, None), child.pid, interval_s=10.0)
+    tracking = Tracking(Recorder(spool, OFFLINE), child.pid, interval_s=10.0)
     tracking.next_at = time.monotonic() - 35.0
     tracking.tick()
     assert 0 < tracking.next_at - time.monotonic() <= 10.0
@@ -105,7 +105,7 @@ def test_missed_samples_are_skipped_and_not_made_up_for(spool: Spool, child: "su
 def test_tracker_whose_samples_are_rare_shows_that_it_lives(
     spool: Spool, child: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracking = Tracking(Recorder(spool, OFFLINE, None), child.pid, interval_s=3600.0)
+    tracking = Tracking(Recorder(spool, OFFLINE), child.pid, interval_s=3600.0)
     tracking.next_at = time.monotonic() + 3600.0
     assert tracking.wait_s() <= 30
     began_at = time.time()
@@ -121,7 +121,7 @@ def test_end_that_cannot_be_recorded_is_told_and_raises_nothing(
     spool: Spool, child: "subprocess.Popen[bytes]", caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracker, "LAST_ROWS_S", 0.1)
-    recorder = Recorder(spool, OFFLINE, None)
+    recorder = Recorder(spool, OFFLINE)
     tracking = Tracking(recorder, child.pid, interval_s=0.1)
     shutil.rmtree(spool.path.parent)
     tracking.tick()
@@ -136,7 +136,7 @@ def test_end_that_cannot_be_recorded_is_told_and_raises_nothing(
 
 
 def test_recorder_says_how_many_rows_wait_where_and_what_to_do(spool: Spool) -> None:
-    recorder = Recorder(spool, OFFLINE, None)
+    recorder = Recorder(spool, OFFLINE)
     recorder.append([Batch(b"timestamp,x\n", b"1,a\n2,b\n")])
     said = recorder.waiting_text()
     assert "2 row(s)" in said
@@ -147,12 +147,12 @@ def test_recorder_says_how_many_rows_wait_where_and_what_to_do(spool: Spool) -> 
 def test_order_for_the_uploader_has_the_token_and_nothing_prints_it(spool: Spool) -> None:
     delivery = Delivery("a-secret-token", "https://example.com", None, 60, 300)
     assert delivery.order(spool.path)["token"] == "a-secret-token"
-    assert "a-secret-token" not in repr(Recorder(spool, delivery, None))
+    assert "a-secret-token" not in repr(Recorder(spool, delivery))
     assert "a-secret-token" not in repr(delivery)
 
 
 def test_forked_copy_of_a_recorder_is_not_ours(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorder = Recorder(spool, OFFLINE, None)
+    recorder = Recorder(spool, OFFLINE)
     assert recorder.is_ours
     monkeypatch.setattr(recorder, "_pid", os.getpid() + 1)
     assert not recorder.is_ours
@@ -162,7 +162,7 @@ def test_forked_copy_of_a_recorder_is_not_ours(spool: Spool, monkeypatch: pytest
 
 
 def test_damage_that_cannot_be_recovered_is_told_to_who_appends(spool: Spool) -> None:
-    recorder = Recorder(spool, OFFLINE, None)
+    recorder = Recorder(spool, OFFLINE)
     spool.path.write_bytes(b"\0" * 8192)
     spools.journal_of(spool.path).write_bytes(b"")
     with pytest.raises(SpoolDamaged):

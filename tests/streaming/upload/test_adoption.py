@@ -13,17 +13,15 @@ from spool import Batch, NewRun, RunState, Spool, ownership, system
 from spool.directory import LOCK_SUFFIX, SUFFIX
 from streaming.clients.connect import Clients
 from streaming.collect.csv_tail import CsvFeeder
-from streaming.upload.adoption import ADOPTION_TRIES, Adoption, end_dead_run
+from streaming.upload.adoption import end_dead_run
+from streaming.upload.model import Outcome
 from tests.support import faults, oracle
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Told
 from tests.support.processes import Home
 from tests.support.recorded import connect
 from tests.support.runs import HEADER, dead_run, dead_tracker, elsewhere, live_run, make_run, rows
-
-
-def yes() -> bool:
-    return True
+from tests.support.turns import adopt_all
 
 
 @pytest.fixture
@@ -33,8 +31,9 @@ def clients(far_end: FarEnd) -> Iterator[Clients]:
     made.reset()
 
 
-def adoption(home: Home, far_end: FarEnd, clients: Clients) -> Adoption:
-    return Adoption(home.spool_dir, far_end.token, clients, api_url=far_end.api_url)
+def adopt(home: Home, far_end: FarEnd, clients: Clients) -> dict[Path, Outcome]:
+    turns = adopt_all(home.spool_dir, far_end.token, clients, api_url=far_end.api_url)
+    return {path: turn.outcome for path, turn in turns.items()}
 
 
 def left_behind(home: Home, far_end: FarEnd, count: int = 1, **more: Any) -> list[Path]:
@@ -116,7 +115,7 @@ def test_file_that_is_not_the_runs_csv_is_not_read(home: Home, what: str, caplog
 
 def test_runs_left_behind_are_delivered_oldest_first(home: Home, far_end: FarEnd, clients: Clients) -> None:
     paths = left_behind(home, far_end, 3)
-    adoption(home, far_end, clients).go_on(yes)
+    adopt(home, far_end, clients)
     assert [state_of(path) for path in paths] == [RunState.FINISHED] * 3
     with closing(Spool(paths[0])) as spool:
         assert far_end.runs[0].idempotency_key == spool.run().spool_id
@@ -135,38 +134,23 @@ def test_runs_of_others_are_left_alone(home: Home, far_end: FarEnd, clients: Cli
         token=far_end.token,
         api_url=far_end.api_url,
     )
-    adoption(home, far_end, clients).go_on(yes)
+    adopt(home, far_end, clients)
     assert far_end.journal.count() == 0
 
 
 def test_run_that_another_process_delivers_is_left_alone(home: Home, far_end: FarEnd, clients: Clients) -> None:
     (path,) = left_behind(home, far_end)
     with ownership.own(path):
-        adoption(home, far_end, clients).go_on(yes)
+        adopt(home, far_end, clients)
     assert far_end.journal.count() == 0
 
 
-def test_outage_ends_the_attempt_and_it_goes_on_later(home: Home, far_end: FarEnd, clients: Clients) -> None:
-    """The own run comes first: with the far end away, one run is tried in one idle moment, not all of them."""
-    paths = left_behind(home, far_end, 4)
-    adopting = adoption(home, far_end, clients)
-    far_end.always("register", faults.answer(503))
-    adopting.go_on(yes)
-    assert far_end.journal.count("register") == 1
-    adopting.go_on(yes)
-    assert far_end.journal.count("register") == 2
-    far_end.clear()
-    adopting.go_on(yes)
-    assert [state_of(path) for path in paths] == [RunState.FINISHED] * 4
-
-
-def test_run_that_meets_only_outages_is_given_up_in_the_end(home: Home, far_end: FarEnd, clients: Clients) -> None:
-    left_behind(home, far_end, 2)
-    adopting = adoption(home, far_end, clients)
-    far_end.always("register", faults.answer(503))
-    for _ in range(20):
-        adopting.go_on(yes)
-    assert far_end.journal.count("register") == 2 * ADOPTION_TRIES
+def test_outage_is_told_of_each_and_it_goes_on_later(home: Home, far_end: FarEnd, clients: Clients) -> None:
+    paths = left_behind(home, far_end, 3)
+    with far_end.always("register", faults.answer(503)):
+        assert set(adopt(home, far_end, clients).values()) == {Outcome.WAITING}
+    adopt(home, far_end, clients)
+    assert [state_of(path) for path in paths] == [RunState.FINISHED] * 3
 
 
 def test_no_bad_file_in_the_directory_stops_the_others(home: Home, far_end: FarEnd, clients: Clients) -> None:
@@ -182,7 +166,7 @@ def test_no_bad_file_in_the_directory_stops_the_others(home: Home, far_end: FarE
         db.execute("UPDATE run SET metadata = '{', tracker = '[]'")
     locked, good = left_behind(home, far_end, 2)
     locked.with_suffix(LOCK_SUFFIX).symlink_to("/etc/passwd")
-    adoption(home, far_end, clients).go_on(yes)
+    adopt(home, far_end, clients)
     assert state_of(good) is RunState.FINISHED
     assert state_of(bad[4]) is RunState.FINISHED, "a record that makes no sense is damage: its rows go"
     assert far_end.journal.count("register") == 2
@@ -191,21 +175,9 @@ def test_no_bad_file_in_the_directory_stops_the_others(home: Home, far_end: FarE
 def test_parked_run_is_left_to_people(home: Home, far_end: FarEnd, clients: Clients) -> None:
     (path,) = left_behind(home, far_end)
     far_end.fail_next("register", faults.answer(422))
-    adopting = adoption(home, far_end, clients)
-    adopting.go_on(yes)
-    adopting.go_on(yes)
-    adoption(home, far_end, clients).go_on(yes)
+    adopt(home, far_end, clients)
+    adopt(home, far_end, clients)
+    adopt(home, far_end, clients)
     assert far_end.journal.count("register") == 1
     with closing(Spool(path)) as spool:
         assert spool.run().parked
-
-
-def test_it_stops_when_the_own_run_needs_the_time(home: Home, far_end: FarEnd, clients: Clients) -> None:
-    paths = left_behind(home, far_end, 3)
-    answers = iter([True, True, False, False])
-    adopting = adoption(home, far_end, clients)
-    adopting.go_on(lambda: next(answers))
-    finished = [state_of(path) for path in paths].count(RunState.FINISHED)
-    assert finished < 3
-    adopting.go_on(yes)
-    assert [state_of(path) for path in paths] == [RunState.FINISHED] * 3

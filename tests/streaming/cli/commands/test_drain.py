@@ -13,7 +13,8 @@ from tests.streaming.cli.conftest import AsProgram, InProcess
 from tests.support import faults, oracle, secrecy
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Told
-from tests.support.processes import Home, ProgramResult, eventually, marked
+from tests.support.processes import Home, ProgramResult, eventually, kill, marked
+from tests.support.programs import uploaders
 from tests.support.runs import HEADER, dead_run, ended_run, live_run, make_run, rows
 
 
@@ -209,40 +210,73 @@ def test_runs_are_delivered_at_the_same_time(home: Home, drain: AsProgram, far_e
         assert running.wait().exit_code == 0
 
 
-def test_worker_that_is_killed_costs_its_run_only(home: Home, drain: AsProgram, far_end: FarEnd, marker: str) -> None:
-    first, second = ended_run(home.spool_dir, started_at=1000.0), ended_run(home.spool_dir, started_at=2000.0)
+def test_uploader_that_is_killed_amid_a_drain_is_replaced(
+    home: Home, drain: AsProgram, far_end: FarEnd, marker: str
+) -> None:
+    paths = [ended_run(home.spool_dir, started_at=1000.0 * (n + 1)) for n in range(3)]
     held = faults.held(stores=False)
     far_end.fail_next("register", held)
-    with drain.start("drain", "-j", "1") as running:
+    with drain.start("drain") as running:
         assert held.gate is not None
         assert held.gate.reached.wait(30)
-        for process in marked(marker):
-            if "drain_worker" in process.command:
-                process_kill(process.pid)
+        for process in uploaders(marker):
+            kill(process)
         result = running.wait()
     held.gate.release()
+    assert result.exit_code == 0, result.stderr
+    assert {words(result)[path.stem].split()[-1] for path in paths} == {"delivered"}
+    assert len(far_end.runs) == 3
+
+
+def test_run_that_kills_whoever_delivers_it_does_not_stop_the_others(
+    home: Home, drain: AsProgram, far_end: FarEnd, marker: str
+) -> None:
+    bad, good = ended_run(home.spool_dir, started_at=1000.0), ended_run(home.spool_dir, started_at=2000.0)
+    with closing(Spool(bad)) as spool:
+        key = spool.run().spool_id
+    held = [faults.held(stores=False) for _ in range(4)]
+    for fault in held:
+        far_end.fail_next("register", fault, matching=lambda request: request.headers.get("idempotency-key") == key)
+    with drain.start("drain") as running:
+        for fault in held[:3]:
+            assert fault.gate is not None
+            eventually(fault.gate.reached.is_set, 30)
+            for process in uploaders(marker):
+                kill(process)
+        result = running.wait()
+    for fault in held:
+        assert fault.gate is not None
+        fault.gate.release()
     assert result.exit_code == 1
-    assert "worker process ended" in words(result)[first.stem]
-    assert words(result)[second.stem].endswith("delivered")
+    assert "ended, again and again" in words(result)[bad.stem]
+    assert words(result)[good.stem].endswith("delivered")
 
 
-def process_kill(pid: int) -> None:
-    from tests.support.processes import kill
-
-    kill(pid)
-
-
-def test_unreachable_target_is_tried_once_for_each_further_run(home: Home, drain: AsProgram, far_end: FarEnd) -> None:
-    """The first run waits out its patience; the others must not wait as long each."""
-    paths = [ended_run(home.spool_dir, started_at=1000.0 + n) for n in range(3)]
+def test_unreachable_service_is_told_within_seconds_however_many_runs_wait(
+    home: Home, drain: AsProgram, far_end: FarEnd
+) -> None:
+    paths = [ended_run(home.spool_dir, started_at=1000.0 + n) for n in range(20)]
     far_end.down()
-    from streaming.upload.pool import DrainPool, Terms
+    result = drain("drain", deadline_s=50)
+    assert result.exit_code == 3
+    assert result.duration_s < 30
+    assert all("cannot be reached (refused)" in words(result)[path.stem] for path in paths)
 
-    terms = Terms(far_end.token, far_end.api_url, far_end.s3_endpoint_url)
-    with DrainPool(terms, jobs=1, patience_s=0.5) as pool:
-        results = pool.run(paths)
-    assert [result.outcome for result in results] == ["waiting"] * 3
-    assert {result.cause for result in results} == {"refused"}
+
+def test_runs_of_another_service_are_one_line_and_go_here_on_request(
+    home: Home, drain: AsProgram, far_end: FarEnd
+) -> None:
+    paths = [ended_run(home.spool_dir, api_url="https://gone.example", row_count=5) for _ in range(30)]
+    result = drain("drain")
+    assert result.exit_code == 3
+    assert result.stdout.decode().splitlines()[0] == (
+        f"30 runs were recorded for https://gone.example, not for {far_end.api_url}, and not sent."
+    )
+    assert len(result.stdout.splitlines()) == 2
+    assert far_end.journal.count() == 0
+    result = drain("drain", "--to", far_end.api_url)
+    assert result.exit_code == 0, result.stdout
+    assert [summarize(path).condition for path in paths] == [Condition.DELIVERED] * 30
 
 
 def test_forgotten_run_is_registered_anew_on_request(home: Home, drain: AsProgram, far_end: FarEnd) -> None:

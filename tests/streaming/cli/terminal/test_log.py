@@ -9,7 +9,7 @@ from streaming.cli.commands.drain_progress import DrainReport, Rate
 from streaming.cli.terminal.log import log_to_stderr
 from streaming.cli.terminal.screen import Screen
 from streaming.read.status import summarize
-from streaming.upload.pool import Result
+from streaming.upload.drain import Result
 from tests.support.processes import Home
 from tests.support.runs import ended_run
 

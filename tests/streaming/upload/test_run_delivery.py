@@ -1,7 +1,6 @@
-"""Draining one run: what becomes of it, and what is kept for people to see."""
+"""The turns of one run: what becomes of it, and what is kept for people to see."""
 
 import os
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -10,22 +9,19 @@ import pytest
 from spool import Spool, ownership, system
 from streaming.clients.connect import Clients
 from streaming.errors import BadArgument
-from streaming.upload.drain import Outcome, drain_run
-from streaming.upload.wait import HURRY_S, Watch
+from streaming.upload.model import Outcome
 from tests.support import faults
 from tests.support.far_end import FarEnd
 from tests.support.processes import Home
-from tests.support.recorded import Waits, connect, record
+from tests.support.recorded import Waits, record
 from tests.support.recorded import drain as drain_with
 from tests.support.runs import dead_run
+from tests.support.turns import drain_run
 
 
-def drain(path: Path, far_end: FarEnd, *, timeout_s: float = 20.0) -> Outcome:
+def drain(path: Path, far_end: FarEnd) -> Outcome:
     clients = Clients.connect(far_end.token, api_url=far_end.api_url, s3_endpoint_url=far_end.s3_endpoint_url)
-    watch = Watch(orders=None, tracker=None)
-    with closing(watch):
-        watch.limit(timeout_s)
-        return drain_run(path, clients, watch, api_url=far_end.api_url, waits_for_token=False)
+    return drain_run(path, clients, Waits(at_most=2), api_url=far_end.api_url, waits_for_token=False)
 
 
 def problem_of(path: Path) -> tuple[str | None, str | None]:
@@ -48,14 +44,14 @@ def test_refused_token_ends_the_drain_and_its_cause_is_kept(home: Home, far_end:
 def test_unreachable_target_leaves_its_cause(home: Home, far_end: FarEnd, door: str, cause: str) -> None:
     path = dead_run(home.spool_dir)
     far_end.down(door)
-    assert drain(path, far_end, timeout_s=0.5) is Outcome.WAITING
+    assert drain(path, far_end) is Outcome.WAITING
     assert problem_of(path)[1] == cause
 
 
 def test_delivered_run_has_no_problem_left(home: Home, far_end: FarEnd) -> None:
     path = dead_run(home.spool_dir)
     far_end.down()
-    assert drain(path, far_end, timeout_s=0.5) is Outcome.WAITING
+    assert drain(path, far_end) is Outcome.WAITING
     far_end.up()
     assert drain(path, far_end) is Outcome.DELIVERED
     assert problem_of(path) == (None, None)
@@ -88,19 +84,6 @@ def test_delivered_run_is_not_delivered_again(home: Home, far_end: FarEnd) -> No
     recorded.judge(far_end)
 
 
-def test_time_that_is_over_leaves_the_rest_for_later(home: Home, far_end: FarEnd) -> None:
-    recorded = record(home.spool_dir, far_end, segments=4)
-    with closing(Watch(orders=None, tracker=None)) as watch:
-        watch.limit(0.0)
-        clients = connect(far_end)
-        outcome = drain_run(recorded.path, clients, watch, api_url=far_end.api_url)
-        clients.reset()
-    assert outcome is Outcome.WAITING
-    assert far_end.journal.count("put") == 0
-    assert drain(recorded.path, far_end) is Outcome.DELIVERED
-    recorded.judge(far_end)
-
-
 def test_rows_set_aside_are_delivered_on_request(home: Home, far_end: FarEnd) -> None:
     """A run that was finished without them is finished; one that waits gets them."""
     recorded = record(home.spool_dir, far_end, segments=3)
@@ -125,17 +108,6 @@ def test_run_for_another_service_is_refused_unless_it_is_done(home: Home, far_en
             with pytest.raises(BadArgument, match=f"was recorded for {other.api_url}, .*--api-url URL"):
                 drain(recorded.path, far_end)
     assert far_end.journal.count() == 0
-
-
-def test_signal_to_hurry_interrupts_a_long_upload_between_segments(home: Home, far_end: FarEnd) -> None:
-    """SIGTERM means at most 20 s more, also amid a backlog that goes through."""
-    with closing(Watch(orders=None, tracker=None)) as watch:
-        assert watch.may_go_on()
-        watch._hurry(0, None)
-        assert watch.may_go_on()
-        assert watch._hurried_until <= time.monotonic() + HURRY_S
-        watch._hurried_until = 0.0
-        assert not watch.may_go_on()
 
 
 def change_counter(path: Path) -> int:
