@@ -138,20 +138,17 @@ def drain(path: str, address: dict[str, str]) -> dict[str, Any]:
     """What `tracker-stream drain` does for a run that still lives: deliver all that is there, without the finish."""
     import logging
 
-    from streaming.upload.wait import Watch
-
     from spool import Spool, system
-    from streaming.clients.connect import Clients
-    from streaming.upload.drain import Outcome, drain_run
+    from streaming.upload.drain import Drain
+    from streaming.upload.model import Outcome, Terms, Wishes
 
     logging.disable()
     with closing(Spool(Path(path))) as spool:
         spool.take_over(system.identify(os.getpid()))
     began_at = time.perf_counter()
-    clients = Clients.connect(**address)
-    with closing(Watch(orders=None, tracker=None)) as watch:
-        outcome = drain_run(Path(path), clients, watch, api_url=address["api_url"])
+    (result,) = Drain(Terms(**address), Wishes(), jobs=1).run([Path(path)])
     wall_s = time.perf_counter() - began_at
+    outcome = Outcome(result.outcome)
     if outcome is not Outcome.UPLOADED:
         sys.exit(f"the drain ended as {outcome}")
     return {"wall_s": wall_s, "peak_bytes": measure.peak_rss_bytes()}

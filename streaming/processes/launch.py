@@ -29,7 +29,7 @@ from streaming.processes.system import forbid_core_dumps
 
 START_METHODS = ("spawn", "fork")
 _ENTRIES = {
-    "uploader": "streaming.upload.engine",
+    "uploader": "streaming.upload.main",
     "tracker": "streaming.record.tracker",
     "discovery": "streaming.collect.host",
 }

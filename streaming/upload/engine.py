@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import json
 import logging
 import os
-import queue
 import selectors
 import signal
 import socket
-import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,92 +27,21 @@ from streaming import config
 from streaming.errors import Unreachable
 from streaming.processes import engine_socket
 from streaming.processes.system import open_pid, seconds_since_boot
+from streaming.upload.job import OVER, Job, ending, problem, progress
 from streaming.upload.model import NO_WISHES, Outcome, Terms, Turn, Wishes
+from streaming.upload.peers import Peer, Peers
 from streaming.upload.reachability import Address, Reached
 from streaming.upload.run_delivery import RunDelivery
+from streaming.upload.threads import Threads
 
-THREADS = 4
 IDLE_S = 1.0  # how long an engine that has served a tracker waits for the next one
 SCAN_S = 60.0  # how often it is looked for runs that were left behind
 WATCH_S = 5.0  # and how often by `drain --watch`
-HOPELESS_S = 300.0  # between two looks at a watched run that a person has to look at
-HURRIED_INTERVAL_S = 1.0  # between two uploads of a run that is recorded, once it hurries
-AWAITED_LOOK_S = 2.0  # how long a run waits at most, while a person waits for it
 SUSPENDED_S = 60.0  # asleep for longer: connections are dead
 DEATH_LOOK_S = 0.5  # a process that dies closes its connection a little before it is dead
 HURRYING = (signal.SIGTERM, signal.SIGHUP)
-_LINE_MAX_BYTES = 1 << 20
-_PIECE_BYTES = 1 << 16
-_OVER = (Outcome.DELIVERED, Outcome.PARKED, Outcome.NOT_OURS, Outcome.ERROR)
-_AT_A_STANDSTILL = (Outcome.WAITING, Outcome.BUSY)
 
 log = logging.getLogger(__name__)
-
-
-def main(order: dict[str, Any]) -> int:
-    """The child's entry."""
-    start_logging(int(order["log_level"]))
-    engine = Engine(Path(order["spool_directory"]))
-    if "listener" in order:
-        listener = socket.socket(fileno=order["listener"])
-        engine.listen(engine_socket.Claim(order["name"], order["lock"], listener))
-        engine_socket.sweep()
-    else:
-        engine.meet(socket.socket(fileno=order["connection"]))
-    engine.heed_signals()
-    engine.serve()
-    return 0
-
-
-def start_logging(level: int) -> None:
-    """Our own lines to stderr, which is a log file. Others' from warnings on: at DEBUG botocore tells its keys."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    for package in ("streaming", "spool"):
-        logging.getLogger(package).setLevel(level)
-
-
-@dataclass(eq=False)
-class Peer:
-    """A connection: a tracker with its run, a `drain` with many, or somebody who asks."""
-
-    connection: socket.socket
-    unread: bytearray = field(default_factory=bytearray)
-    unsent: bytearray = field(default_factory=bytearray)
-
-
-@dataclass(eq=False)
-class Job:
-    """A run in the engine. Only the main thread touches it, but for `delivery` while `is_running`.
-
-    `is_adopted`: nobody asked for it. `is_watched`: `drain --watch` looks after it.
-    """
-
-    delivery: RunDelivery
-    terms: Terms
-    wishes: Wishes = NO_WISHES
-    is_adopted: bool = False
-    is_watched: bool = False
-    interval_s: float = config.UPLOAD_INTERVAL_S
-    linger_s: float | None = None  # after its end; None: only a drain wanted it
-    trackers: set[Peer] = field(default_factory=set)
-    drains: set[Peer] = field(default_factory=set)
-    earlier_terms: Terms | None = None  # those of its tracker, while a drain's are tried
-    due_at: float = 0.0
-    ends_at: float = float("inf")  # given up then, unless somebody waits for it
-    is_running: bool = False
-    is_due_again: bool = False  # something happened while it ran
-    is_awaited: bool = False  # its tracker has ended it and waits
-    is_open: bool = True
-    pidfd: int | None = None
-    last: Turn | None = None
-
-    @property
-    def path(self) -> Path:
-        return self.delivery.path
-
-    @property
-    def peers(self) -> set[Peer]:
-        return self.trackers | self.drains
 
 
 class Engine:
@@ -135,20 +59,16 @@ class Engine:
         self._has_served_tracker = False
         self._ends_at = ends_at
         self._on_turn = on_turn
-        self._claim: engine_socket.Claim | None = None
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
         for descriptor in (self._wake_read, self._wake_write):
             os.set_blocking(descriptor, False)
-        self._selector.register(self._wake_read, selectors.EVENT_READ, lambda: self._swallow(self._wake_read))
-        self._peers: set[Peer] = set()
+        self._selector.register(self._wake_read, selectors.EVENT_READ, lambda: self._swallow())
+        self._peers = Peers(self._selector, on_order=self._obey, on_gone=self._on_gone)
         self._jobs: dict[Path, Job] = {}
         self._due: list[tuple[float, int, Job]] = []  # a heap; entries of jobs that became due earlier are stale
         self._count = itertools.count()
-        self._ready: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._done: deque[tuple[Job, Wishes, Turn]] = deque()
-        self._threads: list[threading.Thread] = []
-        self._running_count = 0
+        self._threads = Threads(self._wake)
         self._addresses: dict[str, Address] = {}
         self._reached: dict[Terms, Reached] = {}
         self._reached_lock = threading.Lock()
@@ -165,26 +85,11 @@ class Engine:
 
     def listen(self, claim: engine_socket.Claim) -> None:
         """Serve whoever connects there."""
-        self._claim = claim
-        claim.listener.setblocking(False)
-        self._selector.register(claim.listener, selectors.EVENT_READ, self._accept)
-
-    def _accept(self) -> None:
-        assert self._claim is not None
-        with suppress(OSError):
-            connection, _ = self._claim.listener.accept()
-            if engine_socket.is_own_peer(connection):
-                self.meet(connection)
-            else:
-                connection.close()
+        self._peers.listen(claim)
 
     def meet(self, connection: socket.socket) -> None:
         """Take orders from this connection."""
-        connection.setblocking(False)
-        peer = Peer(connection)
-        self._peers.add(peer)
-        self._selector.register(connection, selectors.EVENT_READ, lambda: self._on_ready(peer))
-        self._tell(peer, "hello", pid=os.getpid())
+        self._peers.meet(connection)
 
     def heed_signals(self, numbers: Iterable[int] = HURRYING, *, hurry_s: float = config.HURRY_S) -> None:
         """These signals mean hurry; Ctrl-C is else not for us: it reaches the whole group. Main thread only."""
@@ -221,7 +126,7 @@ class Engine:
         now = time.monotonic()
         if now >= min(self._hurry_until, self._ends_at):
             return True
-        if self._jobs or self._done or (self._watch_terms and not self._is_hurried):
+        if self._jobs or (self._watch_terms and not self._is_hurried):
             self._idle_since = now
             return False
         has_peers = bool(self._peers) and not self._is_hurried
@@ -232,21 +137,18 @@ class Engine:
         at = [
             self._hurry_until,
             self._ends_at,
-            self._due[0][0] if self._due and self._has_idle_thread() else float("inf"),
+            self._due[0][0] if self._due and self._threads.have_room else float("inf"),
         ]
-        at += [job.ends_at for job in self._jobs.values() if not job.is_running and not job.drains]
+        at += [job.ends_at for job in self._jobs.values() if job.may_be_given_up]
         at += self._scan_terms.values()
         at += [self._idle_since + self._idle_s] if not self._jobs else []
         return max(0.0, min(min(at) - time.monotonic(), SUSPENDED_S))
-
-    def _has_idle_thread(self) -> bool:
-        return self._running_count < THREADS
 
     def _hand_out(self) -> None:
         """Give due runs to idle threads, those first that became due first: a backlog waits behind the others' turns."""
         now = time.monotonic()
         self._give_up_overdue(now)
-        while self._due and self._has_idle_thread() and self._due[0][0] <= now:
+        while self._due and self._threads.have_room and self._due[0][0] <= now:
             due_at, _, job = heapq.heappop(self._due)
             if job.is_running or due_at != job.due_at or self._jobs.get(job.path) is not job:
                 continue
@@ -254,26 +156,7 @@ class Engine:
             if refusal is not None and now < refused_until:
                 self._judge(job, replace(refusal, wait_s=refused_until - now, is_open=job.is_open))
                 continue
-            self._start_turn(job)
-
-    def _start_turn(self, job: Job) -> None:
-        job.is_running = True
-        self._running_count += 1
-        if len(self._threads) < self._running_count:
-            thread = threading.Thread(target=self._take_turns, name="delivery", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        self._ready.put(partial(self._take_turn, job, job.terms, job.wishes, job.is_adopted))
-
-    def _take_turns(self) -> None:
-        """In a thread of its own."""
-        while (take_turn := self._ready.get()) is not None:
-            take_turn()
-
-    def _take_turn(self, job: Job, terms: Terms, wishes: Wishes, is_adopted: bool) -> None:
-        turn = job.delivery.turn(terms, wishes, is_adopted=is_adopted, may_go_on=self._may_go_on)
-        self._done.append((job, wishes, turn))
-        self._wake()
+            self._threads.start(job, may_go_on=self._may_go_on)
 
     def _may_go_on(self) -> bool:
         return time.monotonic() < self._hurry_until
@@ -282,10 +165,9 @@ class Engine:
         with suppress(OSError):
             os.write(self._wake_write, b"!")
 
-    def _swallow(self, descriptor: int) -> None:
+    def _swallow(self) -> None:
         with suppress(OSError):
-            while descriptor >= 0 and len(os.read(descriptor, 4096)) == 4096:
-                pass
+            os.read(self._wake_read, 1 << 16)
 
     def _look_at_clocks(self) -> None:
         """After a suspension, nothing that was known of the network holds any more."""
@@ -309,12 +191,8 @@ class Engine:
             self._make_due(job)
 
     def _leave(self) -> None:
-        if self._claim is not None:
-            self._claim.retire()
-        for peer in [*self._peers]:
-            self._dismiss(peer)
-        for _ in self._threads:
-            self._ready.put(None)
+        self._peers.close()
+        self._threads.close()
         self._selector.close()
         os.close(self._wake_read)
 
@@ -328,10 +206,7 @@ class Engine:
         heapq.heappush(self._due, (job.due_at, next(self._count), job))
 
     def _collect(self) -> None:
-        while self._done:
-            job, wishes, turn = self._done.popleft()
-            job.is_running = False
-            self._running_count -= 1
+        for job, wishes, turn in self._threads.finished():
             if job.wishes is wishes and turn.outcome is not Outcome.BUSY:
                 job.wishes = NO_WISHES
             if self._jobs.get(job.path) is job:
@@ -341,13 +216,13 @@ class Engine:
         """What follows from a turn: for those who wait for the run, and for its next one."""
         last, job.last, job.is_open = job.last, turn, turn.is_open
         if job.drains and last is not None and (turn.sent_rows, turn.sent_bytes) != (last.sent_rows, last.sent_bytes):
-            self._tell_all(job.drains, "progress", job, rows=turn.sent_rows, bytes=turn.sent_bytes)
+            self._tell_all(job.drains, "progress", job, **progress(turn))
         if turn.problem is not None:
             self._tell_all(
-                job.peers, "problem", job, **_problem(turn), is_unreachable=isinstance(turn.problem, Unreachable)
+                job.peers, "problem", job, **problem(turn), is_unreachable=isinstance(turn.problem, Unreachable)
             )
         self._on_turn(job.path, turn)
-        if not turn.is_open or not self._is_held(job):
+        if not turn.is_open or not job.is_held:
             job.ends_at = min(job.ends_at, time.monotonic() + (job.linger_s or 0.0))
         if turn.outcome is Outcome.TOKEN_REFUSED:
             self._refused[job.terms.token] = (time.monotonic() + turn.wait_s, turn)
@@ -355,50 +230,25 @@ class Engine:
         if turn.outcome in (Outcome.TOKEN_REFUSED, Outcome.ERROR) and job.earlier_terms is not None:
             self._release_drains(job, turn)
             self._make_due(job)
-        elif was_overtaken and turn.outcome not in _OVER:  # by what happened meanwhile, a tracker's death perhaps
+        elif was_overtaken and turn.outcome not in OVER:  # by what happened meanwhile, a tracker's death perhaps
             self._make_due(job)
-        elif self._is_final(job, turn):
+        elif job.is_over_after(turn, is_stopping=self._is_stopping):
             self._forget(job, turn)
         else:
             if turn.outcome is Outcome.UPLOADED:
                 self._release_drains(job, turn)
-            self._make_due(job, time.monotonic() + self._pause_s(job, turn))
-
-    def _is_final(self, job: Job, turn: Turn) -> bool:
-        """Whether nothing is to be done any more, or nothing that can help."""
-        if job.is_watched and not job.peers:
-            return turn.outcome is Outcome.DELIVERED
-        if turn.outcome in _OVER or (job.is_adopted and turn.outcome is not Outcome.GOES_ON):
-            return True
-        is_recorded = turn.is_open and self._is_held(job) and not self._is_stopping
-        return turn.outcome in (Outcome.TOKEN_REFUSED, Outcome.UPLOADED) and not is_recorded
-
-    def _is_held(self, job: Job) -> bool:
-        """Whether a living tracker is behind it."""
-        return bool(job.trackers) or job.pidfd is not None
-
-    def _pause_s(self, job: Job, turn: Turn) -> float:
-        if turn.outcome is Outcome.GOES_ON:
-            return 0.0
-        if turn.outcome is Outcome.UPLOADED:
-            return HURRIED_INTERVAL_S if self._is_hurried else job.interval_s
-        if turn.outcome in _AT_A_STANDSTILL and (job.drains or job.is_awaited or self._is_hurried):
-            return min(turn.wait_s, AWAITED_LOOK_S)
-        return turn.wait_s if turn.outcome not in _OVER else HOPELESS_S
+            self._make_due(job, time.monotonic() + job.pause_s(turn, is_hurried=self._is_hurried))
 
     def _give_up_overdue(self, now: float) -> None:
-        """Those whose time is over, and that get nowhere."""
-        for job in [*self._jobs.values()]:
-            gets_nowhere = job.last is not None and job.last.outcome in _AT_A_STANDSTILL and not job.is_running
-            if gets_nowhere and now >= job.ends_at and not job.drains and not job.is_watched:
-                log.warning("uploader.gave_up: %s: what is left stays in the spool", job.path.stem)
-                self._forget(job, job.last or Turn(Outcome.WAITING))
+        for job in [job for job in self._jobs.values() if job.may_be_given_up and now >= job.ends_at]:
+            log.warning("uploader.gave_up: %s: what is left stays in the spool", job.path.stem)
+            self._forget(job, job.last or Turn(Outcome.WAITING))
 
     def _forget(self, job: Job, turn: Turn) -> None:
         """The run is no longer ours to deliver."""
         if turn.outcome is Outcome.DELIVERED and job.path.parent == self._directory:
             self._delivered.add(job.path)
-        self._tell_all(job.peers, "done", job, **_ending(turn))
+        self._tell_all(job.peers, "done", job, **ending(turn))
         del self._jobs[job.path]
         self._close_pidfd(job)
         terms = {other.terms for other in self._jobs.values()}
@@ -409,7 +259,7 @@ class Engine:
 
     def _release_drains(self, job: Job, turn: Turn) -> None:
         """Those who asked for everything now have it, or cannot have it; the run's tracker goes on with its own terms."""
-        self._tell_all(job.drains, "done", job, **_ending(turn))
+        self._tell_all(job.drains, "done", job, **ending(turn))
         job.drains.clear()
         if job.earlier_terms is not None:
             job.terms, job.earlier_terms = job.earlier_terms, None
@@ -428,36 +278,15 @@ class Engine:
 
     # -- orders and events
 
-    def _on_ready(self, peer: Peer) -> None:
-        self._flush(peer)
-        try:
-            piece = peer.connection.recv(_PIECE_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            piece = b""
-        peer.unread += piece
-        if not piece or len(peer.unread) > _LINE_MAX_BYTES:
-            self._dismiss(peer)
-            return
-        *lines, rest = peer.unread.split(b"\n")
-        peer.unread = bytearray(rest)
-        for line in lines:
-            self._obey(peer, bytes(line))
-
-    def _obey(self, peer: Peer, line: bytes) -> None:
-        try:
-            order = json.loads(line)
-            {
-                "deliver": self._on_deliver,
-                "drain": self._on_drain,
-                "leave": self._on_leave,
-                "status": self._on_status,
-                "stop": self._on_stop,
-            }[order["do"]](peer, order)
-        except (ValueError, KeyError, TypeError) as error:
-            log.warning("uploader.order_unknown: %r", error)
-            self._dismiss(peer)
+    def _obey(self, peer: Peer, order: dict[str, Any]) -> None:
+        obey = {
+            "deliver": self._on_deliver,
+            "drain": self._on_drain,
+            "leave": self._on_leave,
+            "status": self._on_status,
+            "stop": self._on_stop,
+        }
+        obey[order["do"]](peer, order)
 
     def _on_deliver(self, peer: Peer, order: dict[str, Any]) -> None:
         """A tracker's run, from now to its end. The connection, and the tracker's pid, tell when it is gone."""
@@ -501,7 +330,7 @@ class Engine:
         log.info("uploader.asked_to_stop")
         self._is_stopping = True
         for peer in set().union(*(job.trackers for job in self._jobs.values())):
-            self._tell(peer, "stopping")
+            self._peers.tell(peer, "stopping")
         self.hurry()
 
     def _on_status(self, peer: Peer, _order: dict[str, Any]) -> None:
@@ -511,11 +340,11 @@ class Engine:
                 "path": str(job.path),
                 "is_running": job.is_running,
                 "next_at": None if job.is_running else epoch + job.due_at - now,
-                "problem": _problem(job.last)["text"] if job.last and job.last.problem else None,
+                "problem": problem(job.last)["text"] if job.last else None,
             }
             for job in self._jobs.values()
         ]
-        self._tell(peer, "status", pid=os.getpid(), since=epoch + self._started_at - now, runs=runs)
+        self._peers.tell(peer, "status", pid=os.getpid(), since=epoch + self._started_at - now, runs=runs)
 
     def _job(self, path: Path, terms: Terms, **options: Any) -> Job:
         if path not in self._jobs:
@@ -546,13 +375,8 @@ class Engine:
             os.close(job.pidfd)
             job.pidfd = None
 
-    def _dismiss(self, peer: Peer) -> None:
-        """The connection is over. A run whose tracker closed it is looked at; one that only a drain wanted is left."""
-        if peer not in self._peers:
-            return
-        self._peers.discard(peer)
-        self._selector.unregister(peer.connection)
-        peer.connection.close()
+    def _on_gone(self, peer: Peer) -> None:
+        """A run whose tracker closed the connection is looked at; one that only a drain wanted is left."""
         for job in [job for job in self._jobs.values() if peer in job.peers]:
             self._let_go(job, peer)
         if not self._has_served_tracker:
@@ -573,24 +397,7 @@ class Engine:
 
     def _tell_all(self, peers: set[Peer], event: str, job: Job, **content: Any) -> None:
         for peer in [*peers]:
-            self._tell(peer, event, path=str(job.path), **content)
-
-    def _tell(self, peer: Peer, event: str, **content: Any) -> None:
-        """Best effort: who does not listen is not waited for, and dismissed once too much waits for it."""
-        if len(peer.unsent) > _LINE_MAX_BYTES:
-            return
-        peer.unsent += json.dumps({"event": event, **content}).encode() + b"\n"
-        self._flush(peer)
-
-    def _flush(self, peer: Peer) -> None:
-        try:
-            while peer.unsent:
-                sent = peer.connection.send(peer.unsent)
-                del peer.unsent[:sent]
-        except OSError:  # full, or gone: that is seen when it is read
-            pass
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.unsent else 0)
-        self._selector.modify(peer.connection, events, lambda: self._on_ready(peer))
+            self._peers.tell(peer, event, path=str(job.path), **content)
 
     # -- what was left behind
 
@@ -625,14 +432,3 @@ class Engine:
 
 def _terms(order: dict[str, Any]) -> Terms:
     return Terms(order["token"], order["api_url"], order["s3_endpoint_url"])
-
-
-def _problem(turn: Turn) -> dict[str, Any]:
-    problem = turn.problem
-    return {"text": str(problem) if problem else None, "cause": getattr(problem, "cause", "") or "unreadable"}
-
-
-def _ending(turn: Turn) -> dict[str, Any]:
-    told = _problem(turn) if turn.problem else {"text": None, "cause": None}
-    sent = {"rows": turn.sent_rows, "bytes": turn.sent_bytes}
-    return {"outcome": turn.outcome.value, "answer": turn.answer, **told, **sent}

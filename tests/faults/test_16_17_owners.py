@@ -26,7 +26,8 @@ BATCHES = 24  # a header change at every third: eight segments
 UPLOADER = """
 import json, socket, sys, threading
 from pathlib import Path
-from streaming.upload.engine import Engine, start_logging
+from streaming.upload.engine import Engine
+from streaming.upload.main import start_logging
 order = json.loads(sys.argv[1])
 start_logging(20)
 ours, its = socket.socketpair()

@@ -471,7 +471,7 @@ def test_uploader_that_cannot_work_does_not_disturb(hostile: Hostile, tmp_path: 
     broken = tmp_path / "streaming"
     shutil.copytree(ROOT / "streaming", broken, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "spool", tmp_path / "spool", ignore=shutil.ignore_patterns("__pycache__"))
-    uploader = broken / "upload" / "engine.py"
+    uploader = broken / "upload" / "main.py"
     uploader.write_text(
         uploader.read_text().replace("def main(", "def main(order): raise KeyError(order)\ndef old_main(")
     )
