@@ -161,7 +161,7 @@ def bare(address: dict[str, str], row_count: int) -> dict[str, Any]:
 
     from spool.spool import SEGMENT_MAX_BYTES
     from streaming.clients.sentinel import SentinelApi
-    from streaming.upload.segments import compress
+    from streaming.upload.delivery import compress
 
     csv = Rows().block(0, row_count)
     began_at = time.perf_counter()

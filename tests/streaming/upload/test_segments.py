@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spool import Segment, SegmentState
-from streaming.upload.segments import SMALL_BYTES, compress, object_key
+from streaming.upload.delivery import SMALL_BYTES, compress, object_key
 
 
 def segment(seq: int, sha256: str = "0123456789abcdef" * 4) -> Segment:
