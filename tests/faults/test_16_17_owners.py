@@ -67,6 +67,7 @@ def uploader(path: Path, home: Home, marker: str, far_end: FarEnd, **more: str) 
         "api_url": far_end.api_url,
         "s3_endpoint_url": far_end.s3_endpoint_url,
         "has_ended": False,
+        "spares_recent": False,
         "anew": False,
         "anywhere": False,
     }

@@ -41,7 +41,7 @@ class FullFor(Recorder):
     """A recorder whose disk is full for some appends."""
 
     def __init__(self, spool: Spool, refusals: int) -> None:
-        super().__init__(spool, OFFLINE, None)
+        super().__init__(spool, OFFLINE)
         self.refusals = refusals
 
     def append(self, batches: list[Batch]) -> None:
