@@ -11,11 +11,11 @@ GetCluster = Callable[[str], Cluster]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of the real SLURM carry its marker, and run in one worker: they share their clusters."""
+    """All tests of the real SLURM carry its marker; those of a file run in one worker, and share its clusters."""
     for item in items:
         if "tests/slurm/" in item.path.as_posix():
             item.add_marker(pytest.mark.slurm)
-            item.add_marker(pytest.mark.xdist_group("slurm"))
+            item.add_marker(pytest.mark.xdist_group(f"slurm-{item.path.stem}"))
 
 
 @pytest.fixture(scope="session")

@@ -19,13 +19,16 @@ def test_each_job_is_one_line_and_all_its_rows_are_there(user: User, far_end: Fa
     requeued = user.submit(first, "-J", "again")
     jobs = {
         requeued: "again (2 runs, 2 attempts)",
-        user.submit(f"srun {RUN} true", "-N2", "--ntasks-per-node=8", "-J", "ranks"): "ranks (16 runs, 2 nodes)",
+        user.submit(
+            f"srun {RUN} true", "-N2", "--ntasks-per-node=8", "--mem=4000", "-J", "ranks"
+        ): "ranks (16 runs, 2 nodes)",
         user.submit(f"srun {RUN} true", "--array=1-8", "-J", "sweep"): "sweep (8 runs, 8 array tasks)",
         user.submit(f"srun {RUN} true; srun {RUN} true", "-J", "steps"): "steps (2 runs)",
     }
     eventually(lambda: "up" in user.output(requeued), 90, lambda: user.output(requeued))
     user.ask("scontrol", "requeue", str(requeued))
-    user.wait_over(*jobs)
+    for job in jobs:
+        user.wait_for_state(job, "COMPLETED")
     wait_gone(user.marker, 60)
     shown = user.ask("tracker-stream", "status", COLUMNS="200").splitlines()
     for job, expected in jobs.items():
