@@ -49,6 +49,7 @@ def choose_port(host: str, *, asked: int | None, before: int | None, usual: int)
     Clients know a server by its port: the one it had before comes first. One that was asked for is used or refused, any
     other makes way for whoever is there already. Raises StartFailed.
     """
+    _require_own_address(host)
     if asked is not None:
         if asked and not is_free(asked, host):
             raise StartFailed(
@@ -65,6 +66,15 @@ def choose_port(host: str, *, asked: int | None, before: int | None, usual: int)
         f"Port {before}, where this server was before, is taken{_by_whom(before, host)}: it is at {port} now. "
         "Shells need the new `server env`; runs that wait for the old address go to the new one with `drain --to`."
     )
+
+
+def _require_own_address(host: str) -> None:
+    """Raises StartFailed where nothing could listen, whatever the port."""
+    try:
+        with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return
+    except OSError as exc:
+        raise StartFailed(f"{host} is no address of this machine ({exc.strerror}).", hint="Leave --host out.") from exc
 
 
 def _by_whom(port: int, host: str) -> str:

@@ -120,6 +120,13 @@ ENTRY = (
 )
 
 
+@pytest.mark.parametrize("host", ["nonsense.invalid", "192.0.2.1", "::2"])
+def test_an_address_that_is_not_this_machines_is_said_at_once(server: Command, host: str) -> None:
+    done = server("up", "--host", host)
+    assert done.returncode == 1
+    assert f"{host} is no address of this machine" in done.stderr
+
+
 class _WithoutSts(BaseHTTPRequestHandler):
     """An S3 in memory that knows objects and nothing else: STS is answered 501, as by many stores."""
 
