@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from spool import Batch, RunState, Spool, SpoolError, directory
+from spool.errors import RunEnded
+from spool.model import Doubt
 from streaming import StreamingManager
 from streaming.collect.csv_tail import CsvFeeder
 from tests.support import oracle, programs
@@ -345,3 +347,19 @@ def test_fault_37_end_says_whether_it_is_the_recorded_one(home: Home) -> None:
         with pytest.raises(SpoolError) as told:
             spool.append([Batch(HEADER, rows(0, 2))], csv_offset=17)
         assert (told.value.left, told.value.csv_offset) == ([Batch(HEADER, rows(0, 2))], 17)  # type: ignore[attr-defined]
+
+
+def test_fault_37_rows_that_an_io_error_left_in_doubt_are_not_left_over_twice(home: Home) -> None:
+    """They are in the run that was ended: however often they are appended again, only what came behind them is left."""
+    from tests.support import plays
+
+    with closing(Spool.create(home.spool_dir, plays.new_run())) as spool:
+        spool.append([Batch(HEADER, rows(0, 2))])
+        spool._doubt = Doubt((Batch(HEADER, rows(0, 2)),), 1)  # as if its COMMIT had reported an error
+        end_as_failed(spool.path)
+        for _ in range(2):
+            with pytest.raises(RunEnded) as told:
+                spool.append([Batch(HEADER, rows(0, 2) + rows(2, 3))])
+            assert list(told.value.left) == [Batch(HEADER, rows(2, 3))]
+        spool.append([Batch(HEADER, rows(0, 2))])  # all of them are there
+        assert row_count(spool.path) == 2
