@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 from spool.database import decode
@@ -10,6 +11,7 @@ from spool.errors import SpoolDamaged
 from spool.model import Backlog, Counts, Run, RunState, Segment, SegmentState
 from spool.segments import MISSING, Verifier, batches
 
+_BULK_BYTES = 16 << 20  # twice what is sealed as one segment
 _SELECT_SEGMENT = f"SELECT {', '.join(decode.SEGMENT_COLUMNS)} FROM segment"
 _PENDING = "batch WHERE batch_id > (SELECT coalesce(max(last_batch_id), 0) FROM segment)"
 _NEWEST = "(SELECT max(batch_id) FROM batch)"
@@ -173,3 +175,25 @@ def exported(db: Connection, *, after: int = 0, up_to: int | None = None) -> Ite
     for _, header_id, row_count, sha256, csv in batches(db, after + 1, last_batch_id(db) if up_to is None else up_to):
         if csv and reader.damage(header_id, sha256, csv, row_count) is None:
             yield reader.header(header_id), csv
+
+
+def exported_in_bulk(db: Connection, *, up_to: int) -> Iterator[tuple[bytes, bytes]]:
+    """The same, a whole segment at a time where one is as it was sealed: a batch may be one row, and a run many of them."""
+    done = 0
+    for first, last, header_id, row_count, csv_bytes, sha256 in db.query(
+        "SELECT first_batch_id, last_batch_id, header_id, row_count, csv_bytes, sha256 FROM segment"
+        " WHERE last_batch_id <= ? ORDER BY first_batch_id",
+        (up_to,),
+    ):
+        if not isinstance(csv_bytes, int) or csv_bytes > _BULK_BYTES or first != done + 1:
+            break
+        header = Verifier(db).header(header_id)
+        cells = db.query("SELECT csv FROM batch WHERE batch_id BETWEEN ? AND ? ORDER BY batch_id", (first, last))
+        rows = b"".join([csv for (csv,) in cells if isinstance(csv, bytes)])
+        is_whole = hashlib.sha256(header + rows).hexdigest() == sha256 and rows.count(b"\n") == row_count
+        if is_whole:
+            yield header, rows
+        else:
+            yield from exported(db, after=done, up_to=last)
+        done = last
+    yield from exported(db, after=done, up_to=up_to)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pyarrow as pa
 
@@ -11,6 +13,7 @@ from streaming.tables.csv_text import column_names, parse_columns
 from streaming.tables.schema import KNOWN, Kinds, typed
 
 _CHUNK_BYTES = 1 << 19
+_CHUNKS_AHEAD = 4
 
 
 def schema_of(rows: RunRows) -> pa.Schema:
@@ -25,9 +28,18 @@ def schema_of(rows: RunRows) -> pa.Schema:
 
 
 def tables_of(rows: RunRows, schema: pa.Schema) -> Iterator[pa.Table]:
-    """All rows in order, in the columns of `schema`."""
-    for header, text in chunks(rows.batches()):
-        yield typed(parse_columns(header, text, schema.names), schema)
+    """All rows in order, in the columns of `schema`. A thread parses what was read while this one reads on."""
+
+    def parsed(chunk: tuple[bytes, bytes]) -> pa.Table:
+        return typed(parse_columns(*chunk, schema.names), schema)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="rows") as pool:
+        waiting: deque[Future[pa.Table]] = deque()
+        for chunk in chunks(rows.batches()):
+            waiting.append(pool.submit(parsed, chunk))
+            if len(waiting) > _CHUNKS_AHEAD:
+                yield waiting.popleft().result()
+        yield from (future.result() for future in waiting)
 
 
 def chunks(batches: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:

@@ -132,3 +132,22 @@ def test_spool_without_a_run_is_damaged_and_so_is_one_with_nonsense(spool: Spool
         connection.execute("DELETE FROM run")
     with pytest.raises(SpoolDamaged, match="has no run record"):
         spool.run()
+
+
+@pytest.mark.parametrize("damaged", [None, 2, 5])
+def test_rows_in_bulk_are_those_read_batch_by_batch(tmp_path: Path, damaged: int | None) -> None:
+    path = spools.filled(tmp_path, [spools.rows(number * 10, 2) for number in range(8)])
+    with closing(Spool(path)) as spool:
+        spools.registered(spool)
+        first, *_ = spool.seal_pending(60)
+        spool.mark_sent(first, uri="s3://b/1", etag="e")
+        if damaged:
+            with spool.connection.transaction() as db:
+                db.execute("UPDATE batch SET csv = replace(csv, ',', ';') WHERE batch_id = ?", (damaged,))
+        for up_to in range(9):
+            one_by_one = list(queries.exported(spool.connection, up_to=up_to))
+            in_bulk = list(queries.exported_in_bulk(spool.connection, up_to=up_to))
+            assert b"".join(rows for _, rows in in_bulk) == b"".join(rows for _, rows in one_by_one)
+            assert {header for header, _ in in_bulk} == {header for header, _ in one_by_one}
+        if damaged is None:
+            assert len(list(queries.exported_in_bulk(spool.connection, up_to=8))) < 8

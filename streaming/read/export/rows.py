@@ -34,7 +34,7 @@ class RunRows:
     def batches(self) -> Iterator[tuple[bytes, bytes]]:
         """(header line, whole CSV lines) in order; batches that fail their checksum are left out (see `gap`)."""
         self.row_count = 0
-        for header, lines in queries.exported(self._spool.connection, up_to=self._last_batch_id):
+        for header, lines in queries.exported_in_bulk(self._spool.connection, up_to=self._last_batch_id):
             self.row_count += lines.count(b"\n")
             yield header, lines
 
