@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import ContextDecorator
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -94,6 +95,7 @@ class track(ContextDecorator):
         self._stop_timeout_s = config.wait_s(given_s, "stop_timeout")
         self._children: dict[int, list[Child | None]] = {}  # of each thread, one for each block that it is in
         self._pid = 0
+        self._latest: Path | None = None
 
     def _recreate_cm(self) -> track:
         """Each call of a decorated function is a run of its own."""
@@ -122,6 +124,7 @@ class track(ContextDecorator):
             here = placement_here().filling(self._plan.metadata)  # known now, not when a function was decorated
             spool = Spool.create(self._plan.spool_dir, replace(self._plan, metadata=here).new_run(self._pid))
             spool.close()
+            self._latest = spool.path
             order = child_order(spool.path, self._pid, self._plan)
             child = launch.start("tracker", order, log_path=spool.path.with_suffix(directory.LOG_SUFFIX))
         except (SpoolError, LaunchFailed) as error:
@@ -129,6 +132,34 @@ class track(ContextDecorator):
             return None
         child.tell(json.dumps(asdict(used_by_us())).encode())  # after the start, which is not the block's work
         return child
+
+    @property
+    def recorded(self) -> Any:
+        """The run that was begun last, to be asked for its rows (as `streaming.runs` gives it). Raises BadArgument."""
+        if self._latest is None:
+            raise BadArgument("nothing was recorded", hint="ask after the block has begun")
+        reading = import_module(
+            "streaming.read.runs"
+        )  # by its name: who records needs nothing of what it takes to read
+        return reading.runs(self._latest.parent)[self._latest.stem]
+
+    def table(self) -> Any:
+        """Its rows as an Arrow table."""
+        return self.recorded.table()
+
+    def to_pandas(self) -> Any:
+        """Its rows as a data frame."""
+        return self.recorded.to_pandas()
+
+    def summary(self) -> dict[str, Any]:
+        """Its figures: averages, peaks, totals."""
+        found: dict[str, Any] = self.recorded.summary()
+        return found
+
+    def _repr_html_(self) -> str | None:
+        """Its charts, in a notebook."""
+        shown: str | None = self.recorded._repr_html_() if self._latest else None
+        return shown
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
