@@ -36,7 +36,9 @@ PACKAGES = {
     "upload": Package("from the spool to the service", (*BASE, "processes", "collect", "clients")),
     "record": Package("the caller's side: StreamingManager, track, a command's run", (*BASE, "processes", "collect")),
     "tables": Package("rows as Arrow tables: the schema, CSV to columns, figures, charts", ()),
-    "read": Package("what anybody may ask of runs, wherever their rows lie", (*BASE, "collect", "upload", "tables")),
+    "read": Package(
+        "what anybody may ask of runs, wherever their rows lie", (*BASE, "collect", "clients", "upload", "tables")
+    ),
     "server": Package(
         "a Sentinel-compatible service with an S3, on your own machine", (*BASE, "processes", "clients", "tables")
     ),

@@ -315,6 +315,19 @@ def check_proxies(patient: Patient) -> Iterator[Finding]:
     yield Finding(Level.OK, "proxies", text or "none")
 
 
+def check_certificates(patient: Patient) -> Iterator[Finding]:
+    """Which files of trusted certificates the environment names; all of them count, for every connection."""
+    from streaming.clients.certificates import named
+
+    try:
+        found = named(patient.environment)
+    except Transient as error:
+        yield Finding(Level.FAIL, "certificates", error.message, error.hint)
+        return
+    paths = ", ".join(f"{variable}={path}" for variable, path in found.items())
+    yield Finding(Level.OK, "certificates", paths or "the usual ones (SSL_CERT_FILE may name others)")
+
+
 def check_packages(_patient: Patient) -> Iterator[Finding]:
     """Whether another distribution installs a package of the same name: one of the two is overwritten then."""
     from importlib.metadata import packages_distributions
@@ -350,6 +363,7 @@ CHECKS: dict[str, Check] = {
     "sampler": check_sampler,
     "token": check_token,
     "proxies": check_proxies,
+    "certificates": check_certificates,
     "service": check_service,
     "S3": check_store,
 }

@@ -25,6 +25,7 @@ from streaming.clients.boto import KeysOfThisCall, make_client, make_http_sessio
 from streaming.clients.credentials import CredentialKeeper, Credentials
 from streaming.clients.deadline import DeadlinePassed, deadline
 from streaming.clients.http import cause_of, is_caused_by, read_capped, remedy
+from streaming.clients.neighbours import require_trusted_listener
 from streaming.clients.prefix import require_prefix, require_region, split
 from streaming.clients.s3_refusals import AlreadyThere, ConditionUnknown, OtherRegion, require_answer_of_s3, understand
 from streaming.errors import CredentialsRefused, NotTheService, Unreachable
@@ -160,6 +161,7 @@ class ObjectStore:
     def _attempt_in(self, region: str, uri: str, body: bytes, credentials: Credentials, **condition: str) -> Receipt:
         """One PUT within its deadline, and the proof."""
         bucket, key = split(uri)
+        require_trusted_listener(self._endpoint_url or "")
         client = self._client(region)
         md5 = hashlib.md5(body, usedforsecurity=False)
         sha256 = base64.b64encode(hashlib.sha256(body).digest()).decode()

@@ -19,6 +19,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from streaming import config
+from streaming.clients.certificates import certificates
 from streaming.errors import BadArgument, NotTheService
 from streaming.read.sources import RunFacts, Source
 from streaming.tables.csv_text import parse, split_header
@@ -42,13 +43,12 @@ class BucketSource(Source):
     @cached_property
     def _files(self) -> Any:
         options: dict[str, Any] = {}
-        if endpoint := config.s3_endpoint_url():
+        endpoint = config.s3_endpoint_url()
+        if endpoint:
             options = {"endpoint_override": urlsplit(endpoint).netloc, "scheme": urlsplit(endpoint).scheme}
-        authorities = next(
-            (os.environ[name] for name in ("AWS_CA_BUNDLE", "SSL_CERT_FILE") if os.environ.get(name)), None
-        )
-        if authorities:
-            options["tls_ca_file_path"] = authorities
+        trusted = certificates(endpoint or "https://")
+        if isinstance(trusted, str):
+            options["tls_ca_file_path"] = trusted
         return fs.S3FileSystem(region=os.environ.get("AWS_REGION", "us-east-1"), **options)
 
     def _list(self, folder: str, *, recursive: bool) -> list[Any]:

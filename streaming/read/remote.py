@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -14,6 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from streaming import config
+from streaming.clients.certificates import certificates
+from streaming.clients.neighbours import require_trusted_listener
 from streaming.errors import BadArgument, NotTheService, Unauthorized, Unreachable
 from streaming.read.sources import RunFacts, Source
 from streaming.tables.csv_text import parse_columns, split_header
@@ -55,6 +58,7 @@ class ServerSource(Source):
     def _get(self, path: str) -> bytes:
         if self._token is None:
             raise BadArgument(f"{self._url} asks for a token", hint="give token=..., or set SENTINEL_API_TOKEN")
+        require_trusted_listener(self._url)
         headers = {"Authorization": f"Bearer {self._token}", "Accept-Encoding": "gzip"}
         request = urllib.request.Request(self._url + path, headers=headers)
         try:
@@ -71,9 +75,12 @@ class ServerSource(Source):
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:
-    """Never by a proxy to this machine itself."""
+    """Never by a proxy to this machine itself; with the certificates that every client trusts."""
     is_here = config.is_loopback(urllib.parse.urlsplit(url).hostname or "")
-    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if is_here else []))
+    trusted = certificates(url)
+    context = ssl.create_default_context(cafile=trusted if isinstance(trusted, str) else None)
+    by_tls = urllib.request.HTTPSHandler(context=context)
+    return urllib.request.build_opener(by_tls, *([urllib.request.ProxyHandler({})] if is_here else []))
 
 
 def _refusal(error: urllib.error.HTTPError, url: str) -> Exception:

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import requests
 
+from streaming.clients.credentials import CredentialKeeper, Credentials
+from streaming.clients.s3 import ObjectStore
 from streaming.clients.sentinel import SentinelApi
 from streaming.errors import NotTheService, Unreachable
 from streaming.server import EmbeddedServer
@@ -102,6 +104,8 @@ def test_the_intruder_would_notice_an_open_port(nobody: Nobody, whole_server: Em
 VICTIM = """
 import sys
 sys.executable = sys.argv[2]
+from streaming.clients.credentials import CredentialKeeper, Credentials
+from streaming.clients.s3 import ObjectStore
 from streaming.clients.sentinel import SentinelApi
 from streaming.errors import NotTheService, Unreachable
 from streaming.server import EmbeddedServer
@@ -204,6 +208,20 @@ def test_whoever_takes_the_servers_port_while_it_is_down_gets_no_token(
         with pytest.raises(Unreachable):  # it is spoken to, and does not answer
             api.check()
     tried("listeners on the server's port", 2)
+
+
+def test_whoever_takes_the_stores_port_while_it_is_down_gets_no_rows(nobody: Nobody, tried: Tried) -> None:
+    port = free_port()
+    keys = Credentials("access", "secret", "session", None, "us-east-1")
+    store = ObjectStore(CredentialKeeper(lambda _run_id: keys), endpoint_url=f"http://127.0.0.1:{port}", deadline_s=1)
+    with nobody.start_python(EAR, str(port)) as thief:
+        assert thief.read_line() == "listens"
+        with pytest.raises(NotTheService, match="another user of this machine listens, nobody"):
+            store.put("run", "s3://bucket/runs/1/00000001-abc.csv.gz", b"rows")
+        thief.say("what was heard?")
+        assert thief.read_line() == "heard b''"
+    store.reset()
+    tried("listeners on the store's port", 1)
 
 
 def test_no_socket_of_the_server_is_anybody_elses_to_use(whole_server: EmbeddedServer) -> None:

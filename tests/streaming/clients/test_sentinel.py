@@ -3,6 +3,8 @@
 import base64
 import gzip
 import json
+import socket
+import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -509,6 +511,21 @@ def test_bad_certificate_is_refused(
             register(api)
         assert caught.value.cause == cause
         assert far_end.journal.count() == 0
+        api.reset()
+
+
+def test_port_where_nobody_listens_is_not_even_tried(home: Home) -> None:
+    """Whoever opens and shuts the port in turns would be met by chance."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        tried: list[object] = []
+        sys.addaudithook(lambda event, about: tried.append(about[1]) if event == "socket.connect" else None)
+        api = SentinelApi("a-token-of-some-length", base_url=f"http://127.0.0.1:{port}")
+        with pytest.raises(Unreachable) as caught:
+            register(api)
+        assert caught.value.cause == "refused"
+        assert ("127.0.0.1", port) not in tried
         api.reset()
 
 
