@@ -66,7 +66,9 @@ class Placement:
     def filling(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """A run's metadata: what was given, and what is told of the rest."""
         named = {name: value for name, value in given.items() if value is not None}
-        tags = {**self.tags, **(named.get("tags") or {})}
+        tags = named.get("tags") or {}
+        if isinstance(tags, Mapping):  # another shape is the user's own, whoever judges it
+            tags = {**self.tags, **tags}
         return {**self.metadata, **named, **({"tags": tags} if tags else {})}
 
 

@@ -166,6 +166,7 @@ def test_what_the_user_gave_counts() -> None:
     assert (filled["job_name"], filled["orchestrator"]) == ("mine", "slurm")
     assert (filled["tags"]["rank"], filled["tags"]["fold"], filled["tags"]["job"]) == ("x", "3", "39")
     assert "team" not in filled
+    assert placement(STEP, NOWHERE).filling({"tags": ["fold=3"]})["tags"] == ["fold=3"]
 
 
 @pytest.mark.parametrize(
