@@ -19,7 +19,7 @@ _COMMANDS = {
     "run": ("streaming.cli.commands.run:run", "Track a command and leave with its exit code."),
     "attach": ("streaming.cli.commands.attach:attach", "Track a process that already runs."),
     "status": ("streaming.cli.commands.status:status", "Show what is recorded, what arrived, what waits and why."),
-    "drain": ("streaming.cli.commands.drain:drain", "Deliver what waits."),
+    "drain": ("streaming.cli.drain.command:drain", "Deliver what waits."),
     "export": ("streaming.cli.commands.export:export", "Write the rows of a run as CSV, JSON lines or Parquet."),
     "advise": ("streaming.cli.commands.advise:advise_command", "Say what jobs used, and what to ask for next time."),
     "query": ("streaming.cli.commands.query:query", "Ask rows and runs in SQL."),

@@ -62,7 +62,12 @@ def test_help_loads_no_command_and_nothing_heavy(program: AsProgram) -> None:
 
 
 def test_status_and_the_parent_of_a_drain_load_no_network_library(program: AsProgram) -> None:
-    script = "import sys\nfrom streaming.cli.commands import drain, run, status\nprint(*sys.modules)"
+    script = """
+import sys
+from streaming.cli.commands import run, status
+from streaming.cli.drain import command
+print(*sys.modules)
+"""
     done = subprocess.run(
         [sys.executable, "-c", script], env=program.environment, capture_output=True, check=True, timeout=60
     )

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from streaming.cli.commands.drain_progress import DrainReport, Rate
+from streaming.cli.drain.progress import DrainReport, Rate
 from streaming.cli.terminal.log import log_to_stderr
 from streaming.cli.terminal.screen import Screen
 from streaming.read.status import summarize

@@ -5,28 +5,26 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
-from spool import directory
 from streaming import config
 from streaming.cli import Mistake, options
-from streaming.cli.commands.drain_progress import DrainReport
+from streaming.cli.drain.progress import DrainReport
+from streaming.cli.drain.results import SET_ASIDE, STILL_WAITING, exitcode_of, tell_results
 from streaming.cli.terminal.log import log_to_stderr
-from streaming.cli.terminal.quantity import count, duration, rows, size
+from streaming.cli.terminal.quantity import count, rows, size
 from streaming.cli.terminal.screen import Screen, stderr, stdout
 from streaming.cli.terminal.table import clean
 from streaming.read.names import find_runs
 from streaming.read.status import Condition, Summary, summaries, summarize
-from streaming.upload.drain import NOT_TRIED, Drain, Result
-from streaming.upload.model import Outcome, Terms, Wishes
+from streaming.upload.drain import Drain
+from streaming.upload.model import Terms, Wishes
 
-REFUSED_FOR_GOOD, STILL_WAITING, TOKEN_REFUSED = 1, 3, 4
 JOBS = 8  # runs that the uploader has in hand at once; it sends a few segments at a time
-SET_ASIDE = (Condition.FAILED, Condition.DAMAGED)
 
 
 @click.command()
@@ -83,7 +81,7 @@ def drain(
         return
     terms = _terms(token_file, to or api_url, s3_endpoint_url)
     if watch:
-        from streaming.cli.commands.serve import serve
+        from streaming.cli.drain.serve import serve
 
         sys.exit(serve(in_directory, terms, timeout_s=timeout, screen=screen))
     chosen = _chosen(in_directory, runs, anew=anew)
@@ -145,7 +143,7 @@ def _drain(
     after = {result.path: summarize(result.path) for result in results}
     tell_results(results, plan, after, stdout(), spared=wishes.has_ended and wishes.spares_recent)
     _tell_elsewhere(elsewhere, terms.api_url)
-    code = _exitcode_of(results, after)
+    code = exitcode_of(results, after)
     return code or (STILL_WAITING if elsewhere else 0)
 
 
@@ -161,62 +159,3 @@ def _tell_elsewhere(elsewhere: dict[Path, str], api_url: str) -> None:
         runs = "1 run was" if number == 1 else f"{count(number)} runs were"
         stdout().say(f"{runs} recorded for {clean(url)}, not for {api_url}, and not sent.")
         stdout().say(f"  to deliver here all the same: tracker-stream drain --to {shlex.quote(api_url)}")
-
-
-def tell_results(
-    results: Sequence[Result],
-    before: dict[Path, Summary],
-    after: dict[Path, Summary],
-    out: Screen,
-    *,
-    spared: bool = False,
-) -> None:
-    """One line per run, on stdout: its name, how many rows went, how many wait, what became of it, and why.
-
-    `spared`: --ended was said, but of no run by name.
-    """
-    for result in results:
-        sent = after[result.path].counts.sent - (before[result.path].counts.sent if result.path in before else 0)
-        text = f"{result.path.stem}  {count(max(0, sent))} sent"
-        if waiting := after[result.path].counts.waiting:
-            text += f", {count(waiting)} waiting"
-        if rejected := after[result.path].counts.rejected:
-            text += f", {count(rejected)} set aside"
-        text += f"  {_word(result, after[result.path])}"
-        why = result.problem or _why_open(result, after[result.path], spared=spared)
-        out.say(f"{text}: {why}" if why else text)
-
-
-def _why_open(result: Result, after: Summary, *, spared: bool) -> str | None:
-    """What a run that was uploaded, yet not finished, waits for; None if it is plainly being recorded."""
-    if result.outcome != Outcome.UPLOADED.value:
-        return None
-    if spared and after.silent_s is not None:
-        seen = f"its tracker was seen {duration(after.silent_s)} ago"
-        return f"not ended, {seen}; to end it now: tracker-stream drain --ended {directory.short_name(result.path)}"
-    return after.problem if after.condition is Condition.SILENT else None
-
-
-def _word(result: Result, after: Summary) -> str:
-    if result.outcome == NOT_TRIED:
-        return "waiting"
-    if result.outcome == Outcome.DELIVERED.value and after.condition is not Condition.DELIVERED:
-        return str(after.condition.value)
-    return result.outcome
-
-
-def _exitcode_of(results: Iterable[Result], after: dict[Path, Summary]) -> int:
-    """What is worth knowing first: a refused token, then what trying again can mend, then what it cannot."""
-    codes = {code_of(result, after[result.path]) for result in results}
-    return next((code for code in (TOKEN_REFUSED, STILL_WAITING, REFUSED_FOR_GOOD) if code in codes), 0)
-
-
-def code_of(result: Result, after: Summary) -> int:
-    if result.outcome == Outcome.TOKEN_REFUSED.value:
-        return TOKEN_REFUSED
-    if result.outcome in (Outcome.PARKED.value, Outcome.ERROR.value) or after.condition in SET_ASIDE:
-        return REFUSED_FOR_GOOD
-    if result.outcome in (Outcome.WAITING.value, NOT_TRIED) or after.condition is Condition.SILENT:
-        return STILL_WAITING
-    is_elsewhere = result.outcome == Outcome.BUSY.value and after.condition is Condition.WAITING
-    return STILL_WAITING if is_elsewhere else 0

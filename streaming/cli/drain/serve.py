@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from streaming.cli.commands.drain import STILL_WAITING, code_of, tell_results
+from streaming.cli.drain.results import STILL_WAITING, code_of, tell_results
 from streaming.cli.terminal.screen import Screen, stdout
 from streaming.errors import LaunchFailed
 from streaming.processes import engine_link, engine_socket
