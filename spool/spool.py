@@ -186,10 +186,7 @@ class Spool:
     def take_over(self, by: Tracker) -> None:
         """Another process appends from now on; its death is the run's end."""
         run = self.run()
-        tracker = run.tracker.continued_by(by)
-        if self.is_own():
-            tracker = schema.proven(tracker, run.spool_id, run.csv_path, run.api_url)
-        self._keep_tracker(tracker)
+        self._keep_tracker(self._proven(replace(run, tracker=run.tracker.continued_by(by))))
 
     def beat(self) -> None:
         """Let other hosts see that the tracker lives, though it has no rows now."""
@@ -198,6 +195,10 @@ class Spool:
     def add_lost_rows(self, count: int) -> None:
         """Keep in mind that so many more rows of the run could not be kept."""
         self._keep_tracker(replace(self.run().tracker, lost_row_count=self.run().tracker.lost_row_count + count))
+
+    def _proven(self, run: Run) -> Tracker:
+        """The tracker of the run as it shall be, with a new proof that it is this user's own if there was one before."""
+        return schema.proven(run.tracker, run.spool_id, run.csv_path, run.api_url) if self.is_own() else run.tracker
 
     def _keep_tracker(self, tracker: Tracker) -> None:
         self._update("UPDATE run SET tracker = ?", (json.dumps(asdict(tracker)),))
@@ -340,13 +341,13 @@ class Spool:
 
         What was sent below the old prefix is sent again below the new one: the new run needs all its objects.
         """
-        run, spool_id = self.run(), schema.new_spool_id()
-        tracker = schema.proven(run.tracker, spool_id, run.csv_path, run.api_url) if self.is_own() else run.tracker
+        run = replace(self.run(), spool_id=schema.new_spool_id())
+        tracker = json.dumps(asdict(self._proven(run)))
         with self._db.transaction() as db:
             db.execute(
                 "UPDATE run SET run_id = NULL, upload_uri_prefix = NULL, registered_at = NULL, parked = NULL,"
                 " spool_id = ?, tracker = ?",
-                (spool_id, json.dumps(asdict(tracker))),
+                (run.spool_id, tracker),
             )
             db.execute(
                 "UPDATE segment SET state = ?, sent_at = NULL, uri = NULL, etag = NULL WHERE state = ?",
@@ -356,7 +357,10 @@ class Spool:
     def readdress(self, api_url: str, s3_endpoint_url: str | None) -> None:
         """The user's word: the run goes to another service than it was recorded for. What the first one has stays there."""
         self.unpark()
-        self._update("UPDATE run SET api_url = ?, s3_endpoint_url = ?", (api_url, s3_endpoint_url))
+        tracker = json.dumps(asdict(self._proven(replace(self.run(), api_url=api_url))))
+        self._update(
+            "UPDATE run SET api_url = ?, s3_endpoint_url = ?, tracker = ?", (api_url, s3_endpoint_url, tracker)
+        )
 
     def note_problem(self, problem: str | None, *, cause: str | None = None) -> None:
         """Keep what stands in the way of delivery now, and its cause in a word; None when nothing does. Best effort."""

@@ -118,6 +118,8 @@ def test_own_spool_that_somebody_changed_is_no_longer_proven(tmp_path: Path, hom
         assert spool.is_own(), "whoever takes over proves it anew"
         spool.unpark()
         assert spool.is_own(), "a new spool id, too"
+        spool.readdress("http://127.0.0.1:1", None)
+        assert spool.is_own(), "and another service, by the user's word"
         with spool.connection.transaction() as db:
             db.execute(CHANGES[change], {"other": "/etc/passwd"} if ":other" in CHANGES[change] else {})
         assert not spool.is_own()

@@ -90,6 +90,8 @@ def test_every_command_goes_on_with_the_others_and_names_the_odd_ones(
             assert done.stdout.count(b"\n") == 11, said
         if name in NAMES_ALL:
             missing = [each for each, path in odd.items() if directory.short_name(path) not in said]
+            if "1 run was recorded for" in said:  # runs of another service are told of by their service
+                missing.remove("an address that a shell obeys")
             assert missing == [], (name, said)
             assert directory.short_name(good) in said, (name, said)
     assert not (tmp_path / "owned").exists()
