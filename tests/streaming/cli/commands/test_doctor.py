@@ -180,3 +180,12 @@ def test_key_that_others_may_read_proves_nothing_and_is_told(cli: InProcess, set
     found = findings(cli)["key"]
     assert found["level"] == "WARN"
     assert "mode 0600" in found["hint"]
+
+
+def test_certificates_that_are_not_there_fail_and_others_are_named(
+    cli: InProcess, settings: FarEnd, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "no-ca.pem"))
+    assert findings(cli)["certificates"]["level"] == "FAIL"
+    (tmp_path / "no-ca.pem").touch()
+    assert findings(cli)["certificates"]["text"] == f"SSL_CERT_FILE={tmp_path / 'no-ca.pem'}"
