@@ -35,7 +35,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 ENDING_S = 5.0  # an engine without a run waits a moment for the next one
 
-HELPERS_OF_PYTHON = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")  # Python's own, until the session ends
+HELPERS += ("streaming.server.metrics.worker",)  # and the parser of the server that the session shares
 
 
 @pytest.fixture
@@ -82,4 +83,4 @@ def marker(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def _children() -> list[Process]:
     family = processes.descendants(os.getpid())
-    return [process for process in family if not any(name in process.command for name in HELPERS_OF_PYTHON)]
+    return [process for process in family if not any(name in process.command for name in HELPERS)]

@@ -18,7 +18,7 @@ with streaming.track(job_name="block", tags={"fold": 3}, interval=0.1):
     ).check_unfelt()
     run = far_side.judge(user.recorded(), run_status="finished", exit_code=0)
     assert user.recorded().acknowledged_lines()
-    assert (run.metadata["job_name"], run.metadata["tags"]) == ("block", {"fold": 3})
+    assert (run.metadata["job_name"], run.metadata["tags"]["fold"]) == ("block", 3)
     user.wait_gone()
 
 

@@ -88,6 +88,7 @@ def test_filter_sort_and_address_agree(tab: Tab, runs: Runs) -> None:
     tab.page.keyboard.press("/")
     tab.page.keyboard.type("kind=red")
     wait_jobs(tab, ["alpha"])
+    tab.wait_until("new URLSearchParams(location.search).toString().includes('red')")  # a part of it finds alpha, too
     assert tab.text("#count") == "1 run"
     tab.page.reload()
     wait_jobs(tab, ["alpha"])
