@@ -15,6 +15,7 @@ from benchmarks.append import measure_append
 from benchmarks.cycle import measure_cycle
 from benchmarks.drain import measure_drain
 from benchmarks.imports import measure_import
+from benchmarks.reading import measure_reading
 from benchmarks.start import measure_start
 from benchmarks.tracker import measure_tracker
 from benchmarks.unfelt import measure_unfelt
@@ -32,6 +33,7 @@ MEASUREMENTS: dict[str, Callable[[World], table.Measured]] = {
     "8": measure_tracker,
     "9": measure_unfelt,
     "10": measure_upload,
+    "11,12,13,14": measure_reading,
 }
 
 
