@@ -13,7 +13,11 @@ from streaming.cli.terminal.screen import stderr
 
 @click.group()
 def lake() -> None:
-    """Runs as a Parquet dataset, which DuckDB, Polars, pandas, Dask and Spark read."""
+    """Runs as a Parquet dataset, which DuckDB, Polars, pandas, Dask and Spark read.
+
+    \b
+    Example: tracker-stream lake build http://127.0.0.1:8742 /data/lake
+    """
 
 
 @lake.command()
@@ -31,8 +35,8 @@ def build(source: str, dest: Path, workers: int, scheduler: str | None, token_fi
     time are read. May be killed at any moment and repeated: no row is missing then, and none is there twice.
 
     \b
-    Example: tracker-stream lake build http://127.0.0.1:8742 /data/lake --workers 8
-    Then:    tracker-stream query --from /data/lake "SELECT project, count(*) FROM rows GROUP BY 1"
+    Example: tracker-stream lake build http://127.0.0.1:8742 lake --workers 8
+    Then:    tracker-stream query --from lake "SELECT count(*) FROM rows"
     """
     from streaming.read.lake import build as bring_up_to_date
 

@@ -63,7 +63,8 @@ def query(sql: str, source: str | None, form: str, output: Path | None, token_fi
     A query can read nothing else and write nothing: files, extensions and the network are out of its reach.
 
     \b
-    Example: tracker-stream query "SELECT job_name, max(process_memory_mib) FROM rows JOIN runs USING (run) GROUP BY 1"
+    Example: tracker-stream query "SELECT run, max(process_memory_mib)
+             FROM rows GROUP BY run"
     """
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise Mistake("parquet is not for a terminal: give a file with -o FILE")

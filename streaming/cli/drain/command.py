@@ -65,7 +65,8 @@ def drain(
 
     \b
     Exit codes: 0 nothing is left, 1 something was refused for good, 2 usage,
-    3 something still waits (target unreachable, timeout, or a silent run that may be gone), 4 token refused,
+    3 something still waits (unreachable, timeout, or a run that went silent),
+    4 token refused,
     130 Ctrl-C.
 
     \b
