@@ -115,8 +115,9 @@ class RunDelivery:
         self._note(spool, None)
         run = spool.run()
         if progress is not delivery.Progress.COMPLETE:
-            outcome = Outcome.GOES_ON if progress is delivery.Progress.INTERRUPTED else Outcome.UPLOADED
-            return self._turn(outcome, is_open=run.state is RunState.OPEN)
+            has_ended = run.state is not RunState.OPEN  # while its rows went out: by others, who may not come back
+            goes_on = has_ended or progress is delivery.Progress.INTERRUPTED
+            return self._turn(Outcome.GOES_ON if goes_on else Outcome.UPLOADED, is_open=not has_ended)
         if run.registration is not None:
             reached.forget(run.registration.run_id)
         return self._turn(Outcome.DELIVERED, answer=run.finish_answer)

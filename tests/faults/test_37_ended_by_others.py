@@ -58,7 +58,8 @@ def streamed(far_end: FarEnd, home: Home, marker: str) -> Iterator[Streamed]:
 
 def judge_chain(far_end: FarEnd, batches: list[list[bytes]], *, exit_code: int | None = 0) -> None:
     """Each run of the chain holds its batches, all but the last are ended as failed, the last with its true end."""
-    for number, (run, own) in enumerate(zip(far_end.runs, batches, strict=True)):
+    runs = sorted(far_end.runs, key=lambda run: "continues" in (run.metadata.get("tags") or {}))  # the first one first
+    for number, (run, own) in enumerate(zip(runs, batches, strict=True)):
         is_last = number == len(batches) - 1
         oracle.judge(
             far_end.evidence(run.run_id),

@@ -84,7 +84,7 @@ def test_enums_are_the_documented_ones() -> None:
 
 
 def test_public_names_are_these() -> None:
-    assert sorted(streaming.__all__) == ["DataSource", "RunStatus", "StreamingManager", "track"]
+    assert sorted(streaming.__all__) == ["DataSource", "RunStatus", "StreamingManager", "runs", "track"]
     assert callable(streaming.track)
     with pytest.raises(AttributeError, match="nothing_of_that_name"):
         streaming.nothing_of_that_name  # noqa: B018
