@@ -30,6 +30,7 @@ HEARTBEAT_S = 60.0  # a tracker without rows shows at least this often that it l
 EXIT_TIMEOUT_S = 5.0
 HURRY_S = 20.0  # how long the uploader goes on after SIGTERM
 LINGER_S = 300.0
+LINGER_IN_A_JOB_S = 30.0  # a site wants its nodes back
 DEFAULT_KEEP_DAYS = 7.0
 LONGEST_WAIT_S = 1e6  # eleven days; poll() counts milliseconds in 32 bits
 
@@ -147,7 +148,8 @@ def wait_s(value: object, name: str, *, least: float = 0.0) -> float:
 
 def linger_s() -> float:
     """How long the uploader goes on after the run's end, if the target cannot be reached (seconds)."""
-    return _usable_seconds(LINGER, LINGER_S, otherwise=LINGER_S)
+    usual = LINGER_IN_A_JOB_S if "SLURM_JOB_ID" in os.environ else LINGER_S
+    return _usable_seconds(LINGER, usual, otherwise=usual)
 
 
 def keep_s() -> float:

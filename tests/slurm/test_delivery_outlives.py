@@ -53,7 +53,6 @@ def test_fault_40_delivery_goes_on_when_the_job_that_started_it_is_cancelled(
         oracle.judge(far_end.evidence(run["run_id"]), recorded(copied), run_status=run["run_status"])
 
 
-@pytest.mark.xfail(reason="what delivers lingers for five minutes, also under a scheduler", strict=False)
 @pytest.mark.timeout(200)
 def test_nothing_of_ours_is_seen_a_minute_after_a_job_that_could_not_deliver(
     clusters: GetCluster, marker: str, far_end: FarEnd
