@@ -76,7 +76,7 @@ class Query:
 
     def _require_question(self, sql: str) -> None:
         statements = duckdb.extract_statements(sql)
-        if len(statements) != 1 or statements[0].type is not duckdb.StatementType.SELECT:
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise BadArgument("a query is one SELECT of the tables rows and runs")
 
     def _columns_of(self, sql: str) -> set[str]:
