@@ -20,6 +20,7 @@ _COMMANDS = {
     "attach": ("streaming.cli.commands.attach:attach", "Track a process that already runs."),
     "status": ("streaming.cli.commands.status:status", "Show what is recorded, what arrived, what waits and why."),
     "drain": ("streaming.cli.drain.command:drain", "Deliver what waits."),
+    "uploader": ("streaming.cli.commands.uploader:uploader", "Look at the process that delivers, or end it."),
     "export": ("streaming.cli.commands.export:export", "Write the rows of a run as CSV, JSON lines or Parquet."),
     "advise": ("streaming.cli.commands.advise:advise_command", "Say what jobs used, and what to ask for next time."),
     "query": ("streaming.cli.commands.query:query", "Ask rows and runs in SQL."),

@@ -22,6 +22,8 @@ from spool.recovery.audit import audit
 from streaming import config
 from streaming.collect.redaction import redact_text
 from streaming.errors import StreamError, Transient, Unauthorized
+from streaming.processes.engine_link import ask_all
+from streaming.processes.runtime_folder import runtime_folder
 
 NETWORK_DEADLINE_S = 5.0
 COMMIT_SLOW_S = 0.1
@@ -328,6 +330,24 @@ def check_certificates(patient: Patient) -> Iterator[Finding]:
     yield Finding(Level.OK, "certificates", paths or "the usual ones (SSL_CERT_FILE may name others)")
 
 
+def check_uploader(patient: Patient) -> Iterator[Finding]:
+    """Which process delivers the runs of the directory now, and whether one could be met here."""
+    try:
+        with runtime_folder():
+            pass
+    except OSError as error:
+        yield Finding(
+            Level.WARN,
+            "uploader",
+            f"each run has one of its own, for there is no private folder for a socket ({error.strerror})",
+            "set XDG_RUNTIME_DIR or TMPDIR to a folder that only you can open",
+        )
+        return
+    found = ask_all(patient.spool_dir)
+    text = ", ".join(f"pid {engine['pid']} with {len(engine['runs'])} run(s)" for engine in found)
+    yield Finding(Level.OK, "uploader", text or "none runs now; the next run, or drain, starts one")
+
+
 def check_packages(_patient: Patient) -> Iterator[Finding]:
     """Whether another distribution installs a package of the same name: one of the two is overwritten then."""
     from importlib.metadata import packages_distributions
@@ -364,6 +384,7 @@ CHECKS: dict[str, Check] = {
     "token": check_token,
     "proxies": check_proxies,
     "certificates": check_certificates,
+    "uploader": check_uploader,
     "service": check_service,
     "S3": check_store,
 }

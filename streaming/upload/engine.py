@@ -206,7 +206,9 @@ class Engine:
         heapq.heappush(self._due, (job.due_at, next(self._count), job))
 
     def _collect(self) -> None:
-        for job, wishes, turn in self._threads.finished():
+        for job, wishes, turn, warnings in self._threads.finished():
+            for text in warnings:
+                self._tell_all(job.drains, "warning", job, text=text)
             if job.wishes is wishes and turn.outcome is not Outcome.BUSY:
                 job.wishes = NO_WISHES
             if self._jobs.get(job.path) is job:

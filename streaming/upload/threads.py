@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from streaming.upload.job import Job
 from streaming.upload.model import Terms, Turn, Wishes
 
 THREADS = 4
+_TOLD_OTHERWISE = ("delivery.delayed", "run.tracker_died")
+
+
+class _Heard(logging.Handler):
+    """Warnings of a turn, for those who wait for its run: the log tells them to nobody in particular."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._of_thread = threading.local()
+
+    @contextmanager
+    def by_this_thread(self) -> Iterator[list[str]]:
+        lines: list[str] = []
+        self._of_thread.lines = lines
+        try:
+            yield lines
+        finally:
+            self._of_thread.lines = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        lines = getattr(self._of_thread, "lines", None)
+        if lines is not None and record.msg.partition(":")[0] not in _TOLD_OTHERWISE:
+            lines.append(record.getMessage())
 
 
 class Threads:
@@ -20,7 +45,10 @@ class Threads:
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._ready: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._done: deque[tuple[Job, Wishes, Turn]] = deque()
+        self._done: deque[tuple[Job, Wishes, Turn, list[str]]] = deque()
+        self._heard = _Heard()
+        for package in ("streaming", "spool"):
+            logging.getLogger(package).addHandler(self._heard)
         self._threads: list[threading.Thread] = []
         self._running_count = 0
 
@@ -45,17 +73,18 @@ class Threads:
     def _take_turn(
         self, job: Job, terms: Terms, wishes: Wishes, is_adopted: bool, may_go_on: Callable[[], bool]
     ) -> None:
-        turn = job.delivery.turn(terms, wishes, is_adopted=is_adopted, may_go_on=may_go_on)
-        self._done.append((job, wishes, turn))
+        with self._heard.by_this_thread() as warnings:
+            turn = job.delivery.turn(terms, wishes, is_adopted=is_adopted, may_go_on=may_go_on)
+        self._done.append((job, wishes, turn, warnings))
         self._wake()
 
-    def finished(self) -> Iterator[tuple[Job, Wishes, Turn]]:
-        """Turns that are over: whose, the wishes that they began with, and how they went."""
+    def finished(self) -> Iterator[tuple[Job, Wishes, Turn, list[str]]]:
+        """Turns that are over: whose, the wishes that they began with, how they went, and what was warned of."""
         while self._done:
-            job, wishes, turn = self._done.popleft()
-            job.is_running = False
+            done = self._done.popleft()
+            done[0].is_running = False
             self._running_count -= 1
-            yield job, wishes, turn
+            yield done
 
     def close(self) -> None:
         """Those that are amid a request end with the process."""

@@ -127,7 +127,9 @@ def _track(pid: int, spool: Spool, wanted: RunOptions) -> int:
         ended_after_s = time.monotonic() - began_at
         stops = ending.count
         recorder.wait_finished(
-            min(wanted.exit_wait_s, HURRY_S) if stops else wanted.exit_wait_s, is_over=lambda: ending.count > stops
+            min(wanted.exit_wait_s, HURRY_S) if stops else wanted.exit_wait_s,
+            is_over=lambda: ending.count > stops,
+            on_wait=reporter.tell_wait,
         )
         reporter.tell_end(f"process {pid} {'left' if stops else 'has ended'}", ended_after_s)
     return ending.exit_code

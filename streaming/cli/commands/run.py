@@ -235,7 +235,7 @@ class _Recording(threading.Thread):
         )
         self._has_recorded_end = True
         _wake_main_thread()
-        recorder.wait_finished(self._exit_wait_s(), is_over=self.was_asked_to_stop.is_set)
+        recorder.wait_finished(self._exit_wait_s(), is_over=self.was_asked_to_stop.is_set, on_wait=reporter.tell_wait)
         reporter.tell_end(f"exit {ended.exit_code}", ended.at - self._running.started_at)
 
 

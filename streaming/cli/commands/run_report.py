@@ -82,6 +82,10 @@ class RunReporter:
         if text and cause in _NEEDS_A_PERSON:
             log.warning("nothing of run %s is delivered now, its rows are kept: %s", self._name, text)
 
+    def tell_wait(self) -> None:
+        """The command has ended, and leaving takes a while longer."""
+        self._say("waiting until the run is delivered; Ctrl-C to skip, nothing is lost")
+
     def tell_end(self, ending: str, duration_s: float) -> None:
         """What became of the run: its end, its rows, its resources; and, if rows wait, why and what to do."""
         spool = self.recorder.spool

@@ -14,9 +14,11 @@ import click
 
 from spool.model import Backlog, iso_utc
 from streaming.cli import options
+from streaming.cli.commands.uploader import sentence
 from streaming.cli.terminal.quantity import count, duration, moment, rows, short_moment, size
 from streaming.cli.terminal.screen import Screen, stderr, stdout
 from streaming.cli.terminal.table import Column, Line, Span, clean, lay_out
+from streaming.processes import engine_link
 from streaming.read.advice import advise
 from streaming.read.jobs import Job, grouped, place_key, place_of, tag_of
 from streaming.read.names import find_runs
@@ -84,6 +86,8 @@ def status(runs: tuple[str, ...], expand: bool, as_json: bool, watch: bool, chec
         details = len(runs) == 1 and len(found) == 1
         expand = expand or bool(runs)
         screen.write(_details(found[0]) if details else _table(found, in_directory, screen, expand=expand))
+        for engine in engine_link.ask_all(in_directory):
+            screen.write([[(clean(sentence(engine)), "")]])
     sys.exit(SOMETHING_WAITS if check and any(summary.is_left for summary in found) else 0)
 
 
@@ -93,6 +97,7 @@ def _document(found: Sequence[Summary], in_directory: Path) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "generated_at": iso_utc(now),
         "spool_dir": str(in_directory),
+        "uploaders": engine_link.ask_all(in_directory),
         "runs": [summary.as_json(now) for summary in found],
     }
 
