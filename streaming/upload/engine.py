@@ -391,6 +391,7 @@ class Engine:
         job.drains.discard(peer)
         if was_tracker and not job.trackers:
             job.is_awaited = False
+        if was_tracker and not job.trackers and job.is_open:
             self._make_due(job, time.monotonic() + (DEATH_LOOK_S if job.pidfd is None else 0.0))
         if not job.drains and job.earlier_terms is not None:
             job.terms, job.earlier_terms = job.earlier_terms, None

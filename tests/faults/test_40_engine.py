@@ -196,6 +196,7 @@ def test_drain_hurries_an_engine_that_waits(
     assert recorder.wait_finished(3) is None
     recorder.close()
     far_end.clear()
+    eventually(lambda: engine_link.ask_all(home.spool_dir)[0]["runs"][0]["next_at"] > time.time() + 60, 10)
     with start_program([sys.executable, "-m", "streaming", "drain"], surroundings(home, marker, far_end)) as program:
         result = program.wait()
     assert result.exit_code == 0, result.stdout

@@ -38,7 +38,7 @@ def test_cause_of_a_problem_is_shown(home: Home, cli: InProcess) -> None:
 def test_json_has_a_schema_version_and_stable_keys(home: Home, cli: InProcess) -> None:
     ended_run(home.spool_dir, row_count=3, job_name="train")
     document = json.loads(cli("status", "--json").stdout)
-    assert document.keys() == {"schema_version", "generated_at", "spool_dir", "runs"}
+    assert document.keys() == {"schema_version", "generated_at", "spool_dir", "uploaders", "runs"}
     assert document["schema_version"] == 1
     (run,) = document["runs"]
     assert run.keys() == {
