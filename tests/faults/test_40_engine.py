@@ -196,7 +196,7 @@ def test_drain_hurries_an_engine_that_waits(
     assert recorder.wait_finished(3) is None
     recorder.close()
     far_end.clear()
-    eventually(lambda: engine_link.ask_all(home.spool_dir)[0]["runs"][0]["next_at"] > time.time() + 60, 10)
+    eventually(lambda: (engine_link.ask_all(home.spool_dir)[0]["runs"][0]["next_at"] or 0) > time.time() + 60, 10)
     with start_program([sys.executable, "-m", "streaming", "drain"], surroundings(home, marker, far_end)) as program:
         result = program.wait()
     assert result.exit_code == 0, result.stdout
@@ -322,7 +322,7 @@ def test_right_to_serve_is_one_processs_at_a_time(home: Home) -> None:
         time.sleep(20)
         os._exit(0)
     claim.release()
-    again = engine_socket.claim(name)
+    again = eventually(lambda: engine_socket.claim(name), 10)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     assert again is not None
