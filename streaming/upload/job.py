@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from streaming import config
+from streaming.errors import Busy
 from streaming.upload.model import NO_WISHES, Outcome, Terms, Turn, Wishes
 from streaming.upload.peers import Peer
 from streaming.upload.run_delivery import RunDelivery
@@ -78,7 +79,9 @@ class Job:
             return 0.0
         if turn.outcome is Outcome.UPLOADED:
             return HURRIED_INTERVAL_S if is_hurried else self.interval_s
-        if turn.outcome in AT_A_STANDSTILL and (self.drains or self.is_awaited or is_hurried):
+        is_asked_to_wait = isinstance(turn.problem, Busy) and turn.problem.retry_after_s
+        is_hasty = self.drains or self.is_awaited or is_hurried
+        if turn.outcome in AT_A_STANDSTILL and is_hasty and not is_asked_to_wait:
             return min(turn.wait_s, AWAITED_LOOK_S)
         return turn.wait_s if turn.outcome not in OVER else HOPELESS_S
 
