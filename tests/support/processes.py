@@ -15,7 +15,16 @@ from tests.support import oracle
 
 MARKER_NAME = "TRACKER_STREAM_TEST_ID"
 SCRUBBED = ("AWS_", "SENTINEL_", "TRACKER_", "XDG_", "PYTHON", "PYTEST", "COV_")
-SCRUBBED_NAMES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
+SCRUBBED_NAMES = {
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+}
 ROOT = Path(__file__).resolve().parents[2]
 POLL_S = 0.02
 T = TypeVar("T")
