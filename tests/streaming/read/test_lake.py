@@ -192,22 +192,22 @@ def test_runs_of_a_bare_prefix_are_unique_by_content(
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("SENTINEL_S3_ENDPOINT_URL", f"http://{host}:{port}")
         s3 = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
-        s3.create_bucket(Bucket="rows")
+        s3.create_bucket(Bucket="lake-of-a-prefix")
 
         def put(name: str, *numbers: int) -> None:
             text = HEADER + b"".join(b"%d,%d,a\n" % (START + number, number) for number in numbers)
-            s3.put_object(Bucket="rows", Key=f"runs/{name}.csv.gz", Body=gzip.compress(text))
+            s3.put_object(Bucket="lake-of-a-prefix", Key=f"runs/{name}.csv.gz", Body=gzip.compress(text))
 
         put("one/00000001-0123456789ab", 1, 2)
         put("one/00000002-0123456789ac", 3, 4)
         put("one/00000001-0123456789ad", 1, 2, 3)  # of a copy, cut elsewhere
         put("two/0001", 7)
-        assert build("s3://rows/runs", tmp_path / "lake") == 2
+        assert build("s3://lake-of-a-prefix/runs", tmp_path / "lake") == 2
         assert totals(tmp_path / "lake") == (5, 17.0)
-        assert build("s3://rows/runs", tmp_path / "lake") == 0
+        assert build("s3://lake-of-a-prefix/runs", tmp_path / "lake") == 0
         put("two/0002", 8)
-        assert build("s3://rows/runs", tmp_path / "lake") == 1
+        assert build("s3://lake-of-a-prefix/runs", tmp_path / "lake") == 1
         assert totals(tmp_path / "lake") == (6, 25.0)
-        assert sorted(run.name for run in streaming.runs("s3://rows/runs")) == ["one", "two"]
+        assert sorted(run.name for run in streaming.runs("s3://lake-of-a-prefix/runs")) == ["one", "two"]
     finally:
         server.stop()

@@ -66,6 +66,9 @@ def test_a_run_that_is_written_to_gives_a_consistent_snapshot(home: Home) -> Non
             while not stop.is_set():
                 spool.append([Batch(HEADER, rows(1, first=number))])
                 number += 1
+                stop.wait(
+                    0.01
+                )  # as fast as a tracker ever appends: SQLite gives no turn to whoever waits for a writer without a pause
 
     writer = threading.Thread(target=append)
     writer.start()
