@@ -26,7 +26,7 @@ say(json.dumps([answer, manager.run_id, manager.uploaded_uris]))
     answer, run_id, uris = json.loads(result.stdout)
     assert answer
     assert (run.data_source, run_id, uris) == ("inline", run.run_id, [])
-    assert (run.metadata["job_name"], run.metadata["tags"]) == ("short", {"fold": 3})
+    assert (run.metadata["job_name"], run.metadata["tags"]) == ("short", {"fold": 3, "run": user.spool().stem[-16:-8]})
     assert run.metadata["host_vcpus"] >= 1  # discovered, since the caller gave none
     user.wait_gone()
 
