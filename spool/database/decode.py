@@ -130,8 +130,8 @@ def _path_or_none(value: object) -> str | None:
 
 
 def _time(value: object) -> float:
-    """Seconds; up to the year 9999, which is what an ISO-8601 time can say."""
-    if isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value < 253_402_300_800:
+    """Seconds since 1970, before it where a clock is that wrong; from year 1 to 9999, as an ISO-8601 time can say."""
+    if isinstance(value, (int, float)) and math.isfinite(value) and -62_135_596_800 <= value < 253_402_300_800:
         return float(value)
     raise TypeError(f"{_shown(value)} is not a time")
 

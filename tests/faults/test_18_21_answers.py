@@ -121,7 +121,7 @@ def test_fault_20_taken_key_is_written_again_and_told(home: Home, far_end: FarEn
 @pytest.mark.parametrize(
     ("refusal", "cause"),
     [
-        (faults.s3_error("PreconditionFailed", 412), "refused"),
+        (faults.s3_error("PreconditionFailed", 412), "PreconditionFailed"),
         (faults.s3_error("AccessDenied"), "credentials refused"),
         (faults.answer(409), "HTTP 409"),
         (faults.captive_portal(), "captive portal or broken store"),
