@@ -19,13 +19,21 @@ STILL_THERE = 3
 
 @click.group()
 def uploader() -> None:
-    """The process that delivers the runs of a directory. It starts and ends by itself."""
+    """The process that delivers the runs of a directory. It starts and ends by itself.
+
+    \b
+    Example: tracker-stream uploader status
+    """
 
 
 @uploader.command()
 @options.with_settings(SPOOL_DIR)
 def status(spool_dir: str | None) -> None:
-    """Say which processes deliver, since when, and what they do now."""
+    """Say which processes deliver, since when, and what they do now.
+
+    \b
+    Example: tracker-stream uploader status
+    """
     in_directory = options.spool_directory(spool_dir)
     found = engine_link.ask_all(in_directory)
     for each in found:
@@ -37,7 +45,13 @@ def status(spool_dir: str | None) -> None:
 @uploader.command()
 @options.with_settings(SPOOL_DIR)
 def stop(spool_dir: str | None) -> None:
-    """End it in order: what is there is sent, for 20 seconds at most. The next run, or drain, starts another one."""
+    """End it in order: what is there is sent, for 20 seconds at most.
+
+    The next run, or drain, starts another one.
+
+    \b
+    Example: tracker-stream uploader stop
+    """
     in_directory = options.spool_directory(spool_dir)
     number, left = engine_link.stop_all(in_directory, timeout_s=HURRY_S + 5.0)
     if not number:

@@ -24,7 +24,7 @@ def test_old_delivered_run_goes_with_all_its_files(home: Home, cli: InProcess) -
     result = cli("clean", "--yes")
     assert result.exit_code == 0
     assert "1 run(s) removed" in result.stdout
-    assert list(home.spool_dir.iterdir()) == []
+    assert [path.name for path in home.spool_dir.iterdir()] == [".origin"], "the mark of the directory"
 
 
 def test_young_run_stays_until_it_is_old_enough(home: Home, cli: InProcess) -> None:
