@@ -111,7 +111,9 @@ class Sampler:
         peak_mib = max(total.peak_mib, self._peak_mib)
         end = {
             **self._process,
-            "timestamp": max(total.at, self._process["timestamp"]),
+            "timestamp": max(
+                total.at, self._process["timestamp"], self._system["timestamp"]
+            ),  # not before the last row
             "children": 0,
             "memory_mib": peak_mib if peak_mib > self._highest_mib else self._process["memory_mib"],
             "gpu_usage": 0,

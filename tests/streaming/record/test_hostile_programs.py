@@ -390,7 +390,7 @@ import threading
 assert threading.active_count() == 1
 for manager in managers:
     assert manager.run_id
-    assert manager.uploaded_uris == []
+    assert all(uri.startswith("s3://") for uri in manager.uploaded_uris)
     assert not manager.is_alive
     assert manager.stop()
 """
