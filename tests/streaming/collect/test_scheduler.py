@@ -114,7 +114,7 @@ OPEN_MPI |= {"PMIX_RANK": "1", "PMIX_NAMESPACE": "1252720641"}
             {"job": "fit", "array_task": "0", "host": "w3"},
         ),
         (
-            {"JPY_PARENT_PID": "12", "JPY_SESSION_NAME": "/work/look at it.ipynb"},
+            {"JPY_PARENT_PID": "12", "JPY_SESSION_NAME": "/home/ada/look at it.ipynb"},
             {"orchestrator": "jupyter", "job_name": "look at it"},
             {},
         ),
