@@ -304,6 +304,7 @@ class Recorder:
                 self._has_ended = False
                 raise
         self._ended_at = time.monotonic()
+        self._restart_pause_s = RESTART_FIRST_S  # somebody may wait: the engines that died before this count no more
         if self._delivery.token is not None:
             self._hear(0.0)
             self._hand_over()

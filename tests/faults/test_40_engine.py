@@ -86,6 +86,7 @@ def test_all_runs_of_a_directory_are_delivered_by_one_process(
     assert far_end.journal.count("register") == far_end.journal.count("finish") == 8
 
 
+@pytest.mark.timeout(300)
 def test_fault_40_engine_that_is_killed_again_and_again_loses_and_doubles_nothing(
     recorders: Callable[..., Recorder], far_end: FarEnd, marker: str
 ) -> None:
