@@ -196,6 +196,8 @@ def used_by_us() -> Use:
     import resource
 
     own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    # Not its ru_maxrss, where there is better: that begins with the size of whoever executed us.
+    own_peak_kib = highest_memory_kib_of(os.getpid()) or own.ru_maxrss
     living = list(descendants(os.getpid()))
     user, system = (sum(cpu) for cpu in zip((0.0, 0.0), *map(cpu_seconds, living), strict=True))
     read, written = (sum(io) for io in zip((0, 0), *map(io_bytes, living), strict=True))
@@ -205,5 +207,5 @@ def used_by_us() -> Use:
         own.ru_stime + children.ru_stime + system,
         (own.ru_inblock + children.ru_inblock) * 512 + read,
         (own.ru_oublock + children.ru_oublock) * 512 + written,
-        max(own.ru_maxrss, children.ru_maxrss) / 1024,
+        max(own_peak_kib, children.ru_maxrss) / 1024,
     )

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import logging
 import operator
 import random
 import shutil
@@ -381,7 +380,6 @@ def shortest(place: Path, bounds: Bounds, violation: Violation) -> Violation:
 
 def prepare() -> Path:
     """A private folder in memory with the spool that every world begins with. The caller removes it."""
-    logging.getLogger("streaming").setLevel(logging.CRITICAL)
     place = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
     new: NewRun = replace(plays.new_run(), started_at=NOW)
     with closing(Spool.create(place / "made", new, clock=lambda: NOW)) as spool:
