@@ -15,7 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Home, Program, clean_environment, descendants, kill, start_program, wait_gone
+from tests.support.processes import (
+    Home,
+    Program,
+    clean_environment,
+    descendants,
+    eventually,
+    kill,
+    start_program,
+    wait_gone,
+)
 from tests.support.signalling import COUNTING, SENDERS, send
 
 RUN = [sys.executable, "-m", "streaming", "run", "-q", "-i", "0.1", "--"]
@@ -130,6 +139,7 @@ def test_signal_to_us_alone_is_passed_on_after_one_of_the_terminal(home: Home, m
         for count in (1, 2):
             os.write(terminal, b"\x03")
             says(b"SIGINT", 2 * count - 1)
+            eventually(lambda: not is_pending(pid, signal.SIGINT), 30)  # a second one before that would be the same one
             os.kill(pid, signal.SIGINT)
             says(b"SIGINT", 2 * count)
         os.kill(pid, signal.SIGUSR2)
@@ -139,6 +149,13 @@ def test_signal_to_us_alone_is_passed_on_after_one_of_the_terminal(home: Home, m
         os.waitpid(pid, 0)
         os.close(terminal)
     assert said.count(b"SIGINT") == 4
+
+
+def is_pending(pid: int, number: int) -> bool:
+    """Whether the process has been sent the signal and has not received it."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
 
 
 def test_without_the_witness_program_signals_are_passed_on(home: Home, marker: str, tmp_path: Path) -> None:
