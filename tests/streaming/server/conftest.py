@@ -41,7 +41,7 @@ class Service:
 
     def call(self, method: str, path: str, *, token: str | None = None, **options: Any) -> requests.Response:
         headers = {"Authorization": f"Bearer {token or self.token}", **options.pop("headers", {})}
-        return self.http.request(method, self.url + path, headers=headers, timeout=20, **options)
+        return self.http.request(method, self.url + path, headers=headers, timeout=60, **options)
 
     def post(self, path: str, json: Any = None, **options: Any) -> requests.Response:
         return self.call("POST", path, json=json, **options)

@@ -102,7 +102,7 @@ def test_one_tenant_waits_for_itself_only(tmp_path: Path, pool: WorkerPool) -> N
 
 def test_a_small_object_of_ragged_lines_is_an_error_of_its_own_within_bounds(service: Service) -> None:
     run = service.register()
-    service.app.state.reader._workers._timeout_s = 2
+    service.app.state.reader._workers._timeout_s = 5  # s: twice what a loaded machine needs for the good one
     assert len(RAGGED) < 70_000
     service.put(run, "0001.csv.gz", RAGGED)
     service.put(run, "0002.csv.gz", GOOD)
