@@ -9,7 +9,7 @@ SpoolError
 ├── SpoolDamaged          SQLite or a checksum says that the file is damaged
 ├── SpoolFull             no space, quota or file size limit reached: nothing was written
 ├── SpoolUnavailable      an I/O error or a lock that did not come free: nothing is known to be written
-├── InTheMiddle           a signal handler wants to write in the middle of a write of the same thread
+├── ReentrantWrite        a signal handler wants to write in the middle of a write of the same thread
 ├── RunEnded              the run has ended, it takes no more rows
 ├── CsvTaken              somebody else has taken over rows of the run's CSV file meanwhile
 ├── ForkedSpool           used in a forked copy of the process that opened it
@@ -69,7 +69,7 @@ class SpoolUnavailable(SpoolError):
     """An I/O error, or the database stayed locked. The transaction was not acknowledged."""
 
 
-class InTheMiddle(SpoolError):
+class ReentrantWrite(SpoolError):
     """The code that a signal handler interrupted is writing. It goes on when the handler returns."""
 
 

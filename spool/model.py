@@ -25,7 +25,7 @@ class RunState(str, Enum):
 
 
 class SegmentState(str, Enum):
-    """A segment's life: sealed (fixed for good) -> sent (storage proven), or rejected (set aside, kept, shown)."""
+    """A segment's life: sealed (fixed for good) -> sent (storage proven), or rejected (kept, shown)."""
 
     SEALED = "sealed"
     SENT = "sent"

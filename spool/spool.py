@@ -374,7 +374,7 @@ class Spool:
     def release_sent(self) -> int:
         """Free the room of batches that S3 holds, for new rows on a full disk. Returns how many batches went.
 
-        Only rows of sent segments go (promise 3); `export` then tells that they are in S3 only.
+        Only rows of which S3 proved that it holds them go; `export` then tells that they are in S3 only.
         """
         return space.release_sent(self._db, step=self.step)
 

@@ -8,7 +8,7 @@ StreamError
 │   ├── Busy              5xx, 429, 409 from S3: somebody answered "not now"
 │   ├── NotTheService     an answer that is not the service's (captive portal, broken JSON, no proof of storage)
 │   ├── ClockSkew         S3 refuses the request's date
-│   ├── EverythingRefused S3 refuses every segment: a general fault, nothing is set aside
+│   ├── EverythingRefused S3 refuses every segment: then nothing is rejected
 │   └── NoRoom            the spool cannot note what was delivered: disk full, quota, or file size limit
 ├── Unauthorized          the service refuses the token
 ├── CredentialsRefused    S3 refuses the STS credentials

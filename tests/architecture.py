@@ -51,6 +51,7 @@ PACKAGES = {
 }
 MODULES_MAX = 15
 LINES_MAX = 450
+FUNCTION_LINES_MAX = 60
 
 
 def modules() -> dict[str, Path]:
@@ -150,13 +151,22 @@ def picture() -> str:
 
 
 def too_full() -> list[str]:
-    """Folders with many modules, which hide a package, and modules with many lines, which hide another noun."""
+    """Folders with many modules, which hide a package; modules and functions with many lines, which hide another noun."""
     known = modules()
     folders = Counter(str(path.parent.relative_to(ROOT)) for path in known.values() if path.name != "__init__.py")
     return [
         *(f"{folder} has {count} modules" for folder, count in folders.items() if count > MODULES_MAX),
         *(f"{name} has {count} lines" for name, path in known.items() if (count := _lines(path)) > LINES_MAX),
+        *(f"{name}.{text}" for name, path in known.items() for text in _long_functions(path)),
     ]
+
+
+def _long_functions(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            count = (node.end_lineno or node.lineno) - node.lineno + 1
+            if count > FUNCTION_LINES_MAX:
+                yield f"{node.name} has {count} lines"
 
 
 def _lines(path: Path) -> int:

@@ -10,6 +10,7 @@ How a block is treated depends on its language:
 """
 
 import os
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -142,6 +143,17 @@ def test_structure_is_that_of_the_table() -> None:
 def test_settings_table_is_that_of_the_code() -> None:
     shown = README.partition("<!-- settings -->\n")[2].partition("<!-- /settings -->")[0]
     assert shown == settings.table()
+
+
+STEP = re.compile(r"^\d\. `((?:spool|streaming)\.[\w.]+)`", re.MULTILINE)
+
+
+@pytest.mark.parametrize("folder", ["streaming/upload", "streaming/record", "streaming/server"])
+def test_each_step_of_a_walk_is_a_function(folder: str) -> None:
+    names = STEP.findall((ROOT / folder / "README.md").read_text(encoding="utf-8"))
+    assert len(names) >= 6, "the walk is here"
+    for name in names:
+        assert callable(pkgutil.resolve_name(name)), name
 
 
 @pytest.mark.parametrize("line", [line for block in blocks("sh") for line in block.splitlines() if line.strip()])

@@ -147,7 +147,8 @@ def caller(path: str, folder: str, address: dict[str, str], recorded: int, cycle
     child.listen()
     delivery = Delivery(**address, upload_interval_s=ROWS_PER_CYCLE * FEED_PAUSE_S, linger_s=0.0)
     recorder = Recorder.adopt(spool, delivery)
-    uploader = recorder._uploader.pid  # type: ignore[union-attr]
+    while (uploader := recorder.uploader_pid) is None:
+        time.sleep(0.01)
     feeder = CsvFeeder(spool, csv_path)
     number, taken, last_seq = recorded, [], 0
     feeding_s, uploading_s = 0.0, 0.0

@@ -107,7 +107,8 @@ def caller(folder: str, address: dict[str, str], cycles: int, pace_s: float) -> 
     spool = Spool.create(Path(folder) / "spools", new_run(**address))
     delivery = Delivery(**address, upload_interval_s=pace_s, linger_s=0.0)
     recorder = Recorder.adopt(spool, delivery)
-    pid = recorder._uploader.pid  # type: ignore[union-attr]
+    while (pid := recorder.uploader_pid) is None:
+        time.sleep(0.01)
     rows, batch_count = Rows(), 0
 
     def feed(cycle_count: int) -> None:

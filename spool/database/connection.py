@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from spool import system
-from spool.errors import ForkedSpool, InTheMiddle, SpoolDamaged, SpoolError, SpoolFull, SpoolRefused, SpoolUnavailable
+from spool.errors import (
+    ForkedSpool,
+    ReentrantWrite,
+    SpoolDamaged,
+    SpoolError,
+    SpoolFull,
+    SpoolRefused,
+    SpoolUnavailable,
+)
 from spool.model import BATCH_MAX_BYTES
 
 BUSY_TIMEOUT_S = 10.0
@@ -104,7 +112,7 @@ class Connection:
         self._refuse_if_forked()
         with self._lock, translated(self.path):
             if self._is_writing:
-                raise InTheMiddle("a signal handler may not write in the middle of a write", path=self.path)
+                raise ReentrantWrite("a signal handler may not write in the middle of a write", path=self.path)
             try:
                 self._is_writing = True
                 self._budget.spent = -math.inf  # statements that write look for single rows
@@ -293,7 +301,7 @@ os.register_at_fork(after_in_child=_keep_inherited_open)
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """The door for foreign errors: what sqlite3 raises inside becomes a SpoolError, `from` the original."""
+    """Foreign errors are translated here: what sqlite3 raises inside becomes a SpoolError, `from` the original."""
     try:
         yield
     except sqlite3.Error as error:

@@ -120,7 +120,7 @@ def _journal(path: Path) -> Path:
 
 @contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """The door for the operating system's errors: a SpoolError, `from` the original."""
+    """Translates the operating system's errors: a SpoolError, `from` the original."""
     try:
         yield
     except OSError as error:

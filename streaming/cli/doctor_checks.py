@@ -54,8 +54,8 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Patient:
-    """What is examined."""
+class Context:
+    """What the checks look at."""
 
     spool_dir: Path
     token_file: str | None
@@ -64,14 +64,14 @@ class Patient:
     environment: Mapping[str, str]
 
 
-Check = Callable[[Patient], Iterator[Finding]]
+Check = Callable[[Context], Iterator[Finding]]
 
 
-def examine(patient: Patient) -> Iterator[Finding]:
+def run_checks(context: Context) -> Iterator[Finding]:
     """All checks in turn; findings as they come. A check that itself fails is a finding too."""
     for name, check in CHECKS.items():
         try:
-            yield from check(patient)
+            yield from check(context)
         except (SpoolError, StreamError) as error:
             yield Finding(Level.FAIL, name, error.message, error.hint or "see the text")
         except Exception as error:  # noqa: BLE001 - the other checks still tell something
@@ -94,9 +94,9 @@ def check_run(path: Path) -> Iterator[Finding]:
         yield Finding(Level.OK, name, f"{path} is whole")
 
 
-def check_spool_directory(patient: Patient) -> Iterator[Finding]:
+def check_spool_directory(context: Context) -> Iterator[Finding]:
     """Path and modes, locks, file system, free space."""
-    path = patient.spool_dir
+    path = context.spool_dir
     directory.prepare(path)
     yield Finding(Level.OK, "spool directory", f"{path} (private, writable, locks work)")
     yield from _file_system(path)
@@ -177,9 +177,9 @@ def _quota(path: Path) -> Iterator[Finding]:
         scratch.unlink()
 
 
-def check_commit(patient: Patient) -> Iterator[Finding]:
+def check_commit(context: Context) -> Iterator[Finding]:
     """One durable append into a spool of its own, timed."""
-    with tempfile.TemporaryDirectory(prefix=".probe-", dir=patient.spool_dir) as scratch:
+    with tempfile.TemporaryDirectory(prefix=".probe-", dir=context.spool_dir) as scratch:
         new = NewRun(
             tracker=system.identify(os.getpid()), started_at=time.time(), metadata={}, host_info={}, cloud_info={}
         )
@@ -194,7 +194,7 @@ def check_commit(patient: Patient) -> Iterator[Finding]:
         yield Finding(Level.OK, "commit", text)
 
 
-def check_key(_patient: Patient) -> Iterator[Finding]:
+def check_key(_context: Context) -> Iterator[Finding]:
     """What proves that a run is this user's own (`spool.key`)."""
     place = key.path()
     if key.proof([]):
@@ -211,7 +211,7 @@ def check_key(_patient: Patient) -> Iterator[Finding]:
     )
 
 
-def check_sampler(_patient: Patient) -> Iterator[Finding]:
+def check_sampler(_context: Context) -> Iterator[Finding]:
     """Whether this process itself can be sampled."""
     from streaming.collect.sampler import Sampler
 
@@ -225,9 +225,9 @@ def check_sampler(_patient: Patient) -> Iterator[Finding]:
     yield Finding(Level.OK, "sampler", f"{len(sampler.latest)} columns from {source}")
 
 
-def check_token(patient: Patient) -> Iterator[Finding]:
+def check_token(context: Context) -> Iterator[Finding]:
     """Where the token is from, and who may read its file."""
-    token = config.find_token(patient.token_file)
+    token = config.find_token(context.token_file)
     if token is None:
         yield Finding(
             Level.WARN,
@@ -255,12 +255,12 @@ def _token_file(path: Path) -> Finding:
     return Finding(Level.OK, "token", f"from {path} (mode {mode:04o})")
 
 
-def check_service(patient: Patient) -> Iterator[Finding]:
+def check_service(context: Context) -> Iterator[Finding]:
     """Is the service there, does it take the token, and how far apart are the clocks?"""
     from streaming.clients.sentinel import SentinelApi
 
-    url = config.api_url(patient.api_url)
-    token = config.find_token(patient.token_file)
+    url = config.api_url(context.api_url)
+    token = config.find_token(context.token_file)
     api = SentinelApi(
         token.text if token else "none", base_url=url, deadline_s=NETWORK_DEADLINE_S, read_timeout_s=NETWORK_DEADLINE_S
     )
@@ -289,11 +289,11 @@ def _clock(skew_s: float) -> Finding:
     )
 
 
-def check_store(patient: Patient) -> Iterator[Finding]:
+def check_store(context: Context) -> Iterator[Finding]:
     """Is S3 there? An unsigned look at its door; nothing is put."""
     from streaming.clients.s3 import check_reachable
 
-    url = config.s3_endpoint_url(patient.s3_endpoint_url)
+    url = config.s3_endpoint_url(context.s3_endpoint_url)
     name = url or "S3 (AWS)"
     try:
         check_reachable(url, deadline_s=NETWORK_DEADLINE_S)
@@ -309,20 +309,20 @@ def _remedy(error: Transient) -> str:
     return error.hint or remedy(error.cause) or "check address and network; rows are kept meanwhile"
 
 
-def check_proxies(patient: Patient) -> Iterator[Finding]:
+def check_proxies(context: Context) -> Iterator[Finding]:
     """Which proxies the environment names; passwords in them are not shown."""
     names = ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-    found = {name: patient.environment.get(name) or patient.environment.get(name.lower()) for name in names}
+    found = {name: context.environment.get(name) or context.environment.get(name.lower()) for name in names}
     text = ", ".join(f"{name}={redact_text(value)}" for name, value in found.items() if value)
     yield Finding(Level.OK, "proxies", text or "none")
 
 
-def check_certificates(patient: Patient) -> Iterator[Finding]:
+def check_certificates(context: Context) -> Iterator[Finding]:
     """Which files of trusted certificates the environment names; all of them count, for every connection."""
     from streaming.clients.certificates import named
 
     try:
-        found = named(patient.environment)
+        found = named(context.environment)
     except Transient as error:
         yield Finding(Level.FAIL, "certificates", error.message, error.hint)
         return
@@ -330,7 +330,7 @@ def check_certificates(patient: Patient) -> Iterator[Finding]:
     yield Finding(Level.OK, "certificates", paths or "the usual ones (SSL_CERT_FILE may name others)")
 
 
-def check_uploader(patient: Patient) -> Iterator[Finding]:
+def check_uploader(context: Context) -> Iterator[Finding]:
     """Which process delivers the runs of the directory now, and whether one could be met here."""
     try:
         with runtime_folder():
@@ -343,12 +343,12 @@ def check_uploader(patient: Patient) -> Iterator[Finding]:
             "set XDG_RUNTIME_DIR or TMPDIR to a folder that only you can open",
         )
         return
-    found = ask_all(patient.spool_dir)
+    found = ask_all(context.spool_dir)
     text = ", ".join(f"pid {engine['pid']} with {len(engine['runs'])} run(s)" for engine in found)
     yield Finding(Level.OK, "uploader", text or "none runs now; the next run, or drain, starts one")
 
 
-def check_packages(_patient: Patient) -> Iterator[Finding]:
+def check_packages(_context: Context) -> Iterator[Finding]:
     """Whether another distribution installs a package of the same name: one of the two is overwritten then."""
     from importlib.metadata import packages_distributions
 
@@ -364,7 +364,7 @@ def check_packages(_patient: Patient) -> Iterator[Finding]:
         yield Finding(Level.OK, "packages", f"no other distribution installs {PACKAGE!r}")
 
 
-def check_python(_patient: Patient) -> Iterator[Finding]:
+def check_python(_context: Context) -> Iterator[Finding]:
     """Which interpreter this is: the first question of every report."""
     version = "unknown"
     with suppress(Exception):

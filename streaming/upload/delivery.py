@@ -178,7 +178,7 @@ def _compressed(spool: Spool, segment: Segment) -> bytes:
 def _judge_refused(
     spool: Spool, store: Store, registration: Registration, refused: list[_Refused], *, others_sent: bool
 ) -> bool:
-    """Set aside what is refused again and again while the store takes other objects; a general fault parks nothing.
+    """Reject what is refused again and again while the store takes other objects; if S3 refuses everything, nothing is.
 
     Whether something refused is still to be tried again.
     """

@@ -1,4 +1,4 @@
-"""Nobody else's eyes (promise 8): modes, planted links, other users' files, and no secret anywhere."""
+"""Nobody else's eyes: modes, planted links, other users' files, and no secret anywhere."""
 
 import os
 import signal

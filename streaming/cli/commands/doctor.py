@@ -11,9 +11,9 @@ from itertools import chain
 import click
 
 from streaming import config
-from streaming.cli import doctor_checks as examination
+from streaming.cli import doctor_checks as checks
 from streaming.cli import options
-from streaming.cli.doctor_checks import Finding, Level, Patient
+from streaming.cli.doctor_checks import Context, Finding, Level
 from streaming.cli.terminal.screen import stdout
 from streaming.cli.terminal.table import Line, clean
 from streaming.read.names import find_runs
@@ -38,13 +38,13 @@ def doctor(
     Example: tracker-stream doctor
     """
     usable = {name: None if name in unusable else text for name, text in addresses.items()}
-    patient = Patient(options.spool_directory(spool_dir), **usable, environment=os.environ)
+    context = Context(options.spool_directory(spool_dir), **usable, environment=os.environ)
     screen, found = stdout(), []
     settings = (Finding(Level.FAIL, "settings", text) for text in unusable.values())
     if runs:
-        findings = chain.from_iterable(map(examination.check_run, find_runs(patient.spool_dir, runs)))
+        findings = chain.from_iterable(map(checks.check_run, find_runs(context.spool_dir, runs)))
     else:
-        findings = chain(settings, examination.examine(patient))
+        findings = chain(settings, checks.run_checks(context))
     for finding in findings:
         found.append(finding)
         if not as_json:

@@ -16,6 +16,7 @@ import struct
 import sys
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import ClassVar
 
 import h11
 import uvicorn
@@ -40,83 +41,86 @@ class ConnectionLimits:
     taking_timeout_s: float = 60.0
 
 
-def bounded(limits: ConnectionLimits) -> type[H11Protocol]:
-    """A protocol class for uvicorn's `http` setting. All its connections count together."""
-    idle: OrderedDict[Bounded, None] = OrderedDict()
+class Bounded(H11Protocol):
+    """One connection. `waiting`: all that wait for a head, those first that have waited longest."""
 
-    class Bounded(H11Protocol):
-        _timer: asyncio.TimerHandle | None = None
-        _waits_for: str = ""
+    limits: ClassVar[ConnectionLimits]
+    waiting: ClassVar[OrderedDict[Bounded, None]]
+    _timer: asyncio.TimerHandle | None = None
+    _waits_for: str = ""
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            if len(self.connections) > limits.connections:
-                next(iter(idle), self)._hang_up()
-            if not transport.is_closing():
-                self._wait_for("head")
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            next(iter(self.waiting), self)._hang_up()
+        if not transport.is_closing():
+            self._wait_for("head")
 
-        def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait_for("")
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._look()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._look()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._look()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._look()
+
+    def send_400_response(self, msg: str) -> None:
+        """The one answer that is not the application's, with its headers."""
+        headers = [*HEADERS.items(), ("content-type", "text/plain; charset=utf-8"), ("connection", "close")]
+        for event in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=msg.encode("ascii")),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _look(self) -> None:
+        """What the client owes us now. A pause between requests is uvicorn's own to bound, by the keep-alive timer."""
+        if self.flow.write_paused:
+            self._wait_for("taking")
+        elif self.conn.their_state is h11.SEND_BODY:
+            self._wait_for("body")
+        elif self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None:
+            self._wait_for("head")
+        else:
             self._wait_for("")
-            super().connection_lost(exc)
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            self._look()
+    def _wait_for(self, what: str) -> None:
+        if what == self._waits_for:
+            return  # a little more of the same: the time goes on
+        self._waits_for = what
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.waiting.pop(self, None)
+        if what == "head":
+            self.waiting[self] = None
+        if what:
+            timeout_s = getattr(self.limits, f"{what}_timeout_s")
+            self._timer = self.loop.call_later(timeout_s, self._hang_up)
 
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            self._look()
+    def _hang_up(self) -> None:
+        """At once, and what was not taken is not kept for them either."""
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP)
+        self.transport.abort()
 
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._look()
 
-        def resume_writing(self) -> None:
-            super().resume_writing()
-            self._look()
-
-        def send_400_response(self, msg: str) -> None:
-            """The one answer that is not the application's, with its headers."""
-            headers = [*HEADERS.items(), ("content-type", "text/plain; charset=utf-8"), ("connection", "close")]
-            for event in (
-                h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
-                h11.Data(data=msg.encode("ascii")),
-                h11.EndOfMessage(),
-            ):
-                self.transport.write(self.conn.send(event) or b"")
-            self.transport.close()
-
-        def _look(self) -> None:
-            """What the client owes us now. A pause between requests is uvicorn's own to bound, by the keep-alive timer."""
-            if self.flow.write_paused:
-                self._wait_for("taking")
-            elif self.conn.their_state is h11.SEND_BODY:
-                self._wait_for("body")
-            elif self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None:
-                self._wait_for("head")
-            else:
-                self._wait_for("")
-
-        def _wait_for(self, what: str) -> None:
-            if what == self._waits_for:
-                return  # a little more of the same: the time goes on
-            self._waits_for = what
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            idle.pop(self, None)
-            if what == "head":
-                idle[self] = None
-            if what:
-                timeout_s = getattr(limits, f"{what}_timeout_s")
-                self._timer = self.loop.call_later(timeout_s, self._hang_up)
-
-        def _hang_up(self) -> None:
-            """At once, and what was not taken is not kept for them either."""
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP)
-            self.transport.abort()
-
-    return Bounded
+def bounded(limits: ConnectionLimits) -> type[Bounded]:
+    """A protocol class for uvicorn's `http` setting. All its connections count together."""
+    return type("Bounded", (Bounded,), {"limits": limits, "waiting": OrderedDict()})
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ class _Entry:
 
 @dataclass(frozen=True)
 class Reading:
-    """The rows that could be read; `is_complete` is false when some object could not, or the time was over.
+    """The rows that could be read; `is_complete` is false when some object could not, or the timeout expired.
 
     `is_outage`: S3 did not answer, so that it is not known what is missing.
     """

@@ -1,4 +1,4 @@
-// The door to the service: the only file that knows its routes and the shape of its answers.
+// The client of the service: the only file that knows its routes and the shape of its answers.
 import { byId, setText } from "./dom.js";
 import { parseTime } from "./format.js";
 import { detailsOf, objectOf, runOf } from "./shapes.js";

@@ -31,7 +31,7 @@ def test_journal_is_a_rollback_journal_with_the_strongest_sync(spool: Spool) -> 
     def pragma(name: str) -> object:
         return spool.connection.query(f"PRAGMA {name}")[0][0]
 
-    assert pragma("journal_mode") == "persist", "never WAL (delivery.md)"
+    assert pragma("journal_mode") == "persist", "never WAL: SQLite before 3.51.3 can corrupt it"
     assert pragma("synchronous") == 3
     assert pragma("fullfsync") == 1
     assert pragma("page_size") == 4096

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spool import directory, key
-from streaming.cli import doctor_checks as examination
+from streaming.cli import doctor_checks as checks
 from streaming.cli.doctor_checks import Level, file_system_of
 from tests.streaming.cli.conftest import InProcess
 from tests.support import faults, spools
@@ -63,7 +63,7 @@ def test_unreachable_service_and_s3_fail_with_their_cause(cli: InProcess, settin
 
 
 def test_silent_service_is_given_up_soon(cli: InProcess, settings: FarEnd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examination, "NETWORK_DEADLINE_S", 0.5)
+    monkeypatch.setattr(checks, "NETWORK_DEADLINE_S", 0.5)
     with settings.always("any", faults.silent()):
         found = findings(cli)
     assert "timeout" in found["service"]["text"]
@@ -145,7 +145,7 @@ def test_check_that_breaks_does_not_stop_the_others(
     def broken(_patient: object) -> list[object]:
         raise RuntimeError("broken")
 
-    monkeypatch.setitem(examination.CHECKS, "sampler", broken)  # type: ignore[arg-type]
+    monkeypatch.setitem(checks.CHECKS, "sampler", broken)  # type: ignore[arg-type]
     found = findings(cli)
     assert found["sampler"]["level"] == Level.FAIL.value
     assert found["service"]["level"] == "OK"
