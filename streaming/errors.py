@@ -9,7 +9,8 @@ StreamError
 │   ├── NotTheService     an answer that is not the service's (captive portal, broken JSON, no proof of storage)
 │   ├── ClockSkew         S3 refuses the request's date
 │   ├── EverythingRefused S3 refuses every segment: then nothing is rejected
-│   └── NoRoom            the spool cannot note what was delivered: disk full, quota, or file size limit
+│   ├── NoRoom            the spool cannot note what was delivered: disk full, quota, or file size limit
+│   └── Defect            our own: it must not stop other runs, and the next version may have none
 ├── Unauthorized          the service refuses the token
 ├── CredentialsRefused    S3 refuses the STS credentials
 ├── Refused               a permanent 4xx; carries status and answer
@@ -77,6 +78,10 @@ class EverythingRefused(Transient):
 
 class NoRoom(Transient):
     """The spool has no room for what is to be noted in it."""
+
+
+class Defect(Transient):
+    """Something that nobody foresaw."""
 
 
 class Unauthorized(StreamError):

@@ -34,7 +34,7 @@ _PACKAGES = ("spool", "streaming/clients", "streaming/processes", "streaming/upl
 
 def socket_name(spool_directory: Path) -> str:
     """The socket's name for this process's settings. Raises OSError if the directory cannot be seen."""
-    return f"{directory_name(spool_directory)}{digest(PROTOCOL, _network_settings(), _code())}"
+    return f"{directory_name(spool_directory)}{digest(PROTOCOL, _network_settings(), code_on_disk())}"
 
 
 def directory_name(spool_directory: Path) -> str:
@@ -47,7 +47,7 @@ def _network_settings() -> list[tuple[str, str]]:
     return sorted(item for item in os.environ.items() if any(word in item[0].lower() for word in _NETWORK_SETTINGS))
 
 
-def _code() -> list[tuple[str, int]]:
+def code_on_disk() -> list[tuple[str, int]]:
     """Which files an engine that is started now consists of: an upgrade brings others."""
     root = Path(__file__).absolute().parents[2]
     files = [file for package in _PACKAGES for file in os.scandir(root / package) if file.name.endswith(".py")]

@@ -24,7 +24,7 @@ from typing import Any
 
 from spool import RunState, Spool, SpoolError, directory
 from streaming import config
-from streaming.errors import Unreachable
+from streaming.errors import Defect, Unreachable
 from streaming.processes import engine_socket
 from streaming.processes.system import open_pid, seconds_since_boot
 from streaming.upload.job import OVER, Job, ending, problem, progress
@@ -80,6 +80,7 @@ class Engine:
         self._watch_terms: Terms | None = None
         self._delivered: set[Path] = set()  # of the directory's runs; not looked at again
         self._asleep_s = seconds_since_boot() - time.monotonic()
+        self._code = engine_socket.code_on_disk()
 
     # -- where orders and signals come from
 
@@ -224,6 +225,8 @@ class Engine:
                 job.peers, "problem", job, **problem(turn), is_unreachable=isinstance(turn.problem, Unreachable)
             )
         self._on_turn(job.path, turn)
+        if isinstance(turn.problem, Defect):
+            self._leave_if_outdated()
         if not turn.is_open or not job.is_held:
             job.ends_at = min(job.ends_at, time.monotonic() + (job.linger_s or 0.0))
         if turn.outcome is Outcome.TOKEN_REFUSED:
@@ -240,6 +243,14 @@ class Engine:
             if turn.outcome is Outcome.UPLOADED:
                 self._release_drains(job, turn)
             self._make_due(job, time.monotonic() + job.pause_s(turn, is_hurried=self._is_hurried))
+
+    def _leave_if_outdated(self) -> None:
+        """After an upgrade, what we have not imported yet is not ours any more: who needs us finds another."""
+        with suppress(OSError):
+            if engine_socket.code_on_disk() == self._code:
+                return
+        log.warning("uploader.outdated: its code was replaced while it ran; it makes room for the new version")
+        self.hurry(0.0)
 
     def _give_up_overdue(self, now: float) -> None:
         for job in [job for job in self._jobs.values() if job.may_be_given_up and now >= job.ends_at]:

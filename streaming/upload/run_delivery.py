@@ -17,7 +17,7 @@ from spool import Run, RunState, Spool, SpoolError, ownership, queries
 from spool.errors import Owned, SpoolFull
 from spool.recovery.recover import surviving_damage
 from streaming.collect import host
-from streaming.errors import BadArgument, NoRoom, Parked, StreamError, Transient, Unauthorized, Unreachable
+from streaming.errors import BadArgument, Defect, NoRoom, Parked, StreamError, Transient, Unauthorized, Unreachable
 from streaming.upload import delivery
 from streaming.upload.adoption import end_dead_run, remove_if_old, tell_recovered
 from streaming.upload.life import tracker_is_gone
@@ -74,7 +74,7 @@ class RunDelivery:
             return self._failed(error)
         except Exception as error:  # a defect that one run brings to light must not stop the others
             log.exception("delivery.defect: %s", self.path.stem)
-            return self._failed(Transient(f"defect: {error!r}", cause="defect"))
+            return self._failed(Defect(f"defect: {error!r}", cause="defect"))
 
     def _work(
         self, spool: Spool, *, terms: Terms, wishes: Wishes, is_adopted: bool, may_go_on: Callable[[], bool]

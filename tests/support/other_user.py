@@ -32,19 +32,19 @@ class Nobody:
     def run_python(
         self, script: str, *, stdin: str | None = None, **environment: str
     ) -> "subprocess.CompletedProcess[str]":
-        command = [*_as_user(self.uid), sys.executable, "-c", script]
+        command = [*as_user(self.uid), sys.executable, "-c", script]
         settings = clean_environment(self.home, self.marker, **environment)
         return subprocess.run(command, env=settings, cwd="/", capture_output=True, text=True, timeout=60, input=stdin)
 
-    def start_python(self, script: str, *arguments: str) -> Program:
+    def start_python(self, script: str, *arguments: str, **settings: str) -> Program:
         """Its standard input is ours to write."""
-        command = [*_as_user(self.uid), sys.executable, "-c", script, *arguments]
+        command = [*as_user(self.uid), sys.executable, "-c", script, *arguments]
         path = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])  # whatever Python it then starts
-        environment = clean_environment(self.home, self.marker, PYTHONPATH=path)
+        environment = clean_environment(self.home, self.marker, PYTHONPATH=path, **settings)
         return start_program(command, environment, cwd=Path("/"), stdin=True)
 
 
-def _as_user(uid: int) -> list[str]:
+def as_user(uid: int) -> list[str]:
     return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
 
 
@@ -54,7 +54,7 @@ def _why_impossible() -> str | None:
     if shutil.which("setpriv") is None:
         return "setpriv is not installed (scripts/test installs it when run as root)"
     tried = subprocess.run(
-        [*_as_user(UID), sys.executable, "-c", "import streaming"],
+        [*as_user(UID), sys.executable, "-c", "import streaming"],
         cwd="/",
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -65,16 +65,17 @@ def _why_impossible() -> str | None:
 @pytest.fixture
 def nobody() -> Iterator[Nobody]:
     """Skips, saying why, where no program can be run as another user."""
-    yield from _user(UID)
+    yield from user(UID)
 
 
 @pytest.fixture
 def somebody() -> Iterator[Nobody]:
     """A second one, neither nobody nor root."""
-    yield from _user(SOMEBODY_UID)
+    yield from user(SOMEBODY_UID)
 
 
-def _user(uid: int) -> Iterator[Nobody]:
+def user(uid: int) -> Iterator[Nobody]:
+    """That user for one test, which is skipped where there can be none."""
     if reason := _why_impossible():
         pytest.skip(reason)
     place = Path(tempfile.mkdtemp(prefix="nobody-", dir="/tmp"))
