@@ -1,25 +1,57 @@
-"""Room on a full disk: what S3 holds makes way for new rows."""
+"""Room on disk: a short run takes little, and on a full one what S3 holds makes way, and what was kept for this."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
 
-from spool.database.connection import Connection
+from spool.database.connection import SMALL_PAGE_BYTES, Connection
 from spool.errors import SpoolError, SpoolFull
-from spool.model import Batch, SegmentState
+from spool.model import Batch, RunState, SegmentState
 
 SHRINK_MAX_BYTES = 256 << 10
+# An ended run is still to be registered, sealed, marked and finished, on a full disk too. Each of these touches fewer than
+# fifteen small pages, which go into the journal. They need a few new ones, and as many as the run's record has, which is
+# written anew before the old one is freed: it holds them as blanks behind an empty answer, until the service's own answer
+# comes or the disk is full.
+SMALL_JOURNAL_BYTES = 8 << 10
+KEPT_ROOM = (
+    f"printf('%-*s', {3 << 10} + length(metadata) + length(tracker) + coalesce(length(host_info), 0)"
+    " + coalesce(length(cloud_info), 0), '{}')"
+)
 RELEASE_BATCHES = 32  # in one transaction: they must fit into the journal's room (`schema.JOURNAL_BYTES`)
 RELEASE_MAX_BATCHES = 2048  # by one call, so that an append on a full disk does not wait long
+# An UPDATE would need new pages before it frees the old ones. The temporary table is in memory.
+_WITHOUT_KEPT_ROOM = (
+    "CREATE TEMP TABLE record AS SELECT * FROM main.run",
+    "UPDATE temp.record SET finish_answer = NULL",
+    "DELETE FROM main.run",
+    "INSERT INTO main.run SELECT * FROM temp.record",
+    "DROP TABLE temp.record",
+)
 
 
-def shrink_if_small(db: Connection) -> None:
-    """Let a short run that was delivered take as little room as it needs: it stays for days. Best effort; a killed one
-    leaves the file as it was or as it shall be."""
+def shrink_if_small(db: Connection, *, journal_bytes: int, step: Callable[[str], None]) -> None:
+    """Let a short run that gets no more rows take little room: it may stay for days. Best effort; a killed one leaves the
+    file as it was or as it shall be. The journal keeps its room until the file needs less of it."""
     with suppress(SpoolError, OSError):
         if db.path.stat().st_size <= SHRINK_MAX_BYTES:
-            db.shrink()
+            if db.page_bytes() != SMALL_PAGE_BYTES:
+                db.shrink()
+                step("shrunk")
+            db.cut_journal(journal_bytes)
+
+
+def give_up_kept_room(db: Connection, step: Callable[[str], None]) -> bool:
+    """Let the next transactions have the pages that an ended run kept for them. False if there are none (any more)."""
+    with db.transaction() as connection:
+        kept = "SELECT count(*) FROM run WHERE state = ? AND finish_answer IS NOT NULL"
+        if not connection.execute(kept, (RunState.ENDED.value,)).fetchone()[0]:
+            return False
+        for statement in _WITHOUT_KEPT_ROOM:
+            connection.execute(statement)
+        step("room:given")
+    return True
 
 
 def release_sent(db: Connection, *, step: Callable[[str], None]) -> int:

@@ -18,7 +18,8 @@ What survives:
 * A killed machine: the same. COMMIT returns after the journal, the database and the zeroed journal header were
   synced, in that order; a new file's directory entry is synced before the first append.
 * A full disk: the append raises SpoolFull and leaves no trace; marking sent overwrites a page in place, and the
-  persistent journal already has the room it needs. `release_sent` turns sent batches into room for new ones.
+  persistent journal already has the room it needs. `release_sent` turns sent batches into room for new ones, and an
+  ended run keeps some pages for its delivery (`space`).
 * A flipped bit: every batch carries the sha256 of its header and rows, verified when it is sealed and when it is
   read. A batch that fails is set aside as a rejected segment of its own; its sequence number tells of the gap.
 
@@ -208,12 +209,14 @@ class Spool:
 
         False if another end was recorded before.
         """
+        end = (RunState.ENDED.value, exit_code, run_status, ended_at, RunState.OPEN.value)
         try:
-            is_first = self._end(exit_code, run_status, ended_at)
+            is_first = self._end(end)
         except SpoolUnavailable:  # a sync that fails once must not cost the exit code: nobody comes back to tell it
             self._db.reopen()
-            is_first = self._end(exit_code, run_status, ended_at)
+            is_first = self._end(end)
         self.step("ended")
+        space.shrink_if_small(self._db, journal_bytes=space.SMALL_JOURNAL_BYTES, step=self.step)
         run = self.run()
         return bool(is_first) or (run.exit_code, run.run_status) == (exit_code, run_status)
 
@@ -221,12 +224,12 @@ class Spool:
         """Whether others took the run for over and removed its file: the directory is the same as before, and there."""
         return not self.path.exists() and directory.file_mark(self.path) == self._mark != ""
 
-    def _end(self, exit_code: int | None, run_status: str, ended_at: float) -> int:
-        return self._update(
-            "UPDATE run SET state = ?, exit_code = ?, run_status = ?, ended_at = ? WHERE state = ?",
-            (RunState.ENDED.value, exit_code, run_status, ended_at, RunState.OPEN.value),
-            step="end:updated",
-        )
+    def _end(self, end: tuple[object, ...]) -> int:
+        sql = "UPDATE run SET state = ?, exit_code = ?, run_status = ?, ended_at = ?{} WHERE state = ?"
+        try:
+            return self._update_once(sql.format(f", finish_answer = {space.KEPT_ROOM}"), end, step="end:updated")
+        except SpoolFull:
+            return self._update(sql.format(""), end, step="end:updated")
 
     # -- the uploader's side
 
@@ -320,16 +323,18 @@ class Spool:
         )
 
     def finish(self, answer: dict[str, Any]) -> None:
-        """Record that the service acknowledged the finish, with its answer (if it is one that can be read again)."""
-        kept = json.dumps(answer if decode.is_shallow(answer) else {})
-        self._update(
-            "UPDATE run SET state = ?, finish_answer = ?, finished_at = ?, parked = NULL, problem = NULL,"
-            " problem_cause = NULL WHERE state = ?",
-            (RunState.FINISHED.value, kept, self._clock(), RunState.ENDED.value),
-            step="finish:updated",
+        """Record that the service acknowledged the finish, with its answer if that can be kept and read again."""
+        sql = (
+            "UPDATE run SET state = ?, finished_at = ?, parked = NULL, problem = NULL, problem_cause = NULL,"
+            " finish_answer = ? WHERE state = ?"
         )
+        facts, kept = (RunState.FINISHED.value, self._clock()), json.dumps(answer if decode.is_shallow(answer) else {})
+        try:
+            self._update(sql, (*facts, kept, RunState.ENDED.value), step="finish:updated")
+        except SpoolFull:
+            self._update(sql, (*facts, "{}", RunState.ENDED.value), step="finish:updated")
         self.step("finished")
-        space.shrink_if_small(self._db)
+        space.shrink_if_small(self._db, journal_bytes=0, step=self.step)
 
     def park(self, reason: str) -> None:
         """Set the run aside until a person decides: the service has forgotten it. Its rows stay."""
@@ -358,46 +363,40 @@ class Spool:
         """The user's word: the run goes to another service than it was recorded for. What the first one has stays there."""
         self.unpark()
         tracker = json.dumps(asdict(self._proven(replace(self.run(), api_url=api_url))))
-        self._update(
-            "UPDATE run SET api_url = ?, s3_endpoint_url = ?, tracker = ?", (api_url, s3_endpoint_url, tracker)
-        )
+        readdressing = "UPDATE run SET api_url = ?, s3_endpoint_url = ?, tracker = ?"
+        self._update(readdressing, (api_url, s3_endpoint_url, tracker))
 
     def note_problem(self, problem: str | None, *, cause: str | None = None) -> None:
         """Keep what stands in the way of delivery now, and its cause in a word; None when nothing does. Best effort."""
         if self._db.query("SELECT problem FROM run")[0][0] == problem:
             return
-        with suppress(SpoolFull):
-            self._update(
-                "UPDATE run SET problem = ?, problem_cause = ?, problem_at = ?", (problem, cause, self._clock())
-            )
+        noting = "UPDATE run SET problem = ?, problem_cause = ?, problem_at = ?"
+        with suppress(SpoolFull):  # nothing makes way for a note
+            self._update_once(noting, (problem, cause, self._clock()))
 
     def release_sent(self) -> int:
-        """Free the room of batches that S3 holds, for new rows on a full disk. Returns how many batches went.
-
-        Only rows of which S3 proved that it holds them go; `export` then tells that they are in S3 only.
-        """
+        """Delete some batches that S3 holds; `export` then tells that they are only there. Returns how many went."""
         return space.release_sent(self._db, step=self.step)
 
     def _update(self, sql: str, parameters: Sequence[Any], *, step: str = "") -> int:
         """One statement in a transaction of its own, durable when this returns. Returns how many rows it changed."""
+        return self._with_room(lambda: self._update_once(sql, parameters, step=step))
 
-        def transaction() -> int:
-            with self._db.transaction() as db:
-                cursor = db.execute(sql, parameters)
-                if step:
-                    self.step(step)
-            return cursor.rowcount
-
-        return self._with_room(transaction)
+    def _update_once(self, sql: str, parameters: Sequence[Any], *, step: str = "") -> int:
+        with self._db.transaction() as db:
+            cursor = db.execute(sql, parameters)
+            if step:
+                self.step(step)
+        return cursor.rowcount
 
     def _with_room(self, transaction: Callable[[], Result]) -> Result:
-        """Run a transaction; on a full disk once more, if rows that S3 holds could make way."""
-        try:
-            return transaction()
-        except SpoolFull:
-            if not self.release_sent():
-                raise
-            return transaction()
+        """Run a transaction; on a full disk again, with the room that was kept for it, and of rows that S3 holds."""
+        for make_room in (lambda: space.give_up_kept_room(self._db, self.step), self.release_sent):
+            try:
+                return transaction()
+            except SpoolFull:
+                make_room()
+        return transaction()
 
     # -- damage
 

@@ -26,7 +26,7 @@ from spool.model import BATCH_MAX_BYTES
 
 BUSY_TIMEOUT_S = 10.0
 PAGE_BYTES = 4096
-SMALL_PAGE_BYTES = 512  # of a small run that was delivered: its ten tables and indices have a page each
+SMALL_PAGE_BYTES = 512  # of a small run that has ended: its ten tables and indices have a page each
 _BUDGET_STEP = 1_000_000  # of SQLite's own instructions
 _BUDGET_PER_PAGE = 10_000  # a page holds at most some hundred rows
 BLOB_MAX_BYTES = BATCH_MAX_BYTES + (1 << 20)  # no honest batch is larger; a hostile file must not take all memory
@@ -45,6 +45,7 @@ PRAGMAS = {
     "cell_size_check": "on",
     "secure_delete": "off",  # Debian's SQLite has it on: freeing rows would then need as much room in the journal
     "mmap_size": 0,
+    "temp_store": "memory",
     "cache_size": -1024,  # KiB; the uploader and its caller each have one
 }
 
@@ -189,14 +190,23 @@ class Connection:
                 self._db.close()
 
     def shrink(self) -> None:
-        """Write the whole database anew in small pages, and cut its journal: for a file that is small and will not grow."""
+        """Write the whole database anew in small pages: for a file that is small and will not grow. All or nothing."""
         self._refuse_if_forked()
         with self._lock, translated(self.path):
             self._follow_replacement()
             self._budget.spent = -math.inf
-            for name, value in {"temp_store": "memory", "page_size": SMALL_PAGE_BYTES, "journal_size_limit": 0}.items():
-                self._db.execute(f"PRAGMA {name} = {value}")
+            self._db.execute(f"PRAGMA page_size = {SMALL_PAGE_BYTES}")
             self._db.execute("VACUUM")
+
+    def page_bytes(self) -> int:
+        return int(self.query("PRAGMA page_size")[0][0])
+
+    def cut_journal(self, to_bytes: int) -> None:
+        """Let the journal keep so much room at most. Only a writer has use for it, and meanwhile there is none."""
+        journal = self.path.with_name(self.path.name + "-journal")
+        with self.transaction():
+            if journal.stat().st_size > to_bytes:
+                os.truncate(journal, to_bytes)
 
     def reopen(self) -> None:
         """Drop everything the connection believes about the file, after an I/O error."""

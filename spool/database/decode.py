@@ -32,9 +32,10 @@ def run(fields: tuple[Any, ...], path: Path) -> Run:
 
 
 def _run(fields: tuple[Any, ...]) -> Run:
+    state = RunState(fields[1])
     return Run(
         spool_id=_text(fields[0]),
-        state=RunState(fields[1]),
+        state=state,
         tracker=_tracker(_object(fields[2])),
         started_at=_time(fields[3]),
         metadata=_object(fields[4]),
@@ -49,7 +50,7 @@ def _run(fields: tuple[Any, ...]) -> Run:
         ended_at=_time_or_none(fields[14]),
         exit_code=None if fields[15] is None else _count(fields[15], least=-(1 << 31)),
         run_status=_text_or_none(fields[16]),
-        finish_answer=_object_or_none(fields[17]),
+        finish_answer=_object_or_none(fields[17]) if state is RunState.FINISHED else None,  # before: `space.KEPT_ROOM`
         finished_at=_time_or_none(fields[18]),
         parked=_note(fields[19]),
         problem=_note(fields[20]),

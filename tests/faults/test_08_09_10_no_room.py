@@ -152,6 +152,74 @@ def test_fault_09_run_is_delivered_and_finished_on_a_disk_that_was_full_before_i
     assert (result.exit_code, result.stdout) == (0, b"delivered\n"), result.stderr.decode()
 
 
+KILLED_EVERYWHERE = """
+import os, pickle, sys
+from contextlib import closing
+from pathlib import Path
+from spool import RunState, Spool, SegmentState, directory
+from streaming.upload import delivery
+from tests.support import oracle, plays, small_disk
+from tests.support.memory_far_end import MemoryFarEnd
+from tests.support.oracle import Told
+
+disk, kept = Path(sys.argv[1]), Path(sys.argv[2])
+told = [(plays.header_of(number), plays.rows_of(number)) for number in range(6)]
+
+
+def live(path, far_end, die_at):
+    # the run's end and its delivery, killed at the step of that number
+    steps = iter(range(1000))
+
+    def step(name):
+        if next(steps) == die_at:
+            kept.write_bytes(pickle.dumps(far_end))
+            os._exit(9)
+
+    with closing(Spool(path, step=step)) as spool:
+        spool.end(exit_code=0, run_status="finished", ended_at=1e9)
+        delivery.deliver(spool, far_end, far_end)
+    os._exit(0)
+
+
+for die_at in range(1000):
+    with closing(Spool.create(disk, plays.new_run())) as spool:
+        spool.append([plays.batch_of(number) for number in range(6)])
+        path = spool.path
+    fillers = [small_disk.fill(disk)]
+    pid = os.fork()
+    if pid == 0:
+        live(path, MemoryFarEnd(), die_at)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code == 0:
+        break
+    assert code == 9, code
+    fillers.append(small_disk.fill(disk, name="more"))
+    far_end = pickle.loads(kept.read_bytes())
+    with closing(Spool(path)) as spool:
+        spool.end(exit_code=0, run_status="finished", ended_at=1e9)
+        assert delivery.deliver(spool, far_end, far_end) is delivery.Progress.COMPLETE, die_at
+        assert spool.run().state is RunState.FINISHED
+        assert len(spool.segments(SegmentState.SENT)) == 2
+    oracle.judge(far_end.evidence(), Told(plays.HEADERS[0], told), run_status="finished", exit_code=0)
+    for filler in fillers:
+        filler.unlink()
+    directory.remove(path)
+print("killed", die_at)
+"""
+
+
+def test_fault_09_short_run_is_delivered_on_a_full_disk_whatever_step_of_its_end_and_delivery_was_the_last(
+    home: Home, marker: str
+) -> None:
+    small_disk.require_mounts()
+    with start_in_small_disk(
+        KILLED_EVERYWHERE, clean_environment(home, marker), home, str(home.spool_dir), str(home.path / "far"), size="1m"
+    ) as program:
+        result = program.wait(60)
+    assert result.exit_code == 0, result.stderr.decode()
+    assert int(result.stdout.split()[1]) >= 20, "every step of end, register, seal, mark and finish"
+
+
 LIMITED = MANAGER.replace(
     "import logging", "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, 2 << 20))\nimport logging"
 )

@@ -68,8 +68,9 @@ def batches(count: int) -> list[bytes]:
 
 def test_fault_13_flipped_bit_in_a_pending_batch_costs_that_batch_only(tmp_path: Path) -> None:
     appended = [b"%d,batch %d\n" % (number, number) for number in range(9)]
-    path = ended(spools.filled(tmp_path, appended))
+    path = spools.filled(tmp_path, appended)
     spools.flip_bit(path, spools.offset_of(path, b"4,batch 4"), 1)
+    ended(path)
     far_end = drained(path)
     told = Told(HEADER, appended[:4] + appended[5:])
     oracle.judge(far_end.evidence(), told, run_status="finished", exit_code=0)
@@ -85,8 +86,8 @@ def test_fault_13_flipped_bit_in_a_sealed_segment_costs_that_batch_only(tmp_path
     path = spools.filled(tmp_path, appended)
     with closing(Spool(path)) as spool:
         assert len(list(spool.seal_pending())) == 1
-    ended(path)
     spools.flip_bit(path, spools.offset_of(path, b"4,batch 4"), 1)
+    ended(path)
     far_end = drained(path)
     told = Told(HEADER, appended[:4] + appended[5:])
     oracle.judge(far_end.evidence(), told, run_status="finished", exit_code=0)
@@ -101,8 +102,8 @@ def test_fault_13_flipped_bit_in_rows_that_s3_holds_costs_nothing(tmp_path: Path
     far_end = MemoryFarEnd()
     with closing(Spool(path)) as spool:
         assert delivery.deliver(spool, far_end, far_end) is delivery.Progress.WAITING_FOR_ROWS
-    ended(path)
     spools.flip_bit(path, spools.offset_of(path, b"4,batch 4"), 1)
+    ended(path)
     with_far_end(path, far_end)
     oracle.judge(far_end.evidence(), Told(HEADER, appended), run_status="finished", exit_code=0)
 
@@ -129,8 +130,9 @@ def test_fault_13_flipped_bit_in_the_run_record_costs_what_it_hit_and_no_row(
 def test_fault_13_flipped_bit_in_the_run_record_costs_nothing_if_an_earlier_version_is_left(tmp_path: Path) -> None:
     with closing(Spool.create(tmp_path, replace(plays.new_run(), metadata={"job_name": "j"}))) as spool:
         path = spool.path
-    spools.flip_bit(ended(path), spools.offset_of(path, b'{"job_name"'), 0)
-    drained(path)
+        spool.beat()
+    spools.flip_bit(path, spools.offset_of(path, b'{"job_name"'), 0)
+    deliver_as_owner(path, MemoryFarEnd())
     with closing(Spool(path)) as spool:
         assert spool.run().metadata == {"job_name": "j"}
 

@@ -329,6 +329,18 @@ def test_short_run_that_was_delivered_takes_little_room_and_reads_as_before(tmp_
         assert audit(spool.path) == []
 
 
+def test_short_run_that_has_ended_takes_little_room_while_it_waits_for_its_delivery(tmp_path: Path) -> None:
+    with closing(Spool.create(tmp_path, plays.new_run())) as spool:
+        append(spool, rows(0, 4, width=150))
+        spool.end(exit_code=0, run_status="finished", ended_at=1e9)
+        files = [path.stat() for path in tmp_path.iterdir()]
+        assert sum(each.st_size for each in files) <= 24 << 10
+        assert sum(512 * each.st_blocks for each in files) <= 24 << 10
+        assert spool.run().finish_answer is None
+        assert spools.exported(spool) == rows(0, 4, width=150)
+        assert audit(spool.path) == []
+
+
 def test_whoever_has_a_run_open_reads_on_when_it_is_made_small(tmp_path: Path) -> None:
     with closing(Spool.create(tmp_path, plays.new_run())) as tracker, closing(Spool(tracker.path)) as uploader:
         append(tracker, rows(0))

@@ -38,9 +38,9 @@ def seen_from_outside(pid: int, path: Path) -> Path:
     return Path("/proc", str(pid), "root") / str(path).lstrip("/")
 
 
-def fill(directory: Path) -> Path:
+def fill(directory: Path, *, name: str = "filler") -> Path:
     """A file that takes all the room that is left. Remove it to have room again."""
-    filler = directory / ".probe-filler"
+    filler = directory / f".probe-{name}"
     descriptor = os.open(filler, os.O_CREAT | os.O_WRONLY, 0o600)
     try:
         for size in (1 << 16, 1 << 12, 1):

@@ -9,7 +9,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from spool import Batch, Registration, Segment, SegmentState, Spool, queries
-from spool.database.connection import PAGE_BYTES
 from tests.support import plays
 
 HEADER = b"timestamp,x\n"
@@ -75,14 +74,19 @@ def plant_super_journal(path: Path, victim: Path) -> None:
     """
     magic, name = bytes.fromhex("d9d505f920a163d7"), os.fsencode(victim)
     pages = page_count(path)
-    header = magic + struct.pack(">5I", 0, 7, pages, 512, PAGE_BYTES)
-    lock_page = 0x40000000 // PAGE_BYTES + 1
+    header = magic + struct.pack(">5I", 0, 7, pages, 512, page_bytes(path))
+    lock_page = 0x40000000 // page_bytes(path) + 1
     record = struct.pack(">I", lock_page) + name + struct.pack(">II", len(name), sum(name)) + magic
     journal_of(path).write_bytes(header.ljust(512, b"\0") + record)
 
 
+def page_bytes(path: Path) -> int:
+    """As the file's header says: a short run that has ended is in small pages."""
+    return int.from_bytes(path.read_bytes()[16:18], "big")
+
+
 def page_count(path: Path) -> int:
-    return path.stat().st_size // PAGE_BYTES
+    return path.stat().st_size // page_bytes(path)
 
 
 def root_pages(path: Path) -> dict[str, int]:
@@ -92,9 +96,10 @@ def root_pages(path: Path) -> dict[str, int]:
 
 def overwrite_page(path: Path, number: int, content: bytes | None = None) -> None:
     """Zero a page (counted from 1), or fill it with something."""
+    size = page_bytes(path)
     with path.open("r+b") as file:
-        file.seek((number - 1) * PAGE_BYTES)
-        file.write((content or b"\0" * PAGE_BYTES)[:PAGE_BYTES])
+        file.seek((number - 1) * size)
+        file.write((content or bytes(size))[:size])
 
 
 def pages_of(path: Path, table: str) -> list[int]:
@@ -114,7 +119,8 @@ def leaves_holding(path: Path, table: str) -> list[int]:
 
 
 def _walk(content: bytes, number: int) -> Iterator[int]:
-    page = content[(number - 1) * PAGE_BYTES : number * PAGE_BYTES]
+    size = int.from_bytes(content[16:18], "big")
+    page = content[(number - 1) * size : number * size]
     if page[0] in (0x0D, 0x0A):
         yield number
         return
