@@ -16,7 +16,9 @@ from spool import Batch, NewRun, Spool, SpoolError, directory, ownership, system
 from spool.database import connection
 from streaming.clients.connect import Clients
 from streaming.collect.csv_tail import CsvFeeder
+from streaming.processes import engine_socket
 from streaming.upload import delivery
+from streaming.upload.engine import Engine
 from tests.support.memory_far_end import MemoryFarEnd
 
 Step = Callable[[str], None]
@@ -134,6 +136,17 @@ def _deliver(order: dict[str, Any], step: Step) -> None:
         delivery.deliver(spool, clients.service, clients.store)
 
 
+def _serve(order: dict[str, Any], step: Step) -> None:
+    """As an engine: all the runs of the directory `spool` that are ordered. Every spool that it opens tells its steps."""
+    os.environ["TMPDIR"] = order["tmp_dir"]
+    Spool.__init__.__kwdefaults__["step"] = step
+    claim = engine_socket.claim(engine_socket.socket_name(Path(order["spool"])))
+    assert claim is not None
+    engine = Engine(Path(order["spool"]))
+    engine.listen(claim)
+    engine.serve()
+
+
 def _release(order: dict[str, Any], step: Step) -> None:
     with closing(Spool(Path(order["spool"]), step=step)) as spool:
         spool.release_sent()
@@ -171,5 +184,6 @@ PLAYS: dict[str, Callable[[dict[str, Any], Step], None]] = {
     "deliver": _deliver,
     "live": _live,
     "release": _release,
+    "serve": _serve,
     "remove": _remove,
 }
