@@ -1,6 +1,7 @@
 """Faults 40 and 41, and what the engine promises: one process for all runs, elected anew, fair, quick to say what it met."""
 
 import os
+import resource
 import signal
 import stat
 import sys
@@ -10,11 +11,11 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from spool import Batch, NewRun, RunState, system
+from spool import Batch, NewRun, RunState, Spool, system
 from streaming.processes import engine_link, engine_socket
 from streaming.processes.runtime_folder import runtime_folder
 from streaming.record.recorder import Delivery, Recorder
-from tests.support import faults, oracle
+from tests.support import faults, oracle, spools
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Told
 from tests.support.processes import Home, eventually, kill, start_program, wait_gone
@@ -23,6 +24,7 @@ from tests.support.recorded import HEADER, rows
 from tests.support.runs import ended_run
 
 LONG_S = 3600.0
+FILE_MAX_BYTES = 1 << 20
 
 
 @pytest.fixture
@@ -142,6 +144,51 @@ def test_fault_41_run_whose_store_hangs_holds_up_no_other(recorders: Callable[..
         )
     assert hanging.spool.sent_uris() == []
     held.gate.release()
+
+
+@pytest.mark.timeout(300)
+def test_fault_41_runs_in_every_kind_of_trouble_hold_up_none_of_thirty_others(
+    recorders: Callable[..., Recorder], home: Home, far_end: FarEnd, marker: str
+) -> None:
+    poisoned, skewed, *good = [recorders() for _ in range(32)]
+    eventually(lambda: all(recorder.spool.run().registration for recorder in (poisoned, skewed, *good)), 60)
+    faulty = {poisoned: faults.s3_error("InvalidRequest", 400), skewed: faults.s3_error("RequestTimeTooSkewed", 403)}
+    for recorder, fault in faulty.items():
+        far_end.poison(run_of(far_end, recorder), fault)
+    refused = recorders(token="a-token-that-nobody-knows")
+    (engine,) = uploaders(marker)
+    resource.prlimit(engine.pid, resource.RLIMIT_FSIZE, (FILE_MAX_BYTES, FILE_MAX_BYTES))
+    full = spools.filled(home.spool_dir, [rows(number, 1) + b"9," + b"9" * FILE_MAX_BYTES + b"\n" for number in (1, 2)])
+    damaged = spools.filled(home.spool_dir, [rows(number, 99) for number in range(50)])
+    spools.overwrite_page(damaged, spools.leaves_holding(damaged, "batch")[1])
+    in_trouble = {str(recorder.spool.path) for recorder in (poisoned, skewed, refused)}
+    link = engine_link.find(home.spool_dir)
+    assert link is not None
+    for path in (full, damaged):
+        link.tell(Delivery(far_end.token, far_end.api_url, far_end.s3_endpoint_url, 1.0, 30.0).order(path))
+    told: dict[Recorder, list[bytes]] = {recorder: [] for recorder in good}
+    for round_number in range(3):
+        for number, recorder in enumerate((poisoned, skewed, refused, *good)):
+            batch = append(recorder, 1000 * number + 10 * round_number)
+            told.setdefault(recorder, []).append(batch)
+        eventually(lambda n=round_number: all(len(each.spool.sent_uris()) > n for each in good), 40, "the others wait")
+    eventually(lambda: in_trouble <= problems(home).keys(), 30, lambda: str(problems(home)))
+    assert spools.aside(damaged), "it was recovered meanwhile"
+    with closing(Spool(full)) as spool:
+        eventually(spool.sent_uris, 30, "what is known of a run is noted where there is room for nothing else")
+    assert uploaders(marker) == [engine]
+    for recorder in good:
+        end(recorder)
+    assert all(recorder.wait_finished(60) for recorder in good)
+    for recorder in good:
+        judge(far_end, recorder, told[recorder])
+    link.close()
+
+
+def problems(home: Home) -> dict[str, str]:
+    """What stands in each run's way, by its path."""
+    (told,) = engine_link.ask_all(home.spool_dir, timeout_s=10)
+    return {run["path"]: run["problem"] for run in told["runs"] if run["problem"]}
 
 
 def test_end_is_not_waited_for_once_nobody_answers(recorders: Callable[..., Recorder], far_end: FarEnd) -> None:
