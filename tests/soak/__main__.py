@@ -17,7 +17,6 @@ from tests.support.far_end import FarEnd
 from tests.support.oracle import Verdict
 from tests.support.processes import Home, Program, clean_environment, kill, marked, new_marker, start_program
 
-RUNS_AT_ONCE = 5
 CREDENTIALS_LIFETIME_S = 20.0
 POLL_S = 0.05
 CANARIES_MAX = 90
@@ -27,8 +26,9 @@ RECOVERY_S = 300.0  # after the faults: how long the rest may take
 class Soak:
     """One soak: `run` until the time is over, `recover`, then `verdict`."""
 
-    def __init__(self, far_end: FarEnd, place: Path, seed: int) -> None:
+    def __init__(self, far_end: FarEnd, place: Path, seed: int, runs_at_once: int) -> None:
         self.far_end = far_end
+        self.runs_at_once = runs_at_once
         self.place = place
         self.home = Home.below(place)
         self.marker = new_marker()
@@ -54,7 +54,7 @@ class Soak:
 
     def _keep_busy(self) -> None:
         active = [run for run in self.runs if not run.poll()]
-        if len(active) < RUNS_AT_ONCE:
+        if len(active) < self.runs_at_once:
             self.runs.append(SoakRun.start(len(self.runs), self.chance, self.place, self.environment))
 
     def _carry_out(self, event: Event) -> None:
@@ -173,15 +173,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
+    parser.add_argument("--runs", type=int, default=5, help="so many at once")
+    parser.add_argument("--kills", type=float, default=0.0, help="kill an uploader so often a minute, besides all else")
     parser.add_argument("--keep", type=Path, help="leave everything in this directory, to be looked at")
     options = parser.parse_args()
-    events = schedule.draw(random.Random(options.seed), options.minutes * 60)
-    print(f"soak: seed {options.seed}, {options.minutes:g} minutes, {len(events)} faults, {RUNS_AT_ONCE} runs at once")
+    events = schedule.draw(random.Random(options.seed), options.minutes * 60, kills_per_minute=options.kills)
+    print(f"soak: seed {options.seed}, {options.minutes:g} minutes, {len(events)} faults, {options.runs} runs at once")
     with tempfile.TemporaryDirectory(prefix="soak-") as temporary, FarEnd() as far_end:
         place = (options.keep or Path(temporary)).absolute()
         place.mkdir(exist_ok=True, parents=True)
         far_end.credentials_lifetime_s = CREDENTIALS_LIFETIME_S
-        soak = Soak(far_end, place, options.seed)
+        soak = Soak(far_end, place, options.seed, options.runs)
         soak.run(events, options.minutes * 60)
         print("The faults have stopped.", flush=True)
         soak.recover()

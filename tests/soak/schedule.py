@@ -59,14 +59,16 @@ class Event:
         return " ".join(part for part in (f"{self.at_s:7.1f}", self.name, *more, lasts) if part)
 
 
-def draw(chance: random.Random, duration_s: float) -> list[Event]:
+def draw(chance: random.Random, duration_s: float, *, kills_per_minute: float = 0.0) -> list[Event]:
     """The whole schedule."""
     events: list[Event] = []
     at_s = chance.uniform(*PAUSE_S)
     while at_s < duration_s:
         events.append(_event(chance, at_s))
         at_s += chance.uniform(*PAUSE_S)
-    return events
+    kill_count = int(kills_per_minute * duration_s / 60)
+    events += [Event(chance.uniform(0, duration_s), "kill uploader") for _ in range(kill_count)]
+    return sorted(events, key=lambda event: event.at_s)
 
 
 def _event(chance: random.Random, at_s: float) -> Event:
