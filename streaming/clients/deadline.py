@@ -4,6 +4,8 @@ Library timeouts bound one read; a peer that sends a byte a second passes them f
 waits in `recv`. Which sockets a request uses is told by Python's own audit events: `socket.connect` when a connection
 begins (its TLS handshake, too, can be dripped), `http.client.send` when one is used again. Looking a name up in DNS is
 bounded by the resolver alone.
+
+The same events tell who waits for a network that may swallow everything, while the request itself is still patient.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -21,10 +24,40 @@ class DeadlinePassed(TimeoutError):
     """The call took longer than allowed. An OSError, so that what it interrupts closes what it has opened."""
 
 
+class Unanswered:
+    """The requests of any threads that have no connection yet."""
+
+    def __init__(self) -> None:
+        self._since: dict[int, float] = {}  # by thread
+
+    @property
+    def since(self) -> float:
+        """When the oldest of them began, on the monotonic clock; infinity if there is none."""
+        return min([*self._since.values()], default=float("inf"))
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Note what this thread's requests inside the block wait for."""
+        _listen_to_audit_events()
+        outer, _watched.unanswered = _watched.unanswered, self
+        try:
+            yield
+        finally:
+            _watched.unanswered = outer
+            self.end()
+
+    def begin(self) -> None:
+        self._since.setdefault(threading.get_ident(), time.monotonic())
+
+    def end(self) -> None:
+        self._since.pop(threading.get_ident(), None)
+
+
 class _Watched(threading.local):
-    """The deadline that bounds what this thread does now."""
+    """What this thread's request is bounded and watched by."""
 
     deadline: _Deadline | None = None
+    unanswered: Unanswered | None = None
 
 
 class _Deadline:
@@ -97,6 +130,11 @@ def _listen_to_audit_events() -> None:
 
 
 def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
+    if _watched.unanswered is not None:
+        if event in ("socket.getaddrinfo", "socket.connect"):
+            _watched.unanswered.begin()
+        elif event == "http.client.send":
+            _watched.unanswered.end()
     if event in ("socket.connect", "http.client.send") and _watched.deadline is not None:
         connection = arguments[0] if event == "socket.connect" else arguments[0].sock
         _watched.deadline.watch(connection)

@@ -38,6 +38,7 @@ IDLE_S = 1.0  # how long an engine that has served a tracker waits for the next 
 SCAN_S = 60.0  # how often it is looked for runs that were left behind
 WATCH_S = 5.0  # and how often by `drain --watch`
 SUSPENDED_S = 60.0  # asleep for longer: connections are dead
+UNANSWERED_LOOK_S = 0.2
 DEATH_LOOK_S = 0.5  # a process that dies closes its connection a little before it is dead
 HURRYING = (signal.SIGTERM, signal.SIGHUP)
 
@@ -135,12 +136,10 @@ class Engine:
 
     def _wait_s(self) -> float:
         """Until the next turn, look at the directory, or end."""
-        at = [
-            self._hurry_until,
-            self._ends_at,
-            self._due[0][0] if self._due and self._threads.have_room else float("inf"),
-        ]
+        at = [self._hurry_until, self._ends_at]
+        at += [self._due[0][0]] if self._due and self._threads.have_room else []
         at += [job.ends_at for job in self._jobs.values() if job.may_be_given_up]
+        at += [time.monotonic() + UNANSWERED_LOOK_S] if any(job.is_awaited for job in self._jobs.values()) else []
         at += self._scan_terms.values()
         at += [self._idle_since + self._idle_s] if not self._jobs else []
         return max(0.0, min(min(at) - time.monotonic(), SUSPENDED_S))
@@ -182,6 +181,10 @@ class Engine:
         for terms, at in [*self._scan_terms.items()]:
             if time.monotonic() >= at:
                 self._scan(terms)
+        for job in self._jobs.values():  # who waits for a run is told, while the attempt itself is patient and goes on
+            clients = self._reached.get(job.terms) if job.is_awaited else None
+            if clients is not None and (unanswered := clients.unanswered()):
+                self._tell_all(job.trackers, "problem", job, text=unanswered, cause="timeout", is_unreachable=True)
 
     def _everything_is_due(self) -> None:
         for address in self._addresses.values():
@@ -265,9 +268,8 @@ class Engine:
         del self._jobs[job.path]
         self._close_pidfd(job)
         terms = {other.terms for other in self._jobs.values()}
-        for unused in [*self._reached.keys() - terms]:
-            if unused not in self._scan_terms:
-                self._reached.pop(unused).reset()
+        for unused in [*self._reached.keys() - terms - self._scan_terms.keys()]:
+            self._reached.pop(unused).reset()
         self._idle_since = time.monotonic()
 
     def _release_drains(self, job: Job, turn: Turn) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from spool import Registration
 from streaming.clients.credentials import CredentialKeeper, Credentials
+from streaming.clients.deadline import Unanswered
 from streaming.clients.sentinel import SentinelApi
 from streaming.errors import Unreachable
 from streaming.upload.delivery import Receipt
@@ -21,6 +22,7 @@ from streaming.upload.retry import Attempts
 if TYPE_CHECKING:
     from streaming.clients.s3 import ObjectStore
 
+UNANSWERED_S = 0.75  # without a connection: who waits for a run is told that nobody can be reached
 ASKED_LOOK_S = 0.5  # while another run asks
 
 Result = TypeVar("Result")
@@ -36,12 +38,14 @@ class Address:
         self._problem: Unreachable | None = None
         self._is_asked = False
         self._ask_at = 0.0
+        self._unanswered = Unanswered()
 
     def call(self, request: Callable[[], Result]) -> Result:
         """The request's result. Raises what it raises, and Unreachable without asking where that is known already."""
         known = self._begin()
         try:
-            result = request()
+            with self._unanswered.watching():
+                result = request()
         except Unreachable as error:
             self._failed(error, known)
             raise
@@ -55,6 +59,11 @@ class Address:
     def is_reachable(self) -> bool:
         """As far as is known."""
         return self._problem is None
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether somebody asks, and no connection has come about for a while: the network may swallow everything."""
+        return self._clock() - self._unanswered.since > UNANSWERED_S
 
     def ask_now(self) -> None:
         """The next request asks, however long the pause would be: somebody has a reason to believe in it."""
@@ -102,12 +111,19 @@ class Reached:
     ) -> None:
         """`address`: the one that all runs share. Raises BadArgument for URLs that are not safe to use."""
         self._service = SentinelApi(token, base_url=api_url)
+        self._service_url = api_url
         self._keeper = CredentialKeeper(self._refresh)
         self._s3_endpoint_url = s3_endpoint_url
         self._store_lock = threading.Lock()
         self._made_store: ObjectStore | None = None
         self.addresses = (address(api_url), address(s3_endpoint_url or "S3"))
         self._api, self._s3 = self.addresses
+
+    def unanswered(self) -> str:
+        """Which address does not answer now, in words; "" if all do."""
+        named = zip((self._service_url, self._s3_endpoint_url or "S3"), self.addresses, strict=True)
+        silent = [name for name, address in named if address.is_unanswered]
+        return f"{silent[0]} does not answer" if silent else ""
 
     def register(self, payload: dict[str, Any], *, idempotency_key: str) -> tuple[Registration, Credentials]:
         return self._api.call(lambda: self._service.register(payload, idempotency_key=idempotency_key))

@@ -17,6 +17,7 @@ from streaming.processes.runtime_folder import runtime_folder
 from streaming.record.recorder import Delivery, Recorder
 from tests.support import faults, oracle, spools
 from tests.support.far_end import FarEnd
+from tests.support.listener import BlackHole
 from tests.support.oracle import Told
 from tests.support.processes import Home, eventually, kill, start_program, wait_gone
 from tests.support.programs import surroundings, uploaders
@@ -32,15 +33,17 @@ def recorders(home: Home, far_end: FarEnd, marker: str) -> Iterator[Callable[...
     """Makes recorders of this very process; at the end they are closed, and the engine has left."""
     with ExitStack() as open_ones:
 
-        def make(*, interval_s: float = 1.0, linger_s: float = 30.0, token: str | None = None) -> Recorder:
-            delivery = Delivery(token or far_end.token, far_end.api_url, far_end.s3_endpoint_url, interval_s, linger_s)
+        def make(
+            *, interval_s: float = 1.0, linger_s: float = 30.0, token: str | None = None, api_url: str = far_end.api_url
+        ) -> Recorder:
+            delivery = Delivery(token or far_end.token, api_url, far_end.s3_endpoint_url, interval_s, linger_s)
             new = NewRun(
                 tracker=system.identify(os.getpid()),
                 started_at=time.time(),
                 token=delivery.token,
                 host_info={},
                 cloud_info={},
-                api_url=far_end.api_url,
+                api_url=api_url,
                 s3_endpoint_url=far_end.s3_endpoint_url,
             )
             return open_ones.enter_context(closing(Recorder.start(home.spool_dir, new, delivery)))
@@ -70,6 +73,19 @@ def run_of(far_end: FarEnd, recorder: Recorder) -> str:
 def judge(far_end: FarEnd, recorder: Recorder, batches: list[bytes]) -> None:
     evidence = far_end.evidence(run_of(far_end, recorder))
     oracle.judge(evidence, Told(HEADER, batches), run_status="finished", exit_code=0)
+
+
+def test_nobody_waits_at_the_end_for_a_network_that_swallows_everything_while_the_engine_goes_on_trying(
+    recorders: Callable[..., Recorder], far_end: FarEnd, marker: str
+) -> None:
+    with BlackHole() as hole:
+        recorder = recorders(api_url=hole.url)
+        append(recorder, 0)
+        end(recorder)
+        assert recorder.wait_finished(60) is None
+        assert hole.unanswered_count() == 1, "the attempt itself has more patience"
+        for process in uploaders(marker):
+            kill(process)
 
 
 def test_all_runs_of_a_directory_are_delivered_by_one_process(

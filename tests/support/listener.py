@@ -5,6 +5,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from tests.support.wire import Wire
 
@@ -108,6 +109,9 @@ def _bound(port: int) -> socket.socket:
     return sock
 
 
+_SYN_SENT = "02"
+
+
 class BlackHole:
     """An address where a connect gets no answer at all: a listening socket whose accept queue is full (Linux)."""
 
@@ -122,6 +126,13 @@ class BlackHole:
             filler.setblocking(False)
             with suppress(BlockingIOError):
                 filler.connect(("127.0.0.1", self.port))
+
+    def unanswered_count(self) -> int:
+        """How many wait for an answer now, those of others only."""
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        waiting = [line for line in lines if line[2] == f"0100007F:{self.port:04X}" and line[3] == _SYN_SENT]
+        ours = {f"0100007F:{filler.getsockname()[1]:04X}" for filler in self._fillers}
+        return sum(line[1] not in ours for line in waiting)
 
     def __enter__(self) -> "BlackHole":
         return self
