@@ -7,7 +7,6 @@ ServerError
 ├── Unavailable          for now; worth another try
 │   ├── StoreUnavailable     S3 or STS did not answer as it should
 │   └── DatabaseUnavailable  the database cannot be read or written: locked, disk full
-├── UnreadableObject     an object is there, yet is not gzip CSV of our kind
 └── UnknownName          no token, no run of that name
 """
 
@@ -52,15 +51,6 @@ class StoreUnavailable(Unavailable):
     def __init__(self, message: str, *, code: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.code = code
-
-
-class UnreadableObject(ServerError):
-    """An object exists, yet is no gzip CSV with a header line; `key` names it."""
-
-    def __init__(self, key: str, reason: str) -> None:
-        super().__init__(f"{key}: {reason}")
-        self.key = key
-        self.reason = reason
 
 
 class UnknownName(ServerError):

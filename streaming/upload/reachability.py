@@ -56,11 +56,6 @@ class Address:
         return result
 
     @property
-    def is_reachable(self) -> bool:
-        """As far as is known."""
-        return self._problem is None
-
-    @property
     def is_unanswered(self) -> bool:
         """Whether somebody asks, and no connection has come about for a while: the network may swallow everything."""
         return self._clock() - self._unanswered.since > UNANSWERED_S

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import platformdirs
+
+from spool.directory import user_directory
+from streaming import config
+from streaming.clients import prefix
+from streaming.errors import BadArgument, NotTheService
+from streaming.processes import peers
+from streaming.server.errors import ServerError
+from streaming.server.process.directory import ServerDirectory
+from streaming.server.settings import DEFAULT_BUCKET, DEFAULT_CREDENTIAL_LIFETIME_S, DEFAULT_PORT, S3Settings
 
 if TYPE_CHECKING:
     from streaming.server.process.control import Status
-    from streaming.server.process.directory import ServerDirectory
     from streaming.server.process.embedded import EmbeddedServer
-    from streaming.server.settings import S3Settings
 
-_USUAL_PORT = 8742
-_DEFAULT_LIFETIME_S = 900
 _ANY_ROLE_ARN = "arn:aws:iam::000000000000:role/uploader"  # MinIO takes any; AWS needs a real one
-
-
-def _default_directory() -> Path:
-    return platformdirs.user_state_path("tracker-stream") / "server"
 
 
 def _directory_option(command: Any) -> Any:
@@ -35,14 +33,31 @@ def _directory_option(command: Any) -> Any:
         "--dir",
         "directory",
         type=click.Path(path_type=Path, file_okay=False),
-        default=_default_directory,
+        default=lambda: user_directory("state") / "server",
         envvar="TRACKER_STREAM_SERVER_DIR",
         show_envvar=True,
         help="Where the server keeps everything.  [default: server/ in the user's state directory]",
     )(command)
 
 
-@click.group()
+class ServerGroup(click.Group):
+    """Turns what goes wrong in a server into words and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ServerError as error:
+            raise click.ClickException(str(error)) from error
+        except ImportError as error:
+            raise click.ClickException(f"{error.name} is missing: install tracker-stream[server].") from error
+        except BrokenPipeError:  # whoever read what we print has gone: click ends quietly
+            raise
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            raise click.ClickException(f"{error.strerror or error}{where}.") from error
+
+
+@click.group(cls=ServerGroup)
 def server() -> None:
     """A service to deliver to, on this machine: a Sentinel-compatible API and a real S3.
 
@@ -57,12 +72,12 @@ def server() -> None:
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    help=f"0: a free one.  [default: the one it had before, else {_USUAL_PORT}, else a free one]",
+    help=f"0: a free one.  [default: the one it had before, else {DEFAULT_PORT}, else a free one]",
 )
 @click.option(
     "--credential-lifetime",
     type=click.IntRange(1, 43_200),
-    default=_DEFAULT_LIFETIME_S,
+    default=DEFAULT_CREDENTIAL_LIFETIME_S,
     show_default=True,
     metavar="SECONDS",
     help="Lifetime of upload credentials. Below 900 only the embedded S3 enforces it.",
@@ -88,26 +103,24 @@ def up(foreground: bool, directory: Path, **options: Any) -> None:
     Example: tracker-stream server up --port 0
     """
     from streaming.server.process.control import record
-    from streaming.server.process.directory import ServerDirectory
 
-    with _errors_for_people():
-        place = ServerDirectory(directory)
-        place.prepare()
-        with place.locked():
-            status = _already_up(place)
-            if status:
-                _warn_if_different(status, options)
-                made = None
-            else:
-                made = _start(place, detach=not foreground, **options)
-                status = record(made)
-                if not foreground:
-                    made.let_go()
-        _say_where(status, place)
-        for warning in made.warnings if made else []:
-            click.echo(f"Warning: {warning}", err=True)
-        if made and foreground:
-            _stay(made)
+    place = ServerDirectory(directory)
+    place.prepare()
+    with place.locked():
+        status = _already_up(place)
+        if status:
+            _warn_if_different(status, options)
+            made = None
+        else:
+            made = _start(place, detach=not foreground, **options)
+            status = record(made)
+            if not foreground:
+                made.let_go()
+    _say_where(status, place)
+    for warning in made.warnings if made else []:
+        click.echo(f"Warning: {warning}", err=True)
+    if made and foreground:
+        _stay(made)
 
 
 @server.command()
@@ -119,15 +132,13 @@ def down(directory: Path) -> None:
     Example: tracker-stream server down
     """
     from streaming.server.process.control import bring_down
-    from streaming.server.process.directory import ServerDirectory
 
-    with _errors_for_people():
-        place = ServerDirectory(directory)
-        if not place.path.is_dir():
-            click.echo("No server has run there.")
-            return
-        with place.locked():
-            click.echo("The server is down." if bring_down(place) else "The server was not up.")
+    place = ServerDirectory(directory)
+    if not place.path.is_dir():
+        click.echo("No server has run there.")
+        return
+    with place.locked():
+        click.echo("The server is down." if bring_down(place) else "The server was not up.")
 
 
 @server.command()
@@ -140,11 +151,9 @@ def status(directory: Path, as_json: bool) -> None:
     Example: tracker-stream server status
     """
     from streaming.server.process.control import read_status
-    from streaming.server.process.directory import ServerDirectory
 
-    with _errors_for_people():
-        found = read_status(ServerDirectory(directory))
-        report: dict[str, Any] = found.as_json() if found else {"up": False, "processes": {}}
+    found = read_status(ServerDirectory(directory))
+    report: dict[str, Any] = found.as_json() if found else {"up": False, "processes": {}}
     click.echo(json.dumps(report) if as_json else _status_text(report, directory))
     raise SystemExit(0 if report["up"] else 1)
 
@@ -159,10 +168,8 @@ def env(directory: Path, as_json: bool) -> None:
     Example: eval "$(tracker-stream server env)"
     """
     from streaming.server.process.control import running
-    from streaming.server.process.directory import ServerDirectory
 
-    with _errors_for_people():
-        environment = running(ServerDirectory(directory)).environment
+    environment = running(ServerDirectory(directory)).environment
     if as_json:
         click.echo(json.dumps(environment))
         return
@@ -181,11 +188,9 @@ def open_page(directory: Path) -> None:
     import webbrowser
 
     from streaming.server.process.control import running
-    from streaming.server.process.directory import ServerDirectory
 
-    with _errors_for_people():
-        place = ServerDirectory(directory)
-        link = _link(running(place), place)
+    place = ServerDirectory(directory)
+    link = _link(running(place), place)
     click.echo(link)
     if any(os.environ.get(name) for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")) or sys.platform == "darwin":
         webbrowser.open(link)
@@ -193,7 +198,6 @@ def open_page(directory: Path) -> None:
 
 def _link(status: Status, place: ServerDirectory) -> str:
     """The page, with a ticket for the user of this process behind the #."""
-    from streaming.processes import peers
     from streaming.server.storage.database import ServerDatabase
     from streaming.server.storage.sessions import SessionStore, holder_name
     from streaming.server.storage.tokens import TokenStore
@@ -224,8 +228,7 @@ def token_add(directory: Path, name: str) -> None:
     \b
     Example: tracker-stream server token add ada
     """
-    with _errors_for_people():
-        click.echo(_tokens(directory).add(name))
+    click.echo(_tokens(directory).add(name))
 
 
 @token.command("list")
@@ -236,10 +239,9 @@ def token_list(directory: Path) -> None:
     \b
     Example: tracker-stream server token list
     """
-    with _errors_for_people():
-        for entry in _tokens(directory).list():
-            state = f"revoked {entry.revoked_at}" if entry.revoked_at else "valid"
-            click.echo(f"{entry.name}\tmade {entry.created_at}\t{state}")
+    for entry in _tokens(directory).list():
+        state = f"revoked {entry.revoked_at}" if entry.revoked_at else "valid"
+        click.echo(f"{entry.name}\tmade {entry.created_at}\t{state}")
 
 
 @token.command("revoke")
@@ -251,16 +253,14 @@ def token_revoke(directory: Path, name: str) -> None:
     \b
     Example: tracker-stream server token revoke ada
     """
-    with _errors_for_people():
-        _tokens(directory).revoke(name)
-        click.echo(
-            f"The token {name!r} is refused from now on. Upload credentials that were given for it until now still work "
-            "until they expire: at most as long as `server up --credential-lifetime` says (900 s unless told otherwise)."
-        )
+    _tokens(directory).revoke(name)
+    click.echo(
+        f"The token {name!r} is refused from now on. Upload credentials that were given for it until now still work "
+        "until they expire: at most as long as `server up --credential-lifetime` says (900 s unless told otherwise)."
+    )
 
 
 def _tokens(directory: Path) -> Any:
-    from streaming.server.process.directory import ServerDirectory
     from streaming.server.storage.database import ServerDatabase
     from streaming.server.storage.tokens import TokenStore
 
@@ -285,7 +285,7 @@ def _start(place: ServerDirectory, *, detach: bool, **options: Any) -> EmbeddedS
     from streaming.server.process.ports import choose_port
 
     s3, host = _other_s3(options), options["host"]
-    port, notice = choose_port(host, asked=options["port"], before=place.remembered_port(), usual=_USUAL_PORT)
+    port, notice = choose_port(host, asked=options["port"], before=place.remembered_port(), usual=DEFAULT_PORT)
     lifetime_s = options["credential_lifetime"]
     made = EmbeddedServer(place.path, host=host, port=port, credential_lifetime_s=lifetime_s, s3=s3, detach=detach)
     _warn_if_exposed(host, own_s3=made.s3_is_embedded)
@@ -296,7 +296,6 @@ def _start(place: ServerDirectory, *, detach: bool, **options: Any) -> EmbeddedS
 
 def _other_s3(options: dict[str, Any]) -> S3Settings | None:
     """The S3 of the options with the keys of the environment; None means the embedded one. Raises click.UsageError."""
-    from streaming.server.settings import DEFAULT_BUCKET, S3Settings
 
     is_static = options["s3_credentials"] == "static"
     if not options["s3_endpoint"] and not options["s3_bucket"]:
@@ -317,11 +316,9 @@ def _other_s3(options: dict[str, Any]) -> S3Settings | None:
 
 def _usable_bucket(bucket: str) -> str:
     """Refused here, by the client's own rule, and not by every client later."""
-    from streaming.clients.prefix import require_prefix
-    from streaming.errors import NotTheService
 
     try:
-        require_prefix(f"s3://{bucket}/runs")
+        prefix.require_prefix(f"s3://{bucket}/runs")
     except NotTheService:
         raise click.UsageError(
             f"--s3-bucket {bucket!r} is no bucket's name: 3 to 63 of a-z, 0-9, . and - (no _)."
@@ -330,21 +327,17 @@ def _usable_bucket(bucket: str) -> str:
 
 
 def _usable_region(region: str) -> str:
-    from streaming.clients.prefix import require_region
-    from streaming.errors import NotTheService
 
     try:
-        return require_region(region)
+        return prefix.require_region(region)
     except NotTheService:
         raise click.UsageError(f"--s3-region {region!r} is no region: a-z, 0-9 and - only, as in us-east-1.") from None
 
 
 def _usable_endpoint(url: str | None) -> str | None:
-    from streaming.config import require_safe_url
-    from streaming.errors import BadArgument
 
     try:
-        return require_safe_url(url, "--s3-endpoint") if url else None
+        return config.require_safe_url(url, "--s3-endpoint") if url else None
     except BadArgument as exc:
         raise click.UsageError(f"{exc} (clients refuse it, too)") from exc
 
@@ -376,9 +369,8 @@ def _warn_if_different(status: Status, options: dict[str, Any]) -> None:
 
 
 def _warn_if_exposed(host: str, *, own_s3: bool) -> None:
-    from streaming.config import is_loopback
 
-    if is_loopback(host):
+    if config.is_loopback(host):
         return
     click.echo(
         f"Warning: {host} is not a loopback address. Whoever reaches it can try tokens, and tokens and rows travel there "
@@ -427,22 +419,3 @@ def _stay(made: EmbeddedServer) -> None:
         raise click.ClickException(
             f"A process of the server has ended, by `server down` or by itself: see the logs in {made.directory.path}."
         )
-
-
-@contextlib.contextmanager
-def _errors_for_people() -> Iterator[None]:
-    try:
-        from streaming.server.errors import ServerError
-    except ImportError as exc:
-        raise click.ClickException(f"{exc.name} is missing: install tracker-stream[server].") from exc
-    try:
-        yield
-    except ServerError as exc:
-        raise click.ClickException(str(exc)) from exc
-    except OSError as exc:
-        where = f" ({exc.filename})" if exc.filename else ""
-        raise click.ClickException(f"{exc.strerror or exc}{where}.") from exc
-
-
-if __name__ == "__main__":
-    server()

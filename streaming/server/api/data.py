@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
+from spool.model import iso_utc
 from streaming.server.api.guarded_route import ViewedRoute
 from streaming.server.api.login import Viewer
-from streaming.server.api.run_json import line_json
 from streaming.server.api.runs import find_run
 from streaming.server.errors import StoreUnavailable
 from streaming.server.metrics.parse import ObjectFacts
@@ -21,6 +21,7 @@ from streaming.server.storage.runs import Run, RunStore
 from streaming.tables.object_names import find_gaps, order_of, parse_name
 from streaming.tables.series import Window, series
 
+_MOMENTS = ("registered_at", "started_at", "ended_at", "last_row_at", "last_upload_at")
 router = APIRouter(route_class=ViewedRoute, tags=["Data"])
 
 State = Literal["registered", "recording", "silent", "finished", "failed"]
@@ -48,7 +49,7 @@ def list_runs(
     query = ListQuery(viewer.id, _now(), q, state or (), project, job, tag, sort, offset, limit)
     page = runs.listing.page(query)
     return {
-        "runs": [line_json(line) for line in page.lines],
+        "runs": [_line_json(line) for line in page.lines],
         "total": page.total,
         "counts": page.counts,
         "projects": page.projects,
@@ -68,7 +69,7 @@ def _details(request: Request, run: Run, reading: Reading) -> dict[str, Any]:
     objects = reading.rows.all_objects
     missing = [] if reading.is_outage else [key for key in keys_of(run) if key not in objects]
     return {
-        **line_json(request.app.state.runs.listing.line(run.run_id, _now(), reading.rows.seen)),
+        **_line_json(request.app.state.runs.listing.line(run.run_id, _now(), reading.rows.seen)),
         "metadata": run.metadata,
         "data_source": run.data_source,
         "statistics": reading.rows.figures,
@@ -136,6 +137,12 @@ def download_csv(request: Request, viewer: Viewer, run_id: str) -> StreamingResp
             "X-Complete": "true" if reading.is_complete else "false",
         },
     )
+
+
+def _line_json(line: dict[str, Any]) -> dict[str, Any]:
+    """A line of the list; times as ISO-8601 UTC."""
+    shown = {name: value for name, value in line.items() if name != "silent_at"}
+    return {**shown, **{name: None if line[name] is None else iso_utc(line[name]) for name in _MOMENTS}}
 
 
 def _now() -> float:

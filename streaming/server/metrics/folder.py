@@ -123,14 +123,11 @@ def _by_key(found: Sequence[Part]) -> dict[str, ObjectFacts]:
 
 
 def evict(directory: Path, *, limit_bytes: int) -> None:
-    """Delete the runs used longest ago until the others fit; and whatever is no run's folder."""
+    """Delete the runs used longest ago until the others fit."""
     sizes = {}
     with suppress(FileNotFoundError):
         for path in directory.iterdir():
-            if path.is_dir():
-                sizes[path] = (path.stat().st_mtime, sum(file.stat().st_size for file in path.iterdir()))
-            else:
-                path.unlink(missing_ok=True)  # a version before kept a file of its own kind for each run
+            sizes[path] = (path.stat().st_mtime, sum(file.stat().st_size for file in path.iterdir()))
     total = 0
     for path, (_, size) in sorted(sizes.items(), key=lambda item: item[1][0], reverse=True):
         total += size

@@ -129,7 +129,7 @@ class RunReader:
                 entry.rows, entry.listed_at = None, None
 
     def tidy(self) -> None:
-        """Keep the directory within its limit, and delete what a version before left there."""
+        """Keep the directory within its limit."""
         evict(self._directory, limit_bytes=DISK_LIMIT_BYTES)
 
     @contextmanager

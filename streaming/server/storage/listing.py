@@ -129,8 +129,6 @@ class RunListing:
             for statement in _SCHEMA:
                 db.conn.execute(statement)
             self._is_indexed = _has_search_index(db.conn)
-            for row in db.conn.execute("SELECT id FROM runs WHERE id NOT IN (SELECT id FROM listing)").fetchall():
-                self.add(db.conn, row[0])  # the version before had no list
 
     def add(self, db: Any, row_id: int | None) -> None:
         """Take in a run of the table `runs`, as far as it has come."""

@@ -29,7 +29,7 @@ def server(tmp_path: Path, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> It
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         more = ("--port", "0", "--s3-endpoint", moto_url, "--s3-bucket", "cli") if arguments[0] == "up" else ()
-        command = [sys.executable, "-m", "streaming.cli.commands.server", *arguments, *more]
+        command = [sys.executable, "-m", "streaming", "server", *arguments, *more]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     yield run
@@ -40,7 +40,7 @@ def server(tmp_path: Path, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> It
 def foreground(server: Command, moto_url: str) -> Iterator[subprocess.Popen[str]]:
     """`server up --foreground` that has said that it is up."""
     options = ("--foreground", "--port", "0", "--s3-endpoint", moto_url, "--s3-bucket", "cli")
-    command = [sys.executable, "-m", "streaming.cli.commands.server", "up", *options]
+    command = [sys.executable, "-m", "streaming", "server", "up", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert "is up" in process.stdout.readline()
@@ -56,6 +56,14 @@ def exports(text: str) -> dict[str, str]:
     words = [shlex.split(line) for line in text.splitlines()]
     assert all(word[0] == "export" for word in words)
     return dict(word[1].split("=", 1) for word in words)
+
+
+def test_without_the_extra_a_command_says_what_to_install(tmp_path: Path) -> None:
+    program = "import sys; sys.modules['cryptography'] = None; from streaming.cli import main; main()"
+    command = [sys.executable, "-c", program, "server", "status", "--dir", str(tmp_path)]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    assert told.returncode == 1
+    assert told.stderr == "Error: cryptography is missing: install tracker-stream[server].\n"
 
 
 def test_up_env_status_down(server: Command, tmp_path: Path) -> None:

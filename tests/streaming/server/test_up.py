@@ -23,7 +23,7 @@ from tests.support import processes
 from tests.support.processes import ROOT
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
-SERVER = [sys.executable, "-m", "streaming.cli.commands.server"]
+SERVER = [sys.executable, "-m", "streaming", "server"]
 
 
 @pytest.fixture

@@ -200,7 +200,6 @@ def test_the_runs_used_longest_ago_leave_the_disk_first(tmp_path: Path) -> None:
         (directory / name).mkdir(parents=True)
         (directory / name / "00000001.parquet").write_bytes(b"x" * 100)
         os.utime(directory / name, (number, number))
-    (directory / "old.frames").write_bytes(b"of the version before")
     evict(directory, limit_bytes=250)
     assert sorted(path.name for path in directory.iterdir()) == ["b", "c"]
     evict(tmp_path / "missing", limit_bytes=1)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from streaming.server.storage.database import ServerDatabase
-from streaming.server.storage.listing import SILENT_AFTER_S, SORT_KEYS, ListQuery, RunListing, Seen
+from streaming.server.storage.listing import SILENT_AFTER_S, SORT_KEYS, ListQuery, Seen
 from streaming.server.storage.runs import Finish, RunStore
 from streaming.server.storage.tokens import TokenStore
 
@@ -116,19 +116,6 @@ def test_each_token_has_a_list_of_its_own(runs: RunStore) -> None:
         page = runs.listing.page(ListQuery(1, NOW, **query))
         assert "ff" not in [line["run_id"] for line in page.lines]
         assert "theirs" not in page.projects
-
-
-def test_a_directory_of_the_version_before_gets_its_list(runs: RunStore, database: ServerDatabase) -> None:
-    fill(runs, 20)
-    runs.set_statistics("0001", {"row_count": 7, "first_timestamp": NOW - 50, "last_timestamp": NOW, "complete": True})
-    before = runs.listing.page(ListQuery(1, NOW, states=["finished", "failed"])).lines
-    with database.transaction() as db:
-        for table in ("listing", "listing_tags", "listing_search"):
-            db.conn.execute(f"DROP TABLE {table}")
-    again = RunStore(database)
-    assert again.listing.page(ListQuery(1, NOW, states=["finished", "failed"])).lines == before
-    assert ids(again, text="train") != []
-    assert RunListing(database).page(ListQuery(1, NOW)).total == 20
 
 
 def test_what_is_settled_is_looked_at_no_more(runs: RunStore) -> None:
