@@ -26,7 +26,7 @@ from streaming.server.metrics.parse import ObjectFacts, parse_texts
 from streaming.server.metrics.reader import RunReader
 from streaming.server.storage import database as server_database
 from streaming.server.storage.listing import ListQuery
-from streaming.server.storage.runs import Finish, Run, RunStore, new_run_id
+from streaming.server.storage.runs import Finish, RegisteredRun, RunStore, new_run_id
 from streaming.tables.series import Window, series
 
 SQL = "SELECT job_name, max(process_memory_mib) FROM rows JOIN runs USING (run) GROUP BY 1"
@@ -57,7 +57,7 @@ def _first_look(world: World, folder: Path) -> Figure:
         parts.write(parts.numbered(run_folder, part + 1), *parse_texts(texts))
     now = datetime.now(timezone.utc)
     uris = tuple(f"s3://bucket/{key}" for key in keys)
-    run = Run("run", 1, "runs/run", {}, now, now, now, "finished", 0, "s3", uris, {"complete": True})
+    run = RegisteredRun("run", 1, "runs/run", {}, now, now, now, "finished", 0, "s3", uris, {"complete": True})
 
     def look() -> float:
         started = time.perf_counter()

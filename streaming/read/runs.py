@@ -32,7 +32,7 @@ _SHOWN_MAX = 50
 _SHOWN = ("run", "job_name", "project_name", "state", "started_at", "duration_s", "exit_code", "row_count")
 
 
-class Run:
+class RecordedRun:
     """One run. Its rows are read when they are asked for, as they are at that moment."""
 
     def __init__(self, source: Source, facts: RunFacts) -> None:
@@ -89,7 +89,7 @@ class Run:
         return f"<Run {self.name} {self.job_name or ''} {self.state}, {self.facts.row_count} rows>"
 
 
-class Runs(Sequence[Run]):
+class Runs(Sequence[RecordedRun]):
     """Runs of one source, oldest first. Taken when it was made: ask `streaming.runs` again for newer ones."""
 
     def __init__(self, source: Source, facts: Sequence[RunFacts]) -> None:
@@ -115,20 +115,20 @@ class Runs(Sequence[Run]):
             return query.answer(sql).read_all()
 
     @overload
-    def __getitem__(self, key: int | str) -> Run: ...
+    def __getitem__(self, key: int | str) -> RecordedRun: ...
     @overload
     def __getitem__(self, key: slice) -> Runs: ...
-    def __getitem__(self, key: int | str | slice) -> Run | Runs:
+    def __getitem__(self, key: int | str | slice) -> RecordedRun | Runs:
         """By place, or by name: a run's or its job's, or the beginning of a run's. Raises BadArgument, NoSuchRun."""
         if isinstance(key, slice):
             return Runs(self.source, self.facts[key])
-        return Run(self.source, self.facts[key] if isinstance(key, int) else self.source.find(key, self.facts))
+        return RecordedRun(self.source, self.facts[key] if isinstance(key, int) else self.source.find(key, self.facts))
 
     def __len__(self) -> int:
         return len(self.facts)
 
-    def __iter__(self) -> Iterator[Run]:
-        return (Run(self.source, facts) for facts in self.facts)
+    def __iter__(self) -> Iterator[RecordedRun]:
+        return (RecordedRun(self.source, facts) for facts in self.facts)
 
     def __repr__(self) -> str:
         return f"<{len(self.facts)} runs>"

@@ -22,7 +22,7 @@ _EXACT_IN_DOUBLE = 2**53
 
 
 @dataclass(frozen=True)
-class Column:
+class KnownColumn:
     """What is known of a column."""
 
     name: str
@@ -69,10 +69,10 @@ _TEXTS = (
         for name, kind, unit, text in (*_PROCESS, *_BOTH)
     ),
 )
-KNOWN = {name: Column(name, kind, unit, text) for name, kind, unit, text in _TEXTS}
+KNOWN = {name: KnownColumn(name, kind, unit, text) for name, kind, unit, text in _TEXTS}
 
 
-class Kind(IntEnum):
+class ColumnKind(IntEnum):
     """What the cells of an unknown column seen so far allow. Joining two kinds gives the narrowest that holds both."""
 
     NOTHING = 0
@@ -81,22 +81,26 @@ class Kind(IntEnum):
     NUMBER = 3
     TEXT = 4
 
-    def joined(self, other: Kind) -> Kind:
+    def joined(self, other: ColumnKind) -> ColumnKind:
         high = max(self, other)
-        return Kind.TEXT if high is Kind.NUMBER and Kind.WIDE in (self, other) else high
+        return ColumnKind.TEXT if high is ColumnKind.NUMBER and ColumnKind.WIDE in (self, other) else high
 
     @property
     def type(self) -> pa.DataType:
-        return {Kind.WHOLE: pa.int64(), Kind.WIDE: pa.int64(), Kind.NUMBER: pa.float64()}.get(self, pa.string())
+        return {ColumnKind.WHOLE: pa.int64(), ColumnKind.WIDE: pa.int64(), ColumnKind.NUMBER: pa.float64()}.get(
+            self, pa.string()
+        )
 
 
-class Kinds(dict[str, Kind]):
+class Kinds(dict[str, ColumnKind]):
     """The kind of each unknown column, learnt from tables as they come; columns in the order in which they appeared."""
 
     def learn(self, table: pa.Table) -> None:
         """Take in the cells of a table of `csv_text`: known columns are numbers there, unknown ones text."""
         for name in table.column_names:
-            known = Kind.NOTHING if name in KNOWN else kind_of(table.column(name), self.get(name, Kind.NOTHING))
+            known = (
+                ColumnKind.NOTHING if name in KNOWN else kind_of(table.column(name), self.get(name, ColumnKind.NOTHING))
+            )
             self[name] = known
 
     @property
@@ -115,9 +119,9 @@ def merged(schemas: Iterable[pa.Schema]) -> pa.Schema:
     return pa.schema(list(types.items()))
 
 
-def kind_of(cells: pa.ChunkedArray, known: Kind = Kind.NOTHING) -> Kind:
+def kind_of(cells: pa.ChunkedArray, known: ColumnKind = ColumnKind.NOTHING) -> ColumnKind:
     """What these cells of text allow, beside what was `known`. Empty cells say nothing."""
-    if known is Kind.TEXT:
+    if known is ColumnKind.TEXT:
         return known
     cells = cells.filter(pc.fill_null(pc.not_equal(cells, ""), False))
     if not len(cells):
@@ -126,15 +130,15 @@ def kind_of(cells: pa.ChunkedArray, known: Kind = Kind.NOTHING) -> Kind:
         try:
             bounds = pc.min_max(cells.cast(pa.int64())).as_py()
         except pa.ArrowInvalid:  # beyond 64 bits
-            return Kind.TEXT
+            return ColumnKind.TEXT
         is_exact = max(abs(bounds["min"]), abs(bounds["max"])) < _EXACT_IN_DOUBLE
-        return known.joined(Kind.WHOLE if is_exact else Kind.WIDE)
+        return known.joined(ColumnKind.WHOLE if is_exact else ColumnKind.WIDE)
     if not pc.all(pc.match_substring_regex(cells, _NUMBER)).as_py():
-        return Kind.TEXT
+        return ColumnKind.TEXT
     whole = cells.filter(pc.match_substring_regex(cells, "^-?[0-9]+$"))
     values = whole.cast(pa.float64())
     is_exact = not len(whole) or pc.all(pc.less(pc.abs(values), float(_EXACT_IN_DOUBLE))).as_py()
-    return known.joined(Kind.NUMBER if is_exact else Kind.TEXT)
+    return known.joined(ColumnKind.NUMBER if is_exact else ColumnKind.TEXT)
 
 
 def typed(table: pa.Table, schema: pa.Schema) -> pa.Table:

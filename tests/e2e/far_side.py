@@ -7,7 +7,7 @@ from typing import Any
 
 from spool.model import iso_utc
 from streaming.server.process.embedded import EmbeddedServer
-from streaming.server.storage.runs import Run
+from streaming.server.storage.runs import RegisteredRun
 from tests.support.gate import Gate
 from tests.support.oracle import Evidence, Told, judge
 from tests.support.processes import MARKER_NAME, eventually, spare
@@ -49,17 +49,17 @@ class FarSide:
             **({"SENTINEL_API_TOKEN": self.token} if token else {}),
         }
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RegisteredRun]:
         """The test's runs in the order of their registration."""
         return [run for run in reversed(self.target.runs()) if run.run_id not in self._earlier]
 
-    def wait_finished(self, *, count: int = 1, deadline_s: float = FINISH_DEADLINE_S) -> list[Run]:
+    def wait_finished(self, *, count: int = 1, deadline_s: float = FINISH_DEADLINE_S) -> list[RegisteredRun]:
         """The test's runs, as soon as exactly `count` of them are finished; no other may be registered."""
         eventually(lambda: sum(run.is_finished for run in self.runs()) >= count, deadline_s, self._describe)
         assert len(self.runs()) == count, self._describe()
         return self.runs()
 
-    def wait_registered(self) -> Run:
+    def wait_registered(self) -> RegisteredRun:
         """The test's first run, as soon as the service knows it."""
         return eventually(self.runs, FINISH_DEADLINE_S, self._describe)[0]
 
@@ -68,17 +68,19 @@ class FarSide:
         run = self.wait_registered()
         eventually(lambda: len(self.target.read_objects(run.run_id)) >= count, FINISH_DEADLINE_S, self._describe)
 
-    def judge(self, told: Told, *, run: Run | None = None, run_status: str, exit_code: int | None) -> Run:
+    def judge(
+        self, told: Told, *, run: RegisteredRun | None = None, run_status: str, exit_code: int | None
+    ) -> RegisteredRun:
         """Wait for the run's finish, read every object back, and ask the oracle for everything. Returns the run."""
         found = run or self.wait_finished()[0]
         judge(self.evidence(found), told, run_status=run_status, exit_code=exit_code)
         return found
 
-    def evidence(self, run: Run) -> Evidence:
+    def evidence(self, run: RegisteredRun) -> Evidence:
         """All objects below the run's prefix, and its finish as the service holds it."""
         return Evidence(dict(self.target.read_objects(run.run_id)), self._finish(run), run.prefix)
 
-    def _finish(self, run: Run) -> dict[str, Any] | None:
+    def _finish(self, run: RegisteredRun) -> dict[str, Any] | None:
         if run.ended_at is None:
             return None
         finish: dict[str, Any] = {

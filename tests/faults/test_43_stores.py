@@ -17,7 +17,7 @@ from streaming.clients.connect import Clients
 from streaming.errors import NotTheService, SegmentRefused, StreamError, Unreachable
 from streaming.server import EmbeddedServer
 from streaming.server.process.embedded import embedded
-from streaming.server.storage.objects import ObjectStore
+from streaming.server.storage.objects import Bucket
 from streaming.upload import delivery
 from tests.support import stores
 from tests.support.gate import Gate
@@ -185,5 +185,5 @@ def test_fault_43_credentials_are_for_one_prefix_where_the_store_enforces_it(pla
     with place.registered() as (clients, run_id, prefix):
         with pytest.raises(NotTheService, match="AccessDenied"):
             clients.store.put(run_id, f"{prefix}-of-another/00000001-abc.csv.gz", BODY)
-        with ObjectStore(place.server.settings.s3) as store:
+        with Bucket(place.server.settings.s3) as store:
             assert list(store.list("runs/" + f"{run_id}-of-another")) == []

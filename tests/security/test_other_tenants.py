@@ -13,7 +13,7 @@ import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
 from streaming.server import EmbeddedServer
-from streaming.server.storage.objects import ObjectStore
+from streaming.server.storage.objects import Bucket
 from streaming.server.storage.objects import make_client as client_of
 from tests.security.conftest import Tried
 
@@ -57,7 +57,7 @@ class Tenant:
 @pytest.fixture(scope="module")
 def victim(whole_server: EmbeddedServer) -> Iterator[Tenant]:
     made = Tenant.new(whole_server, "victim")
-    with ObjectStore(whole_server.settings.s3) as store:
+    with Bucket(whole_server.settings.s3) as store:
         store.put(made.key, ROWS)
     yield made
     assert [content for _, content in whole_server.read_objects(made.run["run_id"])] == [ROWS]

@@ -90,7 +90,7 @@ def _may_look_inside(pid: int) -> bool:
     return True
 
 
-class _Ending:
+class _StopSignals:
     """Which signal asks us to stop, if any. The first one ends the tracking, a second one the wait for the delivery."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class _Ending:
 def _track(pid: int, spool: Spool, wanted: RunOptions) -> int:
     began_at = time.monotonic()
     with closing(Recorder.adopt(spool, wanted.plan.delivery)) as recorder:
-        ending = _Ending()
+        ending = _StopSignals()
         reporter = RunReporter(wanted, recorder, stderr())
         reporter.tell_start(f"process {pid}")
         who = system.identify(pid)

@@ -14,7 +14,7 @@ from streaming.cli.output import STDOUT, opened
 from streaming.cli.terminal.quantity import rows as row_text
 from streaming.cli.terminal.screen import stderr
 from streaming.read import export as formats
-from streaming.read.export.rows import Gap, JoinedRows, RunRows
+from streaming.read.export.rows import JoinedRows, MissingRows, RunRows
 from streaming.read.names import find_runs
 
 INCOMPLETE = 1
@@ -60,7 +60,7 @@ def export(run: tuple[str, ...], output: Path | None, form: str | None, follow: 
     sys.exit(INCOMPLETE if any(gap.damaged or gap.released for gap in gaps) else 0)
 
 
-def _write(paths: list[Path], output: Path | None, form: str) -> Gap:
+def _write(paths: list[Path], output: Path | None, form: str) -> MissingRows:
     """The rows of these runs into one file; tells how many there were, and what is missing."""
     write = formats.writer(form)
     with ExitStack() as spools:

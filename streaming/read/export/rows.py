@@ -13,7 +13,7 @@ from streaming.upload.life import tracker_is_gone
 
 
 @dataclass
-class Gap:
+class MissingRows:
     """Rows that the spool does not hold (any more)."""
 
     damaged: int = 0
@@ -62,9 +62,9 @@ class RunRows:
             if goes_on:
                 time.sleep(pause_s)
 
-    def gap(self) -> Gap:
+    def gap(self) -> MissingRows:
         """What was missing in the latest pass: left out as damaged, or released after S3 had it."""
-        return Gap(damaged=max(0, self._kept() - self.row_count), released=max(0, self._released))
+        return MissingRows(damaged=max(0, self._kept() - self.row_count), released=max(0, self._released))
 
     def _kept(self) -> int:
         return queries.kept_row_count(self._spool.connection, self._last_batch_id)
@@ -89,9 +89,9 @@ class JoinedRows(RunRows):
     def headers(self) -> list[bytes]:
         return list(dict.fromkeys(b"run," + header for rows in self._every for header in rows.headers()))
 
-    def gap(self) -> Gap:
+    def gap(self) -> MissingRows:
         gaps = [rows.gap() for rows in self._every]
-        return Gap(sum(gap.damaged for gap in gaps), sum(gap.released for gap in gaps))
+        return MissingRows(sum(gap.damaged for gap in gaps), sum(gap.released for gap in gaps))
 
 
 def _prefixed(name: bytes, lines: bytes) -> bytes:

@@ -23,7 +23,7 @@ from streaming.server.metrics.reader import RunReader
 from streaming.server.metrics.watcher import Watcher
 from streaming.server.settings import ApiSettings
 from streaming.server.storage.database import ServerDatabase
-from streaming.server.storage.objects import ObjectStore
+from streaming.server.storage.objects import Bucket
 from streaming.server.storage.runs import RunStore
 from streaming.server.storage.sessions import COOKIE, SessionStore
 from streaming.server.storage.tokens import TokenStore
@@ -53,7 +53,7 @@ def create_app(settings: ApiSettings, *, limits: BodyLimits | None = None, share
     app.state.cookie = f"{COOKIE}_{settings.port}"  # a host's servers share its cookies: each has one of its own
     app.state.admission = Admission(share or Share())
     app.state.runs = RunStore(database)
-    app.state.objects = ObjectStore(settings.s3)
+    app.state.objects = Bucket(settings.s3)
     app.state.reader = RunReader(app.state.objects, app.state.runs, Path(settings.directory) / "cache")
     app.state.issuer = CredentialIssuer(settings.s3, lifetime_s=settings.credential_lifetime_s)
     app.state.watcher = Watcher(app.state.runs, app.state.reader)

@@ -17,7 +17,7 @@ from streaming.server.errors import StoreUnavailable
 from streaming.server.metrics.parse import ObjectFacts
 from streaming.server.metrics.reader import Answer, Reading, RunReader, keys_of
 from streaming.server.storage.listing import SORT_KEYS, ListQuery
-from streaming.server.storage.runs import Run, RunStore
+from streaming.server.storage.runs import RegisteredRun, RunStore
 from streaming.tables.object_names import find_gaps, order_of, parse_name
 from streaming.tables.series import Window, series
 
@@ -65,7 +65,7 @@ def get_run(request: Request, viewer: Viewer, run_id: str) -> dict[str, Any]:
     return _using(request, run, lambda reading: _details(request, run, reading))
 
 
-def _details(request: Request, run: Run, reading: Reading) -> dict[str, Any]:
+def _details(request: Request, run: RegisteredRun, reading: Reading) -> dict[str, Any]:
     objects = reading.rows.all_objects
     missing = [] if reading.is_outage else [key for key in keys_of(run) if key not in objects]
     return {
@@ -149,7 +149,7 @@ def _now() -> float:
     return datetime.now(timezone.utc).timestamp()
 
 
-def _using(request: Request, run: Run, ask: Callable[[Reading], Answer]) -> Answer:
+def _using(request: Request, run: RegisteredRun, ask: Callable[[Reading], Answer]) -> Answer:
     reader: RunReader = request.app.state.reader
     return reader.using(run, ask)
 
@@ -161,7 +161,7 @@ def _answered(reading: Reading) -> Reading:
     return reading
 
 
-def _object(key: str, facts: ObjectFacts | None, run: Run, listed: set[str]) -> dict[str, Any]:
+def _object(key: str, facts: ObjectFacts | None, run: RegisteredRun, listed: set[str]) -> dict[str, Any]:
     name = parse_name(key)
     return {
         "key": key,

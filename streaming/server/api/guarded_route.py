@@ -14,7 +14,7 @@ from streaming.processes.peers import uid_of_client
 from streaming.server.api.admission import DELIVERING, LOOKING, Admission
 from streaming.server.api.bodies import OF_STRANGERS, BodyLimits, read_json
 from streaming.server.storage.sessions import SessionStore, holder_name
-from streaming.server.storage.tokens import Token, TokenStore
+from streaming.server.storage.tokens import KnownToken, TokenStore
 
 _MAX_TOKEN_LENGTH = 4096
 
@@ -42,7 +42,7 @@ class _CallersRoute(APIRoute):
 
     doing: str
 
-    def caller(self, request: Request) -> Token:
+    def caller(self, request: Request) -> KnownToken:
         """Raises HTTPException 401."""
         raise NotImplementedError
 
@@ -59,7 +59,7 @@ class GuardedRoute(_CallersRoute, LimitedRoute):
 
     doing = DELIVERING
 
-    def caller(self, request: Request) -> Token:
+    def caller(self, request: Request) -> KnownToken:
         return authenticate(request.app.state.tokens, request.headers.get("authorization"))
 
     def limits(self, request: Request) -> BodyLimits:
@@ -72,17 +72,17 @@ class ViewedRoute(_CallersRoute):
 
     doing = LOOKING
 
-    def caller(self, request: Request) -> Token:
+    def caller(self, request: Request) -> KnownToken:
         return find_viewer(request)
 
 
-def current_token(request: Request) -> Token:
+def current_token(request: Request) -> KnownToken:
     """Dependency: who asks."""
-    token: Token = request.state.token
+    token: KnownToken = request.state.token
     return token
 
 
-def authenticate(tokens: TokenStore, authorization: str | None) -> Token:
+def authenticate(tokens: TokenStore, authorization: str | None) -> KnownToken:
     """The token that the header names. Raises HTTPException 401."""
     scheme, _, value = (authorization or "").partition(" ")
     token = tokens.find(value.strip()) if scheme.lower() == "bearer" and len(value) <= _MAX_TOKEN_LENGTH else None
@@ -91,10 +91,10 @@ def authenticate(tokens: TokenStore, authorization: str | None) -> Token:
     return token
 
 
-def find_viewer(request: Request) -> Token:
+def find_viewer(request: Request) -> KnownToken:
     """Whose runs are seen, by the bearer token or else by the session's cookie. Raises HTTPException 401."""
     if known := getattr(request.state, "token", None):
-        return cast(Token, known)  # the route has looked already
+        return cast(KnownToken, known)  # the route has looked already
     if "authorization" in request.headers:
         return authenticate(request.app.state.tokens, request.headers["authorization"])
     token = find_session(request)
@@ -103,7 +103,7 @@ def find_viewer(request: Request) -> Token:
     return token
 
 
-def find_session(request: Request) -> Token | None:
+def find_session(request: Request) -> KnownToken | None:
     """The token whose session the browser holds, if it holds one."""
     secret = request.cookies.get(request.app.state.cookie)
     sessions: SessionStore = request.app.state.sessions

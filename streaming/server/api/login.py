@@ -11,11 +11,11 @@ from pydantic import BaseModel, StringConstraints, model_validator
 from streaming.server.api.guarded_route import LimitedRoute, find_viewer, holder_of
 from streaming.server.api.schemas import Closed
 from streaming.server.storage.sessions import LIFETIME, SessionStore
-from streaming.server.storage.tokens import Token, TokenStore
+from streaming.server.storage.tokens import KnownToken, TokenStore
 
 router = APIRouter(route_class=LimitedRoute, tags=["Login"])
 
-Viewer = Annotated[Token, Depends(find_viewer)]
+Viewer = Annotated[KnownToken, Depends(find_viewer)]
 
 
 Secret = Annotated[str, StringConstraints(max_length=4096, strip_whitespace=True)]

@@ -10,16 +10,16 @@ from fastapi.exceptions import RequestValidationError
 from streaming.server.api.guarded_route import GuardedRoute, current_token
 from streaming.server.api.schemas import FinishBody, FinishInline, FinishS3, RefreshAnswer, RegisterAnswer, RunMetadata
 from streaming.server.metrics.reader import compute_statistics
-from streaming.server.storage.objects import ObjectStore
-from streaming.server.storage.runs import Finish, Run, RunStore, key_prefix, new_run_id
-from streaming.server.storage.tokens import Token
+from streaming.server.storage.objects import Bucket
+from streaming.server.storage.runs import Finish, RegisteredRun, RunStore, key_prefix, new_run_id
+from streaming.server.storage.tokens import KnownToken
 from streaming.server.storage.upload_credentials import CredentialIssuer
 
 FINISH_TIMEOUT_S = 10.0
 
 router = APIRouter(route_class=GuardedRoute, tags=["Sentinel"])
 
-Asker = Annotated[Token, Depends(current_token)]
+Asker = Annotated[KnownToken, Depends(current_token)]
 IdempotencyKey = Annotated[str | None, Header(max_length=255)]
 
 
@@ -65,7 +65,7 @@ def finish(request: Request, token: Asker, run_id: str, body: Annotated[FinishBo
     return _finish_answer(request, run.run_id)
 
 
-def find_run(request: Request, token: Token, run_id: str) -> Run:
+def find_run(request: Request, token: KnownToken, run_id: str) -> RegisteredRun:
     """The token's run. Raises HTTPException 404, for another token's run as for none."""
     runs: RunStore = request.app.state.runs
     run = runs.get(run_id, token_id=token.id)
@@ -79,8 +79,8 @@ def _issue(request: Request, run_id: str) -> dict[str, str]:
     return issuer.issue(run_id=run_id, prefix=key_prefix(run_id)).as_json()
 
 
-def _uri_prefix(request: Request, run: Run) -> str:
-    objects: ObjectStore = request.app.state.objects
+def _uri_prefix(request: Request, run: RegisteredRun) -> str:
+    objects: Bucket = request.app.state.objects
     return f"s3://{objects.bucket}/{run.prefix}"
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from streaming.server.metrics import parts
 from streaming.server.metrics.parse import ObjectFacts, joined
 from streaming.server.metrics.parts import Part
-from streaming.server.metrics.rows import RunRows
-from streaming.server.metrics.worker import NoRoom, TooMuchWork, WorkerPool, no_room_told
+from streaming.server.metrics.rows import StoredRows
+from streaming.server.metrics.worker import NoRoomForRows, TooMuchWork, WorkerPool, no_room_told
 from streaming.server.storage.objects import StoredObject
 from streaming.tables.object_names import order_of
 
@@ -22,7 +22,7 @@ MAX_ROWS = 10_000_000  # of a run: one request may hold a column of so many
 class RunFolder:
     """Changed by one thread at a time. What is on disk is whole after every line."""
 
-    def __init__(self, path: Path, tenant: int, workers: WorkerPool, known: RunRows | None) -> None:
+    def __init__(self, path: Path, tenant: int, workers: WorkerPool, known: StoredRows | None) -> None:
         self._path = path
         self._tenant = tenant
         self._workers = workers
@@ -78,7 +78,7 @@ class RunFolder:
                 self._merge(self.parts, wanted)
             except TooMuchWork:  # in truth: one of them is damaged. All are read again at the next look
                 self._discard()
-        with suppress(TooMuchWork, NoRoom):
+        with suppress(TooMuchWork, NoRoomForRows):
             while len(self.parts) > 1 and self._is_worth_merging(*self.parts[-2:]):
                 self._merge(self.parts[-2:], None)
 

@@ -20,10 +20,10 @@ from streaming.server.errors import StoreUnavailable, Unavailable
 from streaming.server.metrics.folder import RunFolder, evict
 from streaming.server.metrics.parse import ObjectFacts
 from streaming.server.metrics.parts import DamagedPart
-from streaming.server.metrics.rows import RunRows
+from streaming.server.metrics.rows import StoredRows
 from streaming.server.metrics.worker import WorkerPool
-from streaming.server.storage.objects import ObjectStore, StoredObject
-from streaming.server.storage.runs import Run, RunStore
+from streaming.server.storage.objects import Bucket, StoredObject
+from streaming.server.storage.runs import RegisteredRun, RunStore
 from streaming.tables.object_names import order_of
 
 INLINE_KEY = "(inline)"
@@ -42,7 +42,7 @@ _BATCH_BYTES = 8 * 2**20
 Answer = TypeVar("Answer")
 
 
-class Busy(Unavailable):
+class TooManyReaders(Unavailable):
     """Too many requests wait for rows already."""
 
 
@@ -50,7 +50,7 @@ class Busy(Unavailable):
 class _Entry:
     """What is known of one run. All but the rows speak of the last look into the bucket."""
 
-    rows: RunRows | None = None
+    rows: StoredRows | None = None
     synced_at: float = 0.0
     listed_at: float | None = None
     is_complete: bool = False
@@ -68,7 +68,7 @@ class Reading:
     `is_outage`: S3 did not answer, so that it is not known what is missing.
     """
 
-    rows: RunRows
+    rows: StoredRows
     is_complete: bool
     is_outage: bool = False
 
@@ -78,7 +78,7 @@ class RunReader:
 
     def __init__(
         self,
-        objects: ObjectStore,
+        objects: Bucket,
         runs: RunStore,
         directory: Path,
         *,
@@ -101,7 +101,7 @@ class RunReader:
         self._pool.shutdown(cancel_futures=True)
         self._workers.close()
 
-    def read(self, run: Run, *, fresh_s: float = FRESH_S, timeout_s: float | None = None) -> Reading:
+    def read(self, run: RegisteredRun, *, fresh_s: float = FRESH_S, timeout_s: float | None = None) -> Reading:
         """The run's rows as of at most `fresh_s` ago.
 
         Raises StoreUnavailable or Busy only if nothing at all is known yet.
@@ -110,10 +110,10 @@ class RunReader:
             if is_mine and not self._is_fresh(entry, run, fresh_s):
                 self._sync(entry, run, timeout_s)
             if entry.rows is None:
-                raise Busy("The rows are being read.", hint="Try again in a moment.")
+                raise TooManyReaders("The rows are being read.", hint="Try again in a moment.")
             return Reading(entry.rows, entry.is_complete, entry.is_outage)
 
-    def using(self, run: Run, ask: Callable[[Reading], Answer], **how: Any) -> Answer:
+    def using(self, run: RegisteredRun, ask: Callable[[Reading], Answer], **how: Any) -> Answer:
         """What `ask` answers of the run's rows; asked again if a part on disk proves damaged, or was merged meanwhile."""
         try:
             return ask(self.read(run, **how))
@@ -121,7 +121,7 @@ class RunReader:
             self.forget(run, damage)
             return ask(self.read(run, **{**how, "fresh_s": 0}))
 
-    def forget(self, run: Run, damage: DamagedPart) -> None:
+    def forget(self, run: RegisteredRun, damage: DamagedPart) -> None:
         """Delete what cannot be read; its objects are read anew."""
         with self._turn(run) as (entry, is_mine):
             if is_mine and entry.rows and any(part.path == damage.path for part in entry.rows.parts):
@@ -133,7 +133,7 @@ class RunReader:
         evict(self._directory, limit_bytes=DISK_LIMIT_BYTES)
 
     @contextmanager
-    def _turn(self, run: Run) -> Iterator[tuple[_Entry, bool]]:
+    def _turn(self, run: RegisteredRun) -> Iterator[tuple[_Entry, bool]]:
         """Alone with the run; or not, after too long or when too many requests of this tenant wait already."""
         with self._lock:
             entry = self._entries.setdefault(run.run_id, _Entry())
@@ -163,14 +163,14 @@ class RunReader:
                 weight -= entry.weight
                 del self._entries[run_id]
 
-    def _is_fresh(self, entry: _Entry, run: Run, fresh_s: float) -> bool:
+    def _is_fresh(self, entry: _Entry, run: RegisteredRun, fresh_s: float) -> bool:
         """A finished run that was read completely stays as it is."""
         if entry.rows is None or entry.as_finished != run.is_finished:
             return False
         settled = run.is_finished and entry.is_complete
         return settled or self._monotonic() - entry.synced_at < fresh_s
 
-    def _sync(self, entry: _Entry, run: Run, timeout_s: float | None) -> None:
+    def _sync(self, entry: _Entry, run: RegisteredRun, timeout_s: float | None) -> None:
         """Bring the rows up to date. Raises StoreUnavailable if nothing is known."""
         folder = RunFolder(self._directory / run.run_id, run.token_id, self._workers, entry.rows)
         deadline = None if timeout_s is None else self._monotonic() + timeout_s
@@ -185,12 +185,12 @@ class RunReader:
             complete, entry.is_outage = False, True
         if entry.rows is None or entry.rows.parts != tuple(folder.parts) or entry.as_finished != run.is_finished:
             folder.settle(_keys_that_count(run))
-            entry.rows = RunRows(folder.parts)
+            entry.rows = StoredRows(folder.parts)
             entry.weight = 1 + len(folder.objects)
         entry.is_complete, entry.as_finished = complete, run.is_finished
         entry.synced_at = self._monotonic()
 
-    def _list_after(self, entry: _Entry, run: Run, folder: RunFolder) -> str | None:
+    def _list_after(self, entry: _Entry, run: RegisteredRun, folder: RunFolder) -> str | None:
         """None: list everything. A live run's later objects nearly always sort behind what is known, so in between only
         those are listed; what comes otherwise (`10000` after `9999`, other content under an old key) is seen a bit later.
         """
@@ -201,7 +201,7 @@ class RunReader:
         entry.listed_at = now
         return None
 
-    def _fetch_new(self, run: Run, folder: RunFolder, deadline: float | None, *, after: str | None) -> bool:
+    def _fetch_new(self, run: RegisteredRun, folder: RunFolder, deadline: float | None, *, after: str | None) -> bool:
         """Add what is new; whether all of it could be read in time."""
         if run.data_source == "inline":
             self._add_inline(run, folder)
@@ -221,7 +221,7 @@ class RunReader:
                 folder.add(fetched)
         return folder.has_all(keys)
 
-    def _add_inline(self, run: Run, folder: RunFolder) -> None:
+    def _add_inline(self, run: RegisteredRun, folder: RunFolder) -> None:
         text = None if INLINE_KEY in folder.objects else self._runs.inline_csv(run.run_id)
         if text is None or run.finished_at is None:
             return
@@ -235,7 +235,7 @@ class RunReader:
         return facts, self._objects.read(entry.key)
 
 
-def _keys_that_count(run: Run) -> list[str] | None:
+def _keys_that_count(run: RegisteredRun) -> list[str] | None:
     """What the finish named, and nothing else that lies below the run's prefix: a copy that was drained leaves its objects
     there. None while nobody knows: all of them."""
     if not run.is_finished:
@@ -243,12 +243,12 @@ def _keys_that_count(run: Run) -> list[str] | None:
     return [INLINE_KEY] if run.data_source == "inline" else keys_of(run)
 
 
-def keys_of(run: Run) -> list[str]:
+def keys_of(run: RegisteredRun) -> list[str]:
     """The keys that the run's finish listed."""
     return [uri.removeprefix("s3://").partition("/")[2] for uri in run.data_uris]
 
 
-def _was_complete(run: Run) -> bool:
+def _was_complete(run: RegisteredRun) -> bool:
     """Whether the run has finished, and everything was read once after that."""
     return run.is_finished and (run.statistics or {}).get("complete") is True
 
@@ -267,7 +267,9 @@ def _batches(entries: Iterable[StoredObject]) -> Iterator[list[StoredObject]]:
         yield batch
 
 
-def compute_statistics(run: Run, runs: RunStore, reader: RunReader, *, timeout_s: float | None) -> dict[str, Any]:
+def compute_statistics(
+    run: RegisteredRun, runs: RunStore, reader: RunReader, *, timeout_s: float | None
+) -> dict[str, Any]:
     """Read, compute, and keep. `complete` says whether every object of the finish could be read in time."""
 
     def computed(reading: Reading) -> dict[str, Any]:
@@ -276,6 +278,6 @@ def compute_statistics(run: Run, runs: RunStore, reader: RunReader, *, timeout_s
     try:
         statistics = reader.using(run, computed, fresh_s=0, timeout_s=timeout_s)
     except Unavailable:
-        statistics = {**RunRows(()).figures, "complete": False}
+        statistics = {**StoredRows(()).figures, "complete": False}
     runs.set_statistics(run.run_id, statistics)
     return statistics

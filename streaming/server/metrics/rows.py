@@ -21,7 +21,7 @@ from streaming.tables.schema import TIMESTAMP
 from streaming.tables.series import Indices, time_order
 
 
-class RunRows:
+class StoredRows:
     """Immutable, and small: the numbers stay on disk. Everything that reads them may raise DamagedPart."""
 
     def __init__(self, parts: Sequence[Part]) -> None:

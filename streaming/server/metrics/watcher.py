@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 from streaming.server.errors import Unavailable
 from streaming.server.metrics.reader import RunReader, compute_statistics
 from streaming.server.storage.listing import Seen
-from streaming.server.storage.runs import Run, RunStore
+from streaming.server.storage.runs import RegisteredRun, RunStore
 
 _log = logging.getLogger("uvicorn.error")
 
@@ -88,7 +88,7 @@ class Watcher:
         for _, plan in changed:
             plan.noted = plan.seen
 
-    def _look_safely_at(self, run: Run, plan: _Plan) -> None:
+    def _look_safely_at(self, run: RegisteredRun, plan: _Plan) -> None:
         """Whatever one run's rows do to us, the other runs are looked at. Raises Unavailable, OSError: those meet all."""
         try:
             self._look_at(run, plan)
@@ -98,7 +98,7 @@ class Watcher:
             _log.warning("run_not_watched %s %s", run.run_id, type(defect).__name__, exc_info=defect)
             plan.due_at = time.monotonic() + _LONGEST_PAUSE_S
 
-    def _look_at(self, run: Run, plan: _Plan) -> None:
+    def _look_at(self, run: RegisteredRun, plan: _Plan) -> None:
         started = time.monotonic()
         if run.is_finished:
             compute_statistics(run, self._runs, self._reader, timeout_s=_LOOK_TIMEOUT_S)

@@ -45,7 +45,7 @@ class TooMuchWork(Exception):
     """The order took too much time or memory, and the process was killed (or a part that it needed is damaged)."""
 
 
-class NoRoom(Unavailable):
+class NoRoomForRows(Unavailable):
     """The disk takes no more rows."""
 
 
@@ -54,7 +54,9 @@ def no_room_told() -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise NoRoom(f"The rows cannot be kept: {exc.strerror}.", hint="Free space on the server's disk.") from exc
+        raise NoRoomForRows(
+            f"The rows cannot be kept: {exc.strerror}.", hint="Free space on the server's disk."
+        ) from exc
 
 
 class WorkerPool:
@@ -130,7 +132,9 @@ class _Worker:
             if answer == _DONE:
                 return True
             if answer is not None:
-                raise NoRoom(f"The rows cannot be kept: {answer.decode()}.", hint="Free space on the server's disk.")
+                raise NoRoomForRows(
+                    f"The rows cannot be kept: {answer.decode()}.", hint="Free space on the server's disk."
+                )
             if not self._ended_otherwise():
                 break
         return False

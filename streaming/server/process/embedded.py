@@ -18,8 +18,8 @@ from streaming.server.process.seaweedfs import SeaweedFS
 from streaming.server.process.trial import try_store
 from streaming.server.settings import DEFAULT_BUCKET, DEFAULT_CREDENTIAL_LIFETIME_S, ApiSettings, S3Settings
 from streaming.server.storage.database import ServerDatabase
-from streaming.server.storage.objects import ObjectStore
-from streaming.server.storage.runs import Run, RunStore
+from streaming.server.storage.objects import Bucket
+from streaming.server.storage.runs import RegisteredRun, RunStore
 from streaming.server.storage.tokens import DEFAULT_TOKEN_NAME, TokenStore
 
 _PORT_TRIES = 3
@@ -142,11 +142,11 @@ class EmbeddedServer:
         if self.s3_process is None:
             self.s3_process = self._seaweedfs.start(detach=self._detach, keep_port=True)
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RegisteredRun]:
         """All runs of all tokens, the newest first."""
         return self._runs.of_token(None)
 
-    def run(self, run_id: str) -> Run:
+    def run(self, run_id: str) -> RegisteredRun:
         """The run as the service holds it: metadata, finish, statistics. Raises ServerError if there is none."""
         run = self._runs.get(run_id)
         if run is None:
@@ -159,7 +159,7 @@ class EmbeddedServer:
 
     def read_objects(self, run_id_or_prefix: str = "") -> list[tuple[str, bytes]]:
         """Key and bytes (gzip, as uploaded) of every object of a run, or below a key prefix or s3:// URI, sorted by key."""
-        with ObjectStore(self.settings.s3) as store:
+        with Bucket(self.settings.s3) as store:
             found = list(store.list(self._prefix(run_id_or_prefix)))
             return [(entry.key, store.read(entry.key)) for entry in found]
 

@@ -23,9 +23,9 @@ from streaming.server.errors import StartFailed, StoreUnavailable
 from streaming.server.process.directory import ServerDirectory, make_private_directory
 from streaming.server.process.guarded import Guarded, launch, log_tail
 from streaming.server.process.ports import free_port, free_ports, is_free
-from streaming.server.process.seaweedfs_config import CERTIFICATE, ROLE_ARN, Plan, write_configuration
+from streaming.server.process.seaweedfs_config import CERTIFICATE, ROLE_ARN, StorePlan, write_configuration
 from streaming.server.settings import DEFAULT_BUCKET, S3Settings
-from streaming.server.storage.objects import ObjectStore
+from streaming.server.storage.objects import Bucket
 
 START_TIMEOUT_S = 60.0
 _HOST = "127.0.0.1"
@@ -41,7 +41,7 @@ class SeaweedFS:
         self._path = directory.seaweedfs
         self._log = directory.seaweedfs_log
         make_private_directory(self._path)
-        self._plan = Plan.read(self._path / "plan.json") or self._keep(Plan.new(bucket, free_port(_HOST)))
+        self._plan = StorePlan.read(self._path / "plan.json") or self._keep(StorePlan.new(bucket, free_port(_HOST)))
         self._inner_ports: dict[str, int] = {}
 
     @property
@@ -81,7 +81,7 @@ class SeaweedFS:
                 return process
         raise failure
 
-    def _keep(self, plan: Plan) -> Plan:
+    def _keep(self, plan: StorePlan) -> StorePlan:
         plan.write(self._path / "plan.json")
         return plan
 
@@ -89,7 +89,7 @@ class SeaweedFS:
         def is_sound() -> bool:
             return process.is_running() and not self._planted()
 
-        with ObjectStore(self.settings) as store:
+        with Bucket(self.settings) as store:
             store.wait_until_usable(timeout_s=START_TIMEOUT_S, is_alive=is_sound)
 
     def _check_closed(self) -> None:

@@ -38,7 +38,7 @@ _JWT_KINDS = ("signing", "signing.read", "filer_signing", "filer_signing.read")
 
 
 @dataclass(frozen=True)
-class Plan:
+class StorePlan:
     """What is kept from one start to the next: the keys that the server holds, and the port that clients know."""
 
     bucket: str
@@ -48,13 +48,13 @@ class Plan:
     signing_key: str = field(repr=False)
 
     @classmethod
-    def new(cls, bucket: str, port: int) -> Plan:
+    def new(cls, bucket: str, port: int) -> StorePlan:
         access_key = f"TARGET{secrets.token_hex(7).upper()}"
         signing_key = base64.b64encode(secrets.token_bytes(32)).decode()
         return cls(bucket, port, access_key, secrets.token_urlsafe(30), signing_key)
 
     @classmethod
-    def read(cls, path: Path) -> Plan | None:
+    def read(cls, path: Path) -> StorePlan | None:
         """None where none is or none can be read (keys can be made anew: the objects do not depend on them)."""
         try:
             return cls(**json.loads(path.read_bytes()))
@@ -65,7 +65,7 @@ class Plan:
         write_private(path, json.dumps(asdict(self), indent=1).encode())
 
 
-def write_configuration(directory: Path, plan: Plan, *, host: str) -> None:
+def write_configuration(directory: Path, plan: StorePlan, *, host: str) -> None:
     """All files that `weed` reads, for its owner only."""
     certificate, key = _new_certificate(host)
     write_private(directory / CERTIFICATE, certificate)
@@ -105,13 +105,13 @@ def _security() -> str:
     )
 
 
-def _identities(plan: Plan) -> Mapping[str, Any]:
+def _identities(plan: StorePlan) -> Mapping[str, Any]:
     credentials = [{"accessKey": plan.access_key, "secretKey": plan.secret_key}]
     actions = ["Admin", "Read", "List", "Tagging", "Write"]
     return {"identities": [{"name": _ADMIN_NAME, "credentials": credentials, "actions": actions}]}
 
 
-def _iam(plan: Plan) -> Mapping[str, Any]:
+def _iam(plan: StorePlan) -> Mapping[str, Any]:
     """A role that may put objects into the bucket; each session's policy narrows it to one prefix.
 
     Only the server may assume it: with `"Principal": "*"` an uploader could assume it anew, without the narrowing.

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from streaming.server.errors import StartFailed, StoreUnavailable
 from streaming.server.settings import ApiSettings, S3Settings
-from streaming.server.storage.objects import ObjectStore
+from streaming.server.storage.objects import Bucket
 from streaming.server.storage.upload_credentials import CredentialIssuer
 
 _TRIAL, _PREFIX, _ELSEWHERE = "trial", "runs/.trial", "runs/.elsewhere"
@@ -18,10 +18,10 @@ _STATIC_HINT = "A store without STS takes `--s3-credentials static`: uploaders t
 def try_store(settings: ApiSettings) -> list[str]:
     """What the store lets happen that it should not, in words for a person. Raises StartFailed for what it cannot do."""
     s3 = settings.s3
-    with ObjectStore(s3) as store:
+    with Bucket(s3) as store:
         _do(store.ensure_bucket, f"The bucket {s3.bucket} cannot be used with these keys.")
         uploader = _uploader_of(settings)
-        with ObjectStore(uploader) as theirs:
+        with Bucket(uploader) as theirs:
             _do(lambda: theirs.put(f"{_PREFIX}/1", _BODY), "An uploader could not put an object.")
             _do(lambda: _read_back(store), "What an uploader put cannot be listed and read with these keys.")
             return list(_liberties(theirs, s3))
@@ -44,13 +44,13 @@ def _uploader_of(settings: ApiSettings) -> S3Settings:
     )
 
 
-def _read_back(store: ObjectStore) -> None:
+def _read_back(store: Bucket) -> None:
     key = f"{_PREFIX}/1"
     if key not in {entry.key for entry in store.list(f"{_PREFIX}/")} or store.read(key) != _BODY:
         raise StoreUnavailable(f"{key} is not as it was put")
 
 
-def _liberties(theirs: ObjectStore, s3: S3Settings) -> Iterator[str]:
+def _liberties(theirs: Bucket, s3: S3Settings) -> Iterator[str]:
     if s3.hands_out_keys:
         yield (
             "Uploaders get the very keys that you gave: whoever has a token can do in the bucket all that those can. "
@@ -63,7 +63,7 @@ def _liberties(theirs: ObjectStore, s3: S3Settings) -> Iterator[str]:
         )
 
 
-def _works(theirs: ObjectStore) -> bool:
+def _works(theirs: Bucket) -> bool:
     try:
         theirs.put(f"{_ELSEWHERE}/1", _BODY)
     except StoreUnavailable:

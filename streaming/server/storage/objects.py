@@ -41,7 +41,7 @@ class StoredObject:
     modified_at: datetime
 
 
-class ObjectStore:
+class Bucket:
     """One bucket. Thread-safe; close it, or use it as a context manager."""
 
     def __init__(self, settings: S3Settings) -> None:
@@ -130,7 +130,7 @@ class ObjectStore:
         self._client.close()
         self._http.close()
 
-    def __enter__(self) -> ObjectStore:
+    def __enter__(self) -> Bucket:
         return self
 
     def __exit__(

@@ -19,7 +19,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Run:
+class RegisteredRun:
     """A run as the database holds it, without its inline rows (`RunStore.inline_csv`). `prefix` is one of keys."""
 
     run_id: str
@@ -67,7 +67,7 @@ class RunStore:
 
     def register(
         self, token_id: int, metadata: dict[str, Any], *, run_id: str, idempotency_key: str | None
-    ) -> tuple[Run, bool]:
+    ) -> tuple[RegisteredRun, bool]:
         """A new run, or the one that this token registered with the same key; whether it is new."""
         with self._database.transaction() as db:
             inserted = db.conn.execute(
@@ -86,13 +86,13 @@ class RunStore:
         assert run is not None
         return run, bool(inserted.rowcount)
 
-    def get(self, run_id: str, *, token_id: int | None = None) -> Run | None:
+    def get(self, run_id: str, *, token_id: int | None = None) -> RegisteredRun | None:
         """The run, if there is one (and it belongs to the token, where one is given)."""
         rows = self._database.rows(f"SELECT {_COLUMNS} FROM runs WHERE run_id = ?", (run_id,))  # noqa: S608
         run = _run(rows[0]) if rows else None
         return None if run and token_id is not None and run.token_id != token_id else run
 
-    def of_token(self, token_id: int | None) -> list[Run]:
+    def of_token(self, token_id: int | None) -> list[RegisteredRun]:
         """All runs of the token (None: of all tokens), the newest first."""
         rows = self._database.rows(
             f"SELECT {_COLUMNS} FROM runs WHERE ? IS NULL OR token_id = ? ORDER BY id DESC",  # noqa: S608
@@ -100,7 +100,7 @@ class RunStore:
         )
         return [_run(row) for row in rows]
 
-    def unsettled(self, *, finished_after: datetime) -> list[Run]:
+    def unsettled(self, *, finished_after: datetime) -> list[RegisteredRun]:
         """Runs that go on, and those finished lately whose figures are not complete; the newest first."""
         rows = self._database.rows(
             f"SELECT {_COLUMNS} FROM runs WHERE id IN (SELECT id FROM listing WHERE is_settled = 0) "  # noqa: S608
@@ -153,14 +153,14 @@ def key_prefix(run_id: str) -> str:
     return f"runs/{run_id}"
 
 
-def _run(row: dict[str, Any]) -> Run:
+def _run(row: dict[str, Any]) -> RegisteredRun:
     values = dict(row)
     for name in ("registered_at", "finished_at", "ended_at"):
         values[name] = datetime.fromisoformat(row[name]) if row[name] else None
     values["metadata"] = json.loads(row["metadata"])
     values["data_uris"] = tuple(json.loads(row["data_uris"] or "[]"))
     values["statistics"] = json.loads(row["statistics"]) if row["statistics"] else None
-    return Run(**values)
+    return RegisteredRun(**values)
 
 
 def _utc_now() -> datetime:

@@ -6,7 +6,7 @@ import secrets
 from datetime import datetime, timedelta, timezone
 
 from streaming.server.storage.database import ServerDatabase
-from streaming.server.storage.tokens import Token, hash_token
+from streaming.server.storage.tokens import KnownToken, hash_token
 
 COOKIE = "tracker_stream_session"
 LIFETIME = timedelta(days=7)
@@ -23,20 +23,20 @@ class SessionStore:
     def __init__(self, database: ServerDatabase) -> None:
         self._database = database
 
-    def open(self, token: Token, holder: str) -> str:
+    def open(self, token: KnownToken, holder: str) -> str:
         """A new session's secret. Sessions whose time is over are removed on the way."""
         return self._keep(token, holder, LIFETIME)
 
-    def ticket(self, token: Token, holder: str) -> str:
+    def ticket(self, token: KnownToken, holder: str) -> str:
         """A secret that opens one session, once, soon: for a link. It is a session by itself to nobody."""
         return self._keep(token, _TICKET + holder, TICKET_LIFETIME)
 
-    def redeem(self, ticket: str, holder: str) -> Token | None:
+    def redeem(self, ticket: str, holder: str) -> KnownToken | None:
         """Whose ticket this is, if it is good: it is not any more."""
         token = self.find(ticket, _TICKET + holder)
         return token if token and self.close(ticket, _TICKET + holder) else None
 
-    def _keep(self, token: Token, holder: str, lifetime: timedelta) -> str:
+    def _keep(self, token: KnownToken, holder: str, lifetime: timedelta) -> str:
         secret = secrets.token_urlsafe(32)
         now = datetime.now(timezone.utc)
         with self._database.transaction() as db:
@@ -48,14 +48,14 @@ class SessionStore:
             )
         return secret
 
-    def find(self, secret: str, holder: str) -> Token | None:
+    def find(self, secret: str, holder: str) -> KnownToken | None:
         """Whose session this is, if it is valid and its token is not revoked."""
         rows = self._database.rows(
             "SELECT t.id, t.name, t.created_at, t.revoked_at FROM sessions s JOIN tokens t ON t.id = s.token_id "
             "WHERE s.hash = ? AND s.expires_at > ? AND t.revoked_at IS NULL AND s.token_hash = t.hash",
             (_hash(secret, holder), _text(datetime.now(timezone.utc))),
         )
-        return Token(**rows[0]) if rows else None
+        return KnownToken(**rows[0]) if rows else None
 
     def close(self, secret: str, holder: str) -> bool:
         """Whether there was such a session: of several who close it at once one is told so."""

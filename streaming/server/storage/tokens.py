@@ -16,7 +16,7 @@ _MAX_NAME_LENGTH = 100
 
 
 @dataclass(frozen=True)
-class Token:
+class KnownToken:
     """A known token, without the token itself."""
 
     id: int
@@ -48,9 +48,9 @@ class TokenStore:
             )
         return token
 
-    def list(self) -> list[Token]:
+    def list(self) -> list[KnownToken]:
         rows = self._database.rows("SELECT id, name, created_at, revoked_at FROM tokens ORDER BY id")
-        return [Token(**row) for row in rows]
+        return [KnownToken(**row) for row in rows]
 
     def revoke(self, name: str) -> None:
         """From now on the token is answered with 401; its runs stay. Raises UnknownName."""
@@ -63,13 +63,13 @@ class TokenStore:
                     f"There is no valid token named {name!r}.", hint="See `tracker-stream server token list`."
                 )
 
-    def find(self, token: str) -> Token | None:
+    def find(self, token: str) -> KnownToken | None:
         """The valid token that this is, if it is one."""
         rows = self._database.rows(
             "SELECT id, name, created_at, revoked_at FROM tokens WHERE hash = ? AND revoked_at IS NULL",
             (hash_token(token),),
         )
-        return Token(**rows[0]) if rows else None
+        return KnownToken(**rows[0]) if rows else None
 
 
 def hash_token(token: str) -> str:

@@ -22,7 +22,7 @@ from streaming.server import EmbeddedServer, embedded
 from streaming.server.api.app import close_app, create_app
 from streaming.server.api.bodies import BodyLimits
 from streaming.server.settings import ApiSettings, S3Settings
-from streaming.server.storage.objects import ObjectStore
+from streaming.server.storage.objects import Bucket
 from tests.support.processes import Home
 
 LIMITS = BodyLimits(wire_bytes=200_000, plain_bytes=1_000_000)
@@ -58,7 +58,7 @@ class Service:
     def put(self, run: dict[str, Any], name: str, content: bytes) -> str:
         """Store an object of the run (with the admin's keys) and return its URI."""
         uri = f"{run['upload_uri_prefix']}/{name}"
-        with ObjectStore(self.s3) as store:
+        with Bucket(self.s3) as store:
             store._client.put_object(Bucket=BUCKET, Key=uri.removeprefix(f"s3://{BUCKET}/"), Body=content)
         return uri
 
@@ -87,7 +87,7 @@ def s3(moto_url: str) -> S3Settings:
         secret_key="secret",
         endpoint_url=moto_url,
     )
-    with ObjectStore(settings) as store:
+    with Bucket(settings) as store:
         store.ensure_bucket()
     return settings
 

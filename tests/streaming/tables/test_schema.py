@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.tables.csv_text import column_names, parse_columns, split_header
-from streaming.tables.schema import KNOWN, Kind, Kinds, kind_of, typed
+from streaming.tables.schema import KNOWN, ColumnKind, Kinds, kind_of, typed
 
 
 def cells(*texts: str | None) -> pa.ChunkedArray:
@@ -33,26 +33,26 @@ def test_there_are_32_known_columns_each_with_a_unit_and_a_meaning() -> None:
 @pytest.mark.parametrize(
     ("texts", "kind"),
     [
-        ([], Kind.NOTHING),
-        (["", None], Kind.NOTHING),
-        (["1", "", "-7", "0"], Kind.WHOLE),
-        (["5", "0.5", "1e3", "-2E-7"], Kind.NUMBER),
-        (["9223372036854775807"], Kind.WIDE),
-        (["9223372036854775807", "0.5"], Kind.TEXT),
-        (["18446744073709551615"], Kind.TEXT),
-        (["007"], Kind.TEXT),
-        (["-0"], Kind.NUMBER),
-        (["1_000"], Kind.TEXT),
-        (["+1"], Kind.TEXT),
-        ([" 1"], Kind.TEXT),
-        (["nan"], Kind.TEXT),
-        (["0x10"], Kind.TEXT),
-        (["1", "x"], Kind.TEXT),
+        ([], ColumnKind.NOTHING),
+        (["", None], ColumnKind.NOTHING),
+        (["1", "", "-7", "0"], ColumnKind.WHOLE),
+        (["5", "0.5", "1e3", "-2E-7"], ColumnKind.NUMBER),
+        (["9223372036854775807"], ColumnKind.WIDE),
+        (["9223372036854775807", "0.5"], ColumnKind.TEXT),
+        (["18446744073709551615"], ColumnKind.TEXT),
+        (["007"], ColumnKind.TEXT),
+        (["-0"], ColumnKind.NUMBER),
+        (["1_000"], ColumnKind.TEXT),
+        (["+1"], ColumnKind.TEXT),
+        ([" 1"], ColumnKind.TEXT),
+        (["nan"], ColumnKind.TEXT),
+        (["0x10"], ColumnKind.TEXT),
+        (["1", "x"], ColumnKind.TEXT),
     ],
 )
-def test_a_kind_holds_every_cell_as_it_is(texts: list[str | None], kind: Kind) -> None:
+def test_a_kind_holds_every_cell_as_it_is(texts: list[str | None], kind: ColumnKind) -> None:
     assert kind_of(cells(*texts)) is kind
-    learnt = Kind.NOTHING
+    learnt = ColumnKind.NOTHING
     for text in texts:
         learnt = kind_of(cells(text), learnt)
     assert learnt is kind
@@ -77,13 +77,13 @@ def test_no_cell_of_an_unknown_column_changes_its_value(texts: list[str]) -> Non
             assert math.isclose(value, float(text), rel_tol=1e-15)
 
 
-@given(st.permutations(list(Kind)))
-def test_kinds_joined_in_any_order_are_the_same(order: list[Kind]) -> None:
+@given(st.permutations(list(ColumnKind)))
+def test_kinds_joined_in_any_order_are_the_same(order: list[ColumnKind]) -> None:
     for count in range(1, len(order) + 1):
-        joined = Kind.NOTHING
+        joined = ColumnKind.NOTHING
         for kind in order[:count]:
             joined = joined.joined(kind)
-        backwards = Kind.NOTHING
+        backwards = ColumnKind.NOTHING
         for kind in reversed(order[:count]):
             backwards = backwards.joined(kind)
         assert joined is backwards

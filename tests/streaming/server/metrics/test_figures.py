@@ -11,7 +11,7 @@ import pytest
 
 from streaming.server.metrics import parts
 from streaming.server.metrics.parse import ObjectFacts, parse_texts
-from streaming.server.metrics.rows import RunRows
+from streaming.server.metrics.rows import StoredRows
 
 
 def figures(*texts: str) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def figures(*texts: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "00000001.parquet"
         parts.write(path, *parse_texts(objects))
-        return RunRows([parts.open_part(path)]).figures
+        return StoredRows([parts.open_part(path)]).figures
 
 
 def test_several_texts_with_different_columns_add_up() -> None:

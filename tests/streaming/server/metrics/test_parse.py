@@ -15,7 +15,7 @@ import pytest
 from streaming.server.metrics import parts
 from streaming.server.metrics.folder import evict
 from streaming.server.metrics.parse import LINE, ObjectFacts, parse_objects
-from streaming.server.metrics.rows import RunRows
+from streaming.server.metrics.rows import StoredRows
 
 
 def content(text: str | bytes) -> bytes:
@@ -43,7 +43,7 @@ def part_of(directory: Path, *texts: str, number: int = 1, first_key: int = 1) -
 
 
 def csv_of(*found: parts.Part) -> str:
-    return b"".join(RunRows(found).csv()).decode()
+    return b"".join(StoredRows(found).csv()).decode()
 
 
 def test_regular_rows_become_columns() -> None:
@@ -182,7 +182,7 @@ def test_merged_parts_have_the_newest_of_each_object_in_the_given_order(tmp_path
         ("0002", 2, False),
         ("0001", 1, True),
     ]
-    assert RunRows([merged]).row_count == 3
+    assert StoredRows([merged]).row_count == 3
 
 
 def test_a_merge_makes_no_part_larger_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ def test_a_merge_makes_no_part_larger_than_the_limit(tmp_path: Path, monkeypatch
     parts.merge(parts.numbered(tmp_path, 8), [part.path for part in made], None)
     merged = parts.load(tmp_path)
     assert [part.row_count for part in merged] == [4, 4, 4, 2]
-    assert RunRows(merged).values("a").tolist() == [1, 2] * 7
+    assert StoredRows(merged).values("a").tolist() == [1, 2] * 7
 
 
 def test_the_runs_used_longest_ago_leave_the_disk_first(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_the_runs_used_longest_ago_leave_the_disk_first(tmp_path: Path) -> None:
 
 
 def test_rows_are_put_in_the_order_of_time_and_those_without_a_time_left_out(tmp_path: Path) -> None:
-    rows = RunRows([part_of(tmp_path, "timestamp,a\n5,50\n6,60\n", "b,timestamp\n1,2\n7,\n9,5.5\n")])
+    rows = StoredRows([part_of(tmp_path, "timestamp,a\n5,50\n6,60\n", "b,timestamp\n1,2\n7,\n9,5.5\n")])
     assert rows.timestamps.tolist() == [2.0, 5.0, 5.5, 6.0]
     np.testing.assert_equal(rows.column("a"), [np.nan, 50.0, np.nan, 60.0])
     np.testing.assert_equal(rows.column("b"), [1.0, np.nan, 9.0, np.nan])

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from streaming.server.errors import StoreUnavailable
-from streaming.server.metrics.reader import FULL_LIST_EVERY_S, MOST_WAITING, Busy, Reading, RunReader
-from streaming.server.storage.objects import ObjectStore
+from streaming.server.metrics.reader import FULL_LIST_EVERY_S, MOST_WAITING, Reading, RunReader, TooManyReaders
+from streaming.server.storage.objects import Bucket
 from streaming.server.storage.runs import Finish
 from tests.streaming.server.conftest import Service
 
 
-class CountingStore(ObjectStore):
+class CountingStore(Bucket):
     """Counts what is read; can be cut off."""
 
     reads: list[str]
@@ -190,7 +190,7 @@ def test_more_requests_than_may_wait_are_answered_with_what_is_known(fixture: Fi
     fixture.put(1, 1)
     run = fixture.service.app.state.runs.get(fixture.run["run_id"])
     fixture.reader._waiting[run.token_id] = MOST_WAITING
-    with pytest.raises(Busy):
+    with pytest.raises(TooManyReaders):
         fixture.read()
     fixture.reader._waiting.clear()
     fixture.read()

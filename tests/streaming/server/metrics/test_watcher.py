@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from streaming.server.metrics.reader import RunReader
 from streaming.server.metrics.watcher import Watcher
-from streaming.server.storage.runs import Run
+from streaming.server.storage.runs import RegisteredRun
 from tests.streaming.server.conftest import Service
 
 
@@ -21,7 +21,7 @@ class Stumbling:
     def tidy(self) -> None:
         self._reader.tidy()
 
-    def read(self, run: Run, **how: Any) -> Any:
+    def read(self, run: RegisteredRun, **how: Any) -> Any:
         self.seen.append(run.run_id)
         if run.run_id == self._bad_run_id:
             raise TypeError("rows of another kind")

@@ -15,7 +15,7 @@ import pytest
 
 from streaming.server.metrics import parts, worker
 from streaming.server.metrics.parse import ObjectFacts
-from streaming.server.metrics.worker import NoRoom, TooMuchWork, WorkerPool
+from streaming.server.metrics.worker import NoRoomForRows, TooMuchWork, WorkerPool
 from tests.streaming.server.conftest import Service
 
 RAGGED = gzip.compress(b"a" + b",a" * 999 + b"\n" + b"1\n" * 900_000)  # a few kB; 900 million cells to fill
@@ -79,7 +79,7 @@ def test_a_process_without_orders_ends_and_another_takes_the_next_one(
 
 def test_a_place_that_cannot_be_written_is_told_as_such(tmp_path: Path, pool: WorkerPool) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(NoRoom, match="Not a directory"):
+    with pytest.raises(NoRoomForRows, match="Not a directory"):
         pool.parse(1, tmp_path / "file" / "00000001.parquet", [(facts("a"), GOOD)])
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from streaming.server.process.seaweedfs import asks_for_certificate
-from streaming.server.process.seaweedfs_config import CERTIFICATE, KEY, Plan, write_configuration
+from streaming.server.process.seaweedfs_config import CERTIFICATE, KEY, StorePlan, write_configuration
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def ours(tmp_path: Path) -> Path:
 
 def configured(directory: Path) -> Path:
     directory.mkdir()
-    write_configuration(directory, Plan.new("bucket", 1), host="127.0.0.1")
+    write_configuration(directory, StorePlan.new("bucket", 1), host="127.0.0.1")
     return directory
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from streaming.server.storage.objects import ObjectStore
+from streaming.server.storage.objects import Bucket
 from tests.streaming.server.conftest import Service
 from tests.streaming.server.web.rows import METADATA, csv_of, objects_of, rows
 
@@ -62,7 +62,7 @@ class Runs:
     def put(self, run: dict[str, Any], objects: list[tuple[str, bytes]]) -> list[str]:
         """Their URIs."""
         uris = [f"{run['upload_uri_prefix']}/{name}" for name, _ in objects]
-        with ObjectStore(self._service.s3) as store:
+        with Bucket(self._service.s3) as store:
             for uri, (_, content) in zip(uris, objects, strict=True):
                 key = uri.removeprefix(f"s3://{store.bucket}/")
                 store._client.put_object(Bucket=store.bucket, Key=key, Body=content)
