@@ -1,0 +1,33 @@
+"""Whose a socket of this machine is: sock_diag says what the table says, for every kind of address."""
+
+import os
+import socket
+from contextlib import closing
+
+import pytest
+
+from streaming.processes import peers
+
+KINDS = {"v4": ("127.0.0.1", "127.0.0.1"), "v6": ("::1", "::1"), "any": ("0.0.0.0", "127.0.0.1")} | {
+    "both": ("::", "127.0.0.1")
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_ways_name_the_user_of_a_listener_and_of_its_client(kind: str) -> None:
+    host, to = KINDS[kind]
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with closing(socket.create_server((host, 0), family=family, dualstack_ipv6=kind == "both")) as listener:
+        port = listener.getsockname()[1]
+        with closing(socket.create_connection((to, port))) as client, closing(listener.accept()[0]) as accepted:
+            assert peers.uids_listening(port, to) == {os.getuid()}
+            assert peers.uids_listening(port, "192.0.2.1") == (set() if host in ("127.0.0.1", "::1") else {os.getuid()})
+            ends = (client.getsockname()[:2], accepted.getsockname()[:2])
+            assert peers.uid_of_client(*ends) == os.getuid()
+            if not list(peers._asked_for_listeners()):
+                pytest.skip("no sock_diag here: the table alone was asked")
+            asked = [peers._asked(*map(peers._plain, ends)), peers._asked_for_listeners()]
+            of_port = {each for answer in asked for each in answer if port in (each.local[1], each.remote[1])}
+            assert of_port <= set(peers._sockets())
+            assert len(of_port) == 2
+    assert peers.uids_listening(port, to) == set()
