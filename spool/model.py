@@ -81,6 +81,7 @@ class Registration:
 
     run_id: str
     upload_uri_prefix: str
+    page: str | None = None  # where the service shows the run, if it said so: see `Run.page_url`
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,9 @@ class Run:
 
     @property
     def page_url(self) -> str | None:
-        """Where the service shows the run, if its answer to the finish said so: a plain path below its own address."""
-        path = (self.finish_answer or {}).get("page")
-        is_plain = isinstance(path, str) and re.fullmatch(r"(/[A-Za-z0-9_-]{1,80}){1,4}", path)
+        """Where the service shows the run, if its last answer said so: a plain path below its own address."""
+        path = self.registration.page if self.registration else None
+        is_plain = path is not None and re.fullmatch(r"(/[A-Za-z0-9_-]{1,80}){1,4}", path)
         return f"{self.api_url}{path}" if is_plain and self.api_url else None
 
 

@@ -12,12 +12,12 @@ from spool.model import Batch, RunState, SegmentState
 SHRINK_MAX_BYTES = 256 << 10
 # An ended run is still to be registered, sealed, marked and finished, on a full disk too. Each of these touches fewer than
 # fifteen small pages, which go into the journal. They need a few new ones, and as many as the run's record has, which is
-# written anew before the old one is freed: it holds them as blanks behind an empty answer, until the service's own answer
-# comes or the disk is full.
+# written anew before the old one is freed: it holds them as blanks behind the page that is known, until the service's answer
+# to the finish comes or the disk is full.
 SMALL_JOURNAL_BYTES = 8 << 10
 KEPT_ROOM = (
     f"printf('%-*s', {3 << 10} + length(metadata) + length(tracker) + coalesce(length(host_info), 0)"
-    " + coalesce(length(cloud_info), 0), '{}')"
+    " + coalesce(length(cloud_info), 0), coalesce(finish_answer, '{}'))"
 )
 RELEASE_BATCHES = 32  # in one transaction: they must fit into the journal's room (`schema.JOURNAL_BYTES`)
 RELEASE_MAX_BATCHES = 2048  # by one call, so that an append on a full disk does not wait long

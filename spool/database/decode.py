@@ -33,6 +33,7 @@ def run(fields: tuple[Any, ...], path: Path) -> Run:
 
 def _run(fields: tuple[Any, ...]) -> Run:
     state = RunState(fields[1])
+    answer = _object_or_none(fields[17])  # before the end was told: `Registration.page`, and room (`space.KEPT_ROOM`)
     return Run(
         spool_id=_text(fields[0]),
         state=state,
@@ -46,17 +47,22 @@ def _run(fields: tuple[Any, ...]) -> Run:
         s3_endpoint_url=_text_or_none(fields[9]),
         upload_interval_s=_time(fields[10]),
         has_token=bool(fields[11]),
-        registration=Registration(_text(fields[12]), _text(fields[13])) if fields[12] else None,
+        registration=Registration(_text(fields[12]), _text(fields[13]), _page(answer)) if fields[12] else None,
         ended_at=_time_or_none(fields[14]),
         exit_code=None if fields[15] is None else _count(fields[15], least=-(1 << 31)),
         run_status=_text_or_none(fields[16]),
-        finish_answer=_object_or_none(fields[17]) if state is RunState.FINISHED else None,  # before: `space.KEPT_ROOM`
+        finish_answer=answer if state is RunState.FINISHED else None,
         finished_at=_time_or_none(fields[18]),
         parked=_note(fields[19]),
         problem=_note(fields[20]),
         problem_cause=_note(fields[21]),
         problem_at=_time_or_none(fields[22]),
     )
+
+
+def _page(answer: dict[str, Any] | None) -> str | None:
+    page = (answer or {}).get("page")
+    return page if isinstance(page, str) else None
 
 
 def segment(row: tuple[Any, ...], path: Path) -> Segment:

@@ -46,6 +46,7 @@ GZIP_FROM_BYTES = 64 << 10
 _ACCEPT = {"Accept": "application/json", "Accept-Encoding": "identity"}  # compressed, a small answer could be a bomb
 _SHOWN_CHARACTERS = 300
 _KEPT_BYTES = 64 << 10
+_LONGEST_PAGE = 400
 _ABOUT_THE_BODY = {400, 413, 415, 422}  # refusals of what was sent: the same would be refused again
 _ABOUT_THE_RUN = {404, 409, 410}  # these too, if they are the service's own JSON. Any other 4xx may pass
 _LONG_TOKEN = 16  # characters. A shorter one may stand in any word, and tells nothing there
@@ -94,7 +95,9 @@ class SentinelApi:
                 offered = _without_refused(offered, refusal, payload)
         run_id = require_run_id(self._require_foreign(_text(answer, "run_id")))
         prefix = require_prefix(self._require_foreign(_text(answer, "upload_uri_prefix")))
-        return Registration(run_id, prefix), _credentials(answer, served)
+        page = answer.get("page")  # of our own server only
+        is_usable = isinstance(page, str) and len(page) <= _LONGEST_PAGE and self._hidden(page) == page
+        return Registration(run_id, prefix, page if is_usable else None), _credentials(answer, served)
 
     def _offer(self, payload: Mapping[str, Any], idempotency_key: str) -> tuple[dict[str, Any], datetime]:
         """One POST /runs. A refusal that is not about the payload is an outage."""

@@ -201,6 +201,17 @@ class StreamingManager:
         return registration.run_id if registration else None
 
     @property
+    def id(self) -> str | None:
+        """The same as `run_id`, by the name that it has on what `streaming.track` gives."""
+        return self.run_id
+
+    @property
+    def url(self) -> str | None:
+        """The run's page; None until the run is registered, and for a service that names none."""
+        run = self._ask_spool(Spool.run)
+        return run.page_url if run else None
+
+    @property
     def uploaded_uris(self) -> list[str]:
         """`s3://` URIs of all objects uploaded so far, in order."""
         return self._ask_spool(Spool.sent_uris) or []

@@ -1,7 +1,8 @@
 """`streaming.track`: record a piece of Python as a run, from a process of its own.
 
-with streaming.track(job_name="train"):
+with streaming.track(job_name="train") as run:
     ...
+    print(run.url)
 
 @streaming.track(job_name="train")
 def train(): ...
@@ -15,14 +16,14 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import ContextDecorator
+from contextlib import ContextDecorator, closing, suppress
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from spool import Spool, SpoolError, directory
+from spool import Run, Spool, SpoolError, directory
 from streaming import config
 from streaming.collect import metadata as run_metadata
 from streaming.collect.frameworks import placement_here
@@ -132,6 +133,26 @@ class track(ContextDecorator):
             return None
         child.tell(json.dumps(asdict(used_by_us())).encode())  # after the start, which is not the block's work
         return child
+
+    @property
+    def id(self) -> str | None:
+        """The service's id of the run that was begun last; None until it is registered."""
+        run = self._run()
+        return run.registration.run_id if run and run.registration else None
+
+    @property
+    def url(self) -> str | None:
+        """Its page; None until it is registered, and for a service that names none."""
+        run = self._run()
+        return run.page_url if run else None
+
+    def _run(self) -> Run | None:
+        """What its spool says now; None if there is none, or none that can be read."""
+        with suppress(SpoolError):
+            if self._latest is not None:
+                with closing(Spool(self._latest)) as spool:
+                    return spool.run()
+        return None
 
     @property
     def recorded(self) -> Any:

@@ -22,6 +22,7 @@ from streaming.errors import Unauthorized
 from streaming.record.recorder import Recorder
 
 PROBLEM_LOOK_S = 15.0
+PAGE_LOOK_S = 0.5  # until the run is registered
 _NEEDS_A_PERSON = ("token refused", "parked")
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class RunReporter:
     usage: Usage = field(default_factory=Usage)
     clock: Callable[[], float] = time.monotonic
     _look_at: float = 0.0
+    _has_told_page: bool = False
 
     def tell_start(self, what: str) -> None:
         delivery = self.options.plan.delivery
@@ -70,17 +72,26 @@ class RunReporter:
         self._say(f"recording {what} as run {self._name}{self._rank}, {where}")
 
     def look(self) -> None:
-        """Now and then: does the delivery need a person? Then the log says so, at most every ten minutes."""
+        """Where is the run's page? Now and then: does the delivery need a person? Then the log says so, at most every
+        ten minutes."""
         if self.clock() < self._look_at:
             return
-        self._look_at = self.clock() + PROBLEM_LOOK_S
         try:
             run = self.recorder.spool.run()
         except SpoolError:
             return  # the tracking itself tells of a spool that cannot be used
+        self._tell_page(run)
+        is_soon = run.has_token and run.registration is None
+        self._look_at = self.clock() + (PAGE_LOOK_S if is_soon else PROBLEM_LOOK_S)
         cause, text = ("parked", run.parked) if run.parked else (run.problem_cause, run.problem)
         if text and cause in _NEEDS_A_PERSON:
             log.warning("nothing of run %s is delivered now, its rows are kept: %s", self._name, text)
+
+    def _tell_page(self, run: Run) -> None:
+        """As soon as it is known; not again at the end."""
+        if not self._has_told_page and (page := run.page_url):
+            self._has_told_page = True
+            self._say(f"  page: {page}")
 
     def tell_wait(self) -> None:
         """The command has ended, and leaving takes a while longer."""
@@ -97,8 +108,7 @@ class RunReporter:
         if advised := self._advised():
             self._say(f"  {advised}")
         run = spool.run()
-        if page := run.page_url:
-            self._say(f"  page: {page}")
+        self._tell_page(run)
         if run.tracker.lost_row_count:
             self._say(f"  lost: {rows(run.tracker.lost_row_count)} could not be kept")
         if run.finish_answer is None:

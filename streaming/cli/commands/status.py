@@ -28,6 +28,7 @@ SCHEMA_VERSION = 1
 WATCH_S = 2.0
 PLAIN_WATCH_S = 30.0
 SOMETHING_WAITS = 3
+MOST_CODES = 3  # of a job's runs
 
 _STYLES = {
     Condition.RECORDING: "cyan",
@@ -44,6 +45,7 @@ _COLUMNS = (
     Column("STATE"),
     Column("STARTED", rank=3),
     Column("DURATION", align_right=True, rank=1),
+    Column("EXIT", align_right=True, rank=4),
     Column("ROWS", align_right=True),
     Column("SENT", align_right=True),
     Column("WAITING", align_right=True),
@@ -137,6 +139,7 @@ def _cells(summary: Summary, now: float) -> list[Span]:
         (summary.condition.value, _STYLES[summary.condition]),
         (short_moment(run.started_at if run else None, now), ""),
         (duration(summary.duration_s(now)), ""),
+        _exit_cell([summary]),
         *_row_cells([summary]),
     ]
 
@@ -152,8 +155,17 @@ def _job_cells(job: Job, now: float) -> list[Span]:
         (state, _STYLES[states[0][0]] if only else ""),
         (short_moment(job.started_at, now), ""),
         (duration(job.duration_s(now)), ""),
+        _exit_cell(job.runs),
         *_row_cells(job.runs),
     ]
+
+
+def _exit_cell(runs: Sequence[Summary]) -> Span:
+    """The exit code; of several runs each one that occurs, a failure before a success."""
+    codes = {run.run.exit_code for run in runs if run.run and run.run.exit_code is not None}
+    shown = sorted(codes, key=lambda code: (code == 0, code))
+    text = ", ".join(map(str, shown[:MOST_CODES])) + (", ..." if len(shown) > MOST_CODES else "")
+    return text or "-", "red" if any(codes) else ""
 
 
 def _row_cells(runs: Sequence[Summary]) -> list[Span]:

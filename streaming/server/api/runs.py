@@ -39,7 +39,12 @@ def register(
         credentials = _issue(request, run.run_id)
     response.status_code = 201 if is_new else 200
     return RegisterAnswer.model_validate(
-        {"run_id": run.run_id, "upload_uri_prefix": _uri_prefix(request, run), "upload_credentials": credentials}
+        {
+            "run_id": run.run_id,
+            "page": _page(run.run_id),
+            "upload_uri_prefix": _uri_prefix(request, run),
+            "upload_credentials": credentials,
+        }
     )
 
 
@@ -84,6 +89,10 @@ def _uri_prefix(request: Request, run: RegisteredRun) -> str:
     return f"s3://{objects.bucket}/{run.prefix}"
 
 
+def _page(run_id: str) -> str:
+    return f"/run/{run_id}"
+
+
 def _already_finished() -> HTTPException:
     return HTTPException(409, "The run is finished already.")
 
@@ -117,4 +126,4 @@ def _finish_answer(request: Request, run_id: str) -> dict[str, Any]:
     assert run is not None
     statistics = compute_statistics(run, runs, request.app.state.reader, timeout_s=FINISH_TIMEOUT_S)
     ending = {"run_status": run.run_status, "exit_code": run.exit_code}
-    return {"run_id": run_id, "page": f"/run/{run_id}", **ending, **statistics}
+    return {"run_id": run_id, "page": _page(run_id), **ending, **statistics}

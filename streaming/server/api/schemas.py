@@ -144,3 +144,4 @@ class RefreshAnswer(BaseModel):
 class RegisterAnswer(RefreshAnswer):
     run_id: str
     upload_uri_prefix: str
+    page: str

@@ -215,13 +215,15 @@ def test_what_append_cannot_take_is_told_with_the_remedy(far_end: FarEnd, lines:
 def test_rows_of_a_growing_csv_arrive_and_stop_returns_the_answer(far_end: FarEnd, home: Home) -> None:
     csv_path = home.path / "rows.csv"
     csv_path.write_bytes(HEADER + b"1,a\n")
+    far_end.always("register", faults.with_fields(page="/run/abc-1"))
     manager = manager_of(far_end, csv_path, metadata={"job_name": "train"})
-    assert (manager.is_alive, manager.run_id, manager.uploaded_uris) == (False, None, [])
+    assert (manager.is_alive, manager.id, manager.url, manager.uploaded_uris) == (False, None, None, [])
     manager.start()
     manager.start()
     assert manager.is_alive
     run_id = manager.wait_until_registered(30)
-    assert run_id == manager.run_id == far_end.run().run_id
+    assert run_id == manager.id == far_end.run().run_id
+    assert manager.url == f"{far_end.api_url}/run/abc-1"
     eventually(lambda: manager.uploaded_uris, 30)
     csv_path.write_bytes(csv_path.read_bytes() + b"2,b\n3,c")
     answer = manager.stop(exit_code=4, run_status="failed")

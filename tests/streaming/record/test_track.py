@@ -133,6 +133,28 @@ def test_exit_wait_of_the_environment_is_obeyed(home: Home, marker: str, far_end
     wait_gone(marker)
 
 
+LINKED = """
+import sys, time, streaming
+tracked = streaming.track(host_info={}, cloud_info={})
+before = tracked.id, tracked.url
+with tracked as run:
+    give_up_at = time.monotonic() + 30
+    while run.url is None and time.monotonic() < give_up_at:
+        time.sleep(0.05)
+    print(before, run.id, run.url)
+print(run.id, run.url)
+"""
+
+
+def test_block_knows_its_id_and_page_as_soon_as_the_service_has_told(home: Home, marker: str, far_end: FarEnd) -> None:
+    far_end.always("register", faults.with_fields(page="/run/abc-1"))
+    far_end.always("finish", faults.with_fields(page="/run/abc-1"))
+    result = run_script(LINKED, clean_environment(home, marker, **far_end.environment()))
+    told = f"{far_end.run().run_id} {far_end.api_url}/run/abc-1"
+    assert result.stdout.decode().splitlines() == [f"(None, None) {told}", told], result.stderr
+    wait_gone(marker, 60)
+
+
 NESTED = """
 import logging, streaming, time
 logging.basicConfig()

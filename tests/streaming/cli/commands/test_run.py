@@ -79,6 +79,18 @@ def test_page_and_terminal_call_a_run_by_one_name(
     assert (re.search(rf"page: +{far_end.api_url}/run/abc-1\n", shown) is not None) is is_shown
 
 
+def test_page_is_told_while_the_command_runs_and_once(program: AsProgram, home: Home, far_end: FarEnd) -> None:
+    far_end.always("register", faults.with_fields(page="/run/abc-1"))
+    until_told = 'until grep -q "page: " "$HOME/said"; do sleep 0.05; done; echo over >> "$HOME/said"'
+    words = " ".join(map(str, program.line("run", "--", "sh", "-c")))
+    script = f"exec {words} '{until_told}' 2>>\"$HOME/said\""
+    with start_program(["sh", "-c", script], {**program.environment, **far_end.environment()}) as running:
+        assert running.wait(60).exit_code == 0
+    said = (home.path / "said").read_text()
+    assert said.count(f"page: {far_end.api_url}/run/abc-1\n") == 1
+    assert said.index("page: ") < said.index("over") < said.index("exit 0")
+
+
 def test_quiet_says_nothing(program: AsProgram) -> None:
     assert program("run", "-q", "--", "true").stderr == b""
     assert program("run", "--", "true", TRACKER_QUIET="1").stderr == b""
@@ -90,7 +102,7 @@ def test_with_token_it_is_delivered(home: Home, program: AsProgram, far_end: Far
     assert result.exit_code == 0
     lines = result.stderr.decode().splitlines()
     assert f"for {far_end.api_url}" in lines[0]
-    assert re.search(r"; (\d+) rows?, \1 sent, 0 waiting$", lines[1])
+    assert any(re.search(r"; (\d+) rows?, \1 sent, 0 waiting$", line) for line in lines)
     assert far_end.run().metadata["job_name"] == "train"
 
 

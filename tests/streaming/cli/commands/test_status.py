@@ -20,12 +20,32 @@ def test_no_run_is_said_in_words(home: Home, cli: InProcess) -> None:
 def test_table_shows_state_rows_and_what_waits(home: Home, cli: InProcess) -> None:
     path = ended_run(home.spool_dir, row_count=1234, job_name="train")
     text = cli("status").stdout
-    assert text.splitlines()[0].split() == ["RUN", "JOB", "STATE", "STARTED", "DURATION", "ROWS", "SENT", "WAITING"]
+    assert text.splitlines()[0].split() == [
+        "RUN",
+        "JOB",
+        "STATE",
+        "STARTED",
+        "DURATION",
+        "EXIT",
+        "ROWS",
+        "SENT",
+        "WAITING",
+    ]
     assert text.splitlines()[1].split()[:3] == [path.stem.rpartition("-")[2][:8], "train", "waiting"]
     assert "1,234" in text
     assert "waiting: 1,234 rows" in text
     assert "no token" in text
     assert "tracker-stream drain" in text
+
+
+def test_exit_codes_are_a_column_and_a_jobs_failures_come_first(home: Home, cli: InProcess) -> None:
+    for rank, code in enumerate((0, 137, 1)):
+        path = live_run(home.spool_dir, row_count=1, tags={"job": "39", "rank": str(rank)})
+        with closing(Spool(path)) as spool:
+            spool.end(exit_code=code, run_status="failed" if code else "finished", ended_at=1_700_000_100.0)
+    assert re.search(r"^39 .* 1, 137, 0  +3 ", cli("status").stdout, re.MULTILINE)
+    expanded = [line.split() for line in cli("status", "--expand").stdout.splitlines()]
+    assert [cells[-4] for cells in expanded if cells[1:2] == ["rank"]] == ["0", "137", "1"]
 
 
 def test_cause_of_a_problem_is_shown(home: Home, cli: InProcess) -> None:

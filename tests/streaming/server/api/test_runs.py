@@ -26,7 +26,8 @@ def s3_body(*uris: str, **changes: Any) -> dict[str, Any]:
 
 def test_register_answers_with_prefix_and_credentials(service: Service) -> None:
     answer = service.register(job_name="train", command='["python", "t.py"]', tags={"a": "b"}, host_vcpus=4)
-    assert set(answer) == {"run_id", "upload_uri_prefix", "upload_credentials"}
+    assert set(answer) == {"run_id", "page", "upload_uri_prefix", "upload_credentials"}
+    assert answer["page"] == f"/run/{answer['run_id']}"
     assert answer["upload_uri_prefix"] == f"s3://rows/runs/{answer['run_id']}"
     credentials = answer["upload_credentials"]
     assert set(credentials) == {"access_key", "secret_key", "session_token", "expires_at", "region"}
