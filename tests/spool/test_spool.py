@@ -7,7 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from spool import Batch, Registration, RunState, SegmentState, Spool, Tracker, directory, queries, segments
+from spool import (
+    Batch,
+    NewRun,
+    Registration,
+    RunState,
+    SegmentState,
+    Spool,
+    Tracker,
+    directory,
+    queries,
+    segments,
+    system,
+)
 from spool.database.connection import PAGE_BYTES, file_identity
 from spool.errors import RunEnded, SpoolDamaged, SpoolUnavailable
 from spool.recovery.audit import audit
@@ -371,3 +383,22 @@ def test_small_run_that_is_damaged_is_recovered(tmp_path: Path, page: int) -> No
     with closing(Spool(spool.path)) as again:
         assert recovered.has_lost_run or again.run().spool_id == known.spool_id
         assert spools.exported(again) == rows(0)
+
+
+def test_page_that_came_with_the_registration_stays_known_while_the_run_ends(tmp_path: Path) -> None:
+    """It lies where room is kept for the delivery on a full disk: registering late, or anew, takes nothing of that."""
+    kept: dict[bool, int] = {}
+    for is_late in (False, True):
+        new = NewRun(tracker=system.identify(1), started_at=1.0, api_url="http://x")
+        with closing(Spool.create(tmp_path, new)) as spool:
+            if is_late:
+                spool.end(exit_code=0, run_status="finished", ended_at=2.0)
+            spool.register(Registration("r1", "s3://b/r1", "/run/r1"))
+            if not is_late:
+                spool.end(exit_code=0, run_status="finished", ended_at=2.0)
+            assert spool.run().page_url == "http://x/run/r1"
+            assert spool.run().finish_answer is None
+            ((kept[is_late],),) = spool.connection.query("SELECT length(finish_answer) FROM run")
+            spool.register(Registration("r2", "s3://b/r2"))
+            assert spool.run().page_url is None
+    assert kept[True] == kept[False] > 3000
