@@ -6,6 +6,7 @@ Times are seconds since the epoch, UTC (`*_at`); texts leave the process as ISO-
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -82,6 +83,11 @@ class Registration:
     run_id: str
     upload_uri_prefix: str
     page: str | None = None  # where the service shows the run, if it said so: see `Run.page_url`
+
+    @property
+    def kept(self) -> tuple[str, str, str]:
+        """As columns of the run record."""
+        return self.run_id, self.upload_uri_prefix, json.dumps({"page": self.page})
 
 
 @dataclass(frozen=True)

@@ -235,11 +235,10 @@ class Spool:
 
     def register(self, registration: Registration) -> None:
         """Keep the service's answer to register. A later registration (of a parked run) replaces the former."""
-        page = json.dumps({"page": registration.page}) if registration.page else None
         self._update(
-            "UPDATE run SET run_id = ?, upload_uri_prefix = ?, registered_at = ?, parked = NULL, finish_answer ="
-            " CASE WHEN finish_answer IS NULL THEN ? ELSE printf('%-*s', length(finish_answer), ?) END",
-            (registration.run_id, registration.upload_uri_prefix, self._clock(), page, page or "{}"),
+            "UPDATE run SET run_id = ?, upload_uri_prefix = ?,"
+            " finish_answer = printf('%-*s', coalesce(length(finish_answer), 0), ?), registered_at = ?, parked = NULL",
+            (*registration.kept, self._clock()),
             step="register:updated",
         )
         self.step("registered")
