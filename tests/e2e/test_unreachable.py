@@ -1,8 +1,5 @@
 """Service and S3 cannot be reached: at the start, at the stop, all the time, or because they were killed."""
 
-import contextlib
-import socket
-
 import pytest
 
 from streaming.server.process.embedded import EmbeddedServer
@@ -63,53 +60,6 @@ assert manager.stop(exit_code=3) == {}
     user.wait_gone()
 
 
-OFFLINE = """
-manager = StreamingManager(TOKEN, csv_path=CSV, upload_interval=1, host_info={}, cloud_info={}, stop_timeout=0.5)
-manager.start()
-write(0, 50)
-time.sleep(1.5)
-write(50, 50)
-assert manager.stop(exit_code=2, run_status="failed") == {}
-assert manager.run_id is None
-"""
-
-
-def test_run_without_network_is_delivered_by_drain_with_its_true_end(far_side: FarSide, user: User) -> None:
-    far_side.shut()
-    user.run(OFFLINE, TRACKER_STREAM_LINGER="0").check_unfelt()
-    user.wait_gone()
-    assert user.command("drain", "--timeout", "1").exit_code == 3  # still nobody there
-    far_side.open()
-    drained = user.command("drain")
-    assert (drained.exit_code, drained.stdout.split()[-1]) == (0, b"delivered"), drained
-    run = far_side.judge(told(100), run_status="failed", exit_code=2)
-    assert run.ended_at is not None
-    assert run.ended_at < run.registered_at  # when it ended, not when that was told
-
-
-def test_only_s3_is_unreachable_at_first(far_side: FarSide, user: User) -> None:
-    far_side.s3.shut()
-    program = user.start(
-        """
-manager = StreamingManager(TOKEN, csv_path=CSV, upload_interval=1, host_info={}, cloud_info={})
-manager.start()
-write(0, 20)
-assert manager.wait_until_registered(60)
-say("registered")
-input()
-wait_for(lambda: manager.uploaded_uris)
-manager.stop()
-""",
-        stdin=True,
-    )
-    assert program.read_line() == "registered"
-    far_side.s3.open()
-    program.say("go on")
-    program.wait().check_unfelt()
-    far_side.judge(told(20), run_status="finished", exit_code=0)
-    user.wait_gone()
-
-
 def test_service_and_s3_are_killed_and_come_back(target: EmbeddedServer, far_side: FarSide, user: User) -> None:
     program = user.start(
         """
@@ -139,39 +89,6 @@ assert manager.stop()
     program.wait().check_unfelt()
     far_side.judge(told(30), run_status="finished", exit_code=0)
     user.wait_gone()
-
-
-def test_black_holes_are_not_felt_and_leave_no_process(user: User) -> None:
-    """A loopback address that drops every SYN: its listener accepts nobody, and its queue is full."""
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as hole, contextlib.ExitStack() as queue:
-        for _ in range(4):
-            queue.enter_context(_knock(hole.getsockname()))
-        url = f"http://127.0.0.1:{hole.getsockname()[1]}"
-        result = user.run(
-            """
-manager = StreamingManager(TOKEN, csv_path=CSV, upload_interval=1, stop_timeout=0.2)
-before = time.monotonic()
-manager.start()
-took_s = time.monotonic() - before
-write(0, 10)
-assert manager.stop() == {}
-say(took_s)
-""",
-            SENTINEL_API_URL=url,
-            SENTINEL_S3_ENDPOINT_URL=url,
-            TRACKER_STREAM_LINGER="0",
-        ).check_unfelt(at_most_s=30)
-        user.wait_gone()
-    assert float(result.stdout) < 5  # the first wait for the network would end after 10 s
-    assert user.recorded().acknowledged_lines() == told(10).acknowledged_lines()
-
-
-def _knock(address: tuple[str, int]) -> socket.socket:
-    """A connection that begins, and is never completed once the queue is full."""
-    knocking = socket.socket()
-    knocking.setblocking(False)
-    knocking.connect_ex(address)
-    return knocking
 
 
 def test_exception_while_the_far_side_is_down_ends_within_the_short_bound(far_side: FarSide, user: User) -> None:

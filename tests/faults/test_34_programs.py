@@ -237,11 +237,13 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_fault_34_daemonic_pool_worker_records_a_run_of_its_own(
     home: Home, marker: str, far_end: FarEnd, method: str
 ) -> None:
-    result = run(programs.PREAMBLE + IN_POOL.format(method=method), surroundings(home, marker, far_end))
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="fault-34-") as short:  # the path of a socket has a limit
+        environment = surroundings(home, marker, far_end) | {"TMPDIR": short}
+        result = run(programs.PREAMBLE + IN_POOL.format(method=method), environment)
     finished_as(far_end, marker, result.check_unfelt(), run_status="finished", exit_code=0)
 
 
@@ -270,6 +272,46 @@ def test_fault_34_interactive_interpreter_is_delivered(home: Home, marker: str, 
     assert result.exit_code == 0
     assert b"Traceback" not in result.stderr
     finished_as(far_end, marker, result, run_status="finished", exit_code=0)
+
+
+def test_fault_34_cells_of_a_kernel_are_delivered(home: Home, marker: str, far_end: FarEnd) -> None:
+    """Compiled and executed one by one, in a `__main__` that no file holds; argv is a kernel's."""
+    cells = [START, "manager.stop()"]
+    script = f"""
+import sys, types
+sys.argv = ["/somewhere/ipykernel_launcher.py", "-f", "kernel.json"]
+main = sys.modules["__main__"] = types.ModuleType("__main__")
+for number, cell in enumerate({cells!r}):
+    exec(compile(cell, f"<ipython-input-{{number}}>", "exec"), main.__dict__)
+"""
+    with start_program([sys.executable, "-c", script], surroundings(home, marker, far_end)) as program:
+        result = program.wait().check_unfelt()
+    finished_as(far_end, marker, result, run_status="finished", exit_code=0)
+
+
+EIGHT = """
+from concurrent.futures import ThreadPoolExecutor
+
+def work(number):
+    manager = new_manager(metadata={"task_name": str(number)})
+    manager.start()
+    append(manager, 0, number + 1)
+    assert manager.stop(exit_code=number)
+
+with ThreadPoolExecutor(8) as pool:
+    list(pool.map(work, range(8)))
+"""
+
+
+def test_fault_34_eight_runs_of_one_program_at_once(home: Home, marker: str, far_end: FarEnd) -> None:
+    """Each is begun and ended in a thread of its own."""
+    run(programs.PREAMBLE + EIGHT, surroundings(home, marker, far_end)).check_unfelt()
+    wait_gone(marker)
+    assert len(far_end.runs) == 8
+    for one in far_end.runs:
+        number = int(str(one.metadata["task_name"]))
+        evidence = far_end.evidence(one.run_id)
+        oracle.judge(evidence, told(number + 1), run_status="finished", exit_code=number)
 
 
 def test_fault_34_fork_is_refused_in_a_program_with_threads(home: Home, marker: str, far_end: FarEnd) -> None:
