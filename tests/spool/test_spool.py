@@ -21,7 +21,7 @@ from spool import (
     system,
 )
 from spool.database.connection import PAGE_BYTES, file_identity
-from spool.errors import RunEnded, SpoolDamaged, SpoolUnavailable
+from spool.errors import RunEnded, SpoolDamaged, SpoolFull, SpoolUnavailable
 from spool.recovery.audit import audit
 from spool.recovery.recover import recover_file
 from tests.support import plays, spools
@@ -287,6 +287,28 @@ def test_newest_batch_gives_its_rows_but_not_its_place(spool: Spool) -> None:
     assert [each.row_count for each in spools.only_in_s3(spool)] == [5]
     append(spool, rows(5))
     assert [each.row_count for each in spool.seal_pending()] == [1]
+
+
+def test_append_on_a_full_disk_takes_the_room_of_what_s3_holds(spool: Spool) -> None:
+    append(spool, *[rows(number, 100) for number in range(100)])
+    with spool.connection.transaction() as db:  # no page more than now
+        db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
+    more = rows(200, 2000)
+    with pytest.raises(SpoolFull):
+        append(spool, more)
+    spools.registered(spool)
+    spools.send_all(spool)
+    append(spool, more)
+    assert spools.exported(spool).endswith(more)
+
+
+def test_segments_are_given_up_only_while_none_behind_them_is_sent(spool: Spool) -> None:
+    append(spool, rows(0), rows(1))
+    spools.registered(spool)
+    first, second = spool.seal_pending(max_bytes=1)
+    spool.mark_sent(second, uri="s3://bucket/run-1/00000002-abc.csv.gz", etag="e")
+    assert not spool.unseal_from(first)
+    assert spool.segments(SegmentState.SEALED) == [first]
 
 
 def test_rows_that_are_only_in_s3_cannot_be_sent_anew_and_that_is_told(spool: Spool) -> None:

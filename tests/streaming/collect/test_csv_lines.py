@@ -87,8 +87,8 @@ def test_repeated_header_is_no_row() -> None:
 
 
 def test_quoted_and_plain_header_are_both_recognised() -> None:
-    batches, _ = LineSplitter().split(b'"timestamp","cpu"\n1,2\ntimestamp,cpu\n3,4\n')
-    assert [batch.rows for batch in batches] == [b"1,2\n", b"3,4\n"]
+    batches, _ = LineSplitter().split(b'"timestamp","cpu"\n1,2\ntimestamp,cpu\n3,4\n"timestamp","cpu"\n5,6\n')
+    assert [batch.rows for batch in batches] == [b"1,2\n", b"3,4\n", b"5,6\n"]
 
 
 def test_row_of_ten_megabytes_passes_whole() -> None:

@@ -290,6 +290,17 @@ def test_damage_is_no_sign_that_the_store_takes_objects(run: Delivered) -> None:
     assert run.states() == ["rejected", "sealed"]
 
 
+def test_sent_rows_that_are_damaged_since_vouch_for_nothing(run: Delivered) -> None:
+    run.append()
+    assert run.deliver() is Progress.WAITING_FOR_ROWS
+    with run.spool.connection.transaction() as db:
+        db.execute("UPDATE batch SET csv = x'00' WHERE batch_id = 1")
+    run.append()
+    run.outcomes("put", *[REFUSED] * 100)
+    run.raises(EverythingRefused, times=4)
+    assert run.states() == ["sent", "sealed"]
+
+
 def test_rejected_segment_is_tried_again_on_request(run: Delivered) -> None:
     for _ in range(2):
         run.append()

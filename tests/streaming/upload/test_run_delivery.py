@@ -3,20 +3,25 @@
 import os
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from spool import Spool, ownership, system
 from streaming.clients.connect import Clients
 from streaming.errors import BadArgument
-from streaming.upload.model import Outcome
+from streaming.upload.model import Outcome, Terms
+from streaming.upload.reachability import Reached
+from streaming.upload.run_delivery import RunDelivery
 from tests.support import faults
 from tests.support.far_end import FarEnd
+from tests.support.memory_far_end import MemoryFarEnd, Receipt
 from tests.support.processes import Home
 from tests.support.recorded import Waits, record
 from tests.support.recorded import drain as drain_with
 from tests.support.runs import dead_run
-from tests.support.turns import drain_run
+from tests.support.spools import filled, rows
+from tests.support.turns import delivery_of, drain_run
 
 
 def drain(path: Path, far_end: FarEnd) -> Outcome:
@@ -55,6 +60,33 @@ def test_delivered_run_has_no_problem_left(home: Home, far_end: FarEnd) -> None:
     far_end.up()
     assert drain(path, far_end) is Outcome.DELIVERED
     assert problem_of(path) == (None, None)
+
+
+def test_turn_is_one_segment_however_many_there_are(home: Home, far_end: FarEnd) -> None:
+    recorded = record(home.spool_dir, far_end, segments=3)
+    clients = Clients.connect(far_end.token, api_url=far_end.api_url, s3_endpoint_url=far_end.s3_endpoint_url)
+    run, terms = delivery_of(recorded.path, clients), Terms(far_end.token, far_end.api_url, None)
+    for sent in (1, 2):
+        assert run.turn(terms).outcome is Outcome.GOES_ON
+        assert far_end.journal.count("put") == sent
+    assert run.turn(terms).outcome is Outcome.DELIVERED
+    recorded.judge(far_end)
+
+
+def test_run_that_ends_while_its_rows_go_out_is_finished_by_the_next_turn(home: Home) -> None:
+    """Whoever ended it may not come back to say so."""
+    path = filled(home.spool_dir, [rows(1)])
+
+    class EndsMeanwhile(MemoryFarEnd):
+        def put(self, run_id: str, uri: str, body: bytes) -> Receipt:
+            with closing(Spool(path)) as spool:
+                spool.end(exit_code=0, run_status="finished", ended_at=1e9)
+            return super().put(run_id, uri, body)
+
+    far_end = EndsMeanwhile()
+    delivery = RunDelivery(path, lambda _terms: cast(Reached, far_end))
+    assert delivery.turn(Terms("", "", None)).outcome is Outcome.GOES_ON
+    assert delivery.turn(Terms("", "", None)).outcome is Outcome.DELIVERED
 
 
 # -- what it does not do -----------------------------------------------------------------------------------------------
