@@ -73,7 +73,9 @@ class CredentialKeeper:
 
         If they have expired, S3 is right and no outage: then only the caller's backoff sets the pace.
         """
-        kept = self._kept[run_id]
+        kept = self._kept.get(run_id)
+        if kept is None:  # forgotten meanwhile
+            return self.fresh(run_id)
         pause_s = kept.forced_at + FORCED_PAUSE_S - self._clock()
         if pause_s > 0 and self._remaining_s(kept) > 0:
             raise Transient(

@@ -69,15 +69,16 @@ class ObjectStore:
         self._regions: dict[str, str] = {}  # of buckets, as S3 itself named them
         self._knows_conditions = True
         self._denies_plain_puts = False  # tried once: then it is not the condition that S3 denies
-        self._unproven: set[str] = set()  # what was sent and not proved: lost replies, mostly
+        self._unproven: dict[str, str] = {}  # what each run sent last, if it was not proved: lost replies, mostly
 
     def keep(self, run_id: str, credentials: Credentials) -> None:
         """Use these credentials for the run, until they are due."""
         self._keeper.keep(run_id, credentials)
 
     def forget(self, run_id: str) -> None:
-        """The run is delivered."""
+        """The run is delivered, or given up."""
         self._keeper.forget(run_id)
+        self._unproven.pop(run_id, None)
 
     def reset(self) -> None:
         """Drop all connections, e.g. after the machine was suspended."""
@@ -91,12 +92,12 @@ class ObjectStore:
         """
         credentials = self._keeper.fresh(run_id)
         try:
-            return self._put(uri, body, credentials)
+            return self._put(run_id, uri, body, credentials)
         except CredentialsRefused as refused:
             log.info("credentials.refused: %s; asking for new ones", refused.message)
             renewed = self._keeper.replace_refused(run_id, refused)
         try:
-            return self._put(uri, body, renewed)
+            return self._put(run_id, uri, body, renewed)
         except CredentialsRefused as refused:
             if self._knows_conditions and not self._denies_plain_puts and not refused.is_about_keys:
                 return self._put_without_condition(uri, body, renewed)
@@ -113,18 +114,19 @@ class ObjectStore:
         self._knows_conditions = False
         return receipt
 
-    def _put(self, uri: str, body: bytes, credentials: Credentials) -> Receipt:
+    def _put(self, run_id: str, uri: str, body: bytes, credentials: Credentials) -> Receipt:
         """Put only if nothing is there; if something is, put the same bytes over it.
 
         A 412 alone proves nothing: it says that an object is there, not which one, and we may not look. After a lost
         reply it is ours and is written again, byte for byte; otherwise it is foreign, and only ours may stay.
         """
         try:
-            receipt = self._put_unless_there(uri, body, credentials, is_repeated=uri in self._unproven)
+            is_repeated = self._unproven.get(run_id) == uri
+            receipt = self._put_unless_there(uri, body, credentials, is_repeated=is_repeated)
         except (Unreachable, NotTheService):
-            self._unproven.add(uri)
+            self._unproven[run_id] = uri
             raise
-        self._unproven.discard(uri)
+        self._unproven.pop(run_id, None)
         return receipt
 
     def _put_unless_there(self, uri: str, body: bytes, credentials: Credentials, *, is_repeated: bool) -> Receipt:

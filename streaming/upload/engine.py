@@ -14,7 +14,6 @@ import os
 import selectors
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
@@ -30,7 +29,7 @@ from streaming.processes.system import open_pid, seconds_since_boot
 from streaming.upload.job import OVER, Job, ending, problem, progress
 from streaming.upload.model import NO_WISHES, Outcome, Terms, Turn, Wishes
 from streaming.upload.peers import Peer, Peers
-from streaming.upload.reachability import Address, Reached
+from streaming.upload.reachability import AllReached
 from streaming.upload.run_delivery import RunDelivery
 from streaming.upload.threads import Threads
 
@@ -70,9 +69,7 @@ class Engine:
         self._due: list[tuple[float, int, Job]] = []  # a heap; entries of jobs that became due earlier are stale
         self._count = itertools.count()
         self._threads = Threads(self._wake)
-        self._addresses: dict[str, Address] = {}
-        self._reached: dict[Terms, Reached] = {}
-        self._reached_lock = threading.Lock()
+        self._reached = AllReached()
         self._refused: dict[str, tuple[float, Turn]] = {}  # until when a token is not tried, and what was said of it
         self._scan_terms: dict[Terms, float] = {}  # when it is looked for what was left behind with them
         self._idle_since = self._started_at = time.monotonic()
@@ -175,20 +172,17 @@ class Engine:
         slept_s, self._asleep_s = asleep_s - self._asleep_s, asleep_s
         if slept_s > SUSPENDED_S:
             log.warning("machine.slept: for about %.0f s; connections are dropped", slept_s)
-            for reached in self._reached.values():
-                reached.reset()
+            self._reached.reset()
             self._everything_is_due()
         for terms, at in [*self._scan_terms.items()]:
             if time.monotonic() >= at:
                 self._scan(terms)
         for job in self._jobs.values():  # who waits for a run is told, while the attempt itself is patient and goes on
-            clients = self._reached.get(job.terms) if job.is_awaited else None
-            if clients is not None and (unanswered := clients.unanswered()):
+            if job.is_awaited and (unanswered := self._reached.unanswered(job.terms)):
                 self._tell_all(job.trackers, "problem", job, text=unanswered, cause="timeout", is_unreachable=True)
 
     def _everything_is_due(self) -> None:
-        for address in self._addresses.values():
-            address.ask_now()
+        self._reached.ask_now()
         self._refused.clear()
         for job in self._jobs.values():
             job.delivery.begin_anew()
@@ -217,6 +211,8 @@ class Engine:
                 job.wishes = NO_WISHES
             if self._jobs.get(job.path) is job:
                 self._judge(job, turn)
+            else:
+                self._forget_clients_of(job)
 
     def _judge(self, job: Job, turn: Turn) -> None:
         """What follows from a turn: for those who wait for the run, and for its next one."""
@@ -233,7 +229,9 @@ class Engine:
         if not turn.is_open or not job.is_held:
             job.ends_at = min(job.ends_at, time.monotonic() + (job.linger_s or 0.0))
         if turn.outcome is Outcome.TOKEN_REFUSED:
-            self._refused[job.terms.token] = (time.monotonic() + turn.wait_s, turn)
+            now = time.monotonic()
+            self._refused = {token: known for token, known in self._refused.items() if now < known[0]}
+            self._refused[job.terms.token] = (now + turn.wait_s, turn)
         was_overtaken, job.is_due_again = job.is_due_again, False
         if turn.outcome in (Outcome.TOKEN_REFUSED, Outcome.ERROR) and job.earlier_terms is not None:
             self._release_drains(job, turn)
@@ -266,11 +264,16 @@ class Engine:
             self._delivered.add(job.path)
         self._tell_all(job.peers, "done", job, **ending(turn))
         del self._jobs[job.path]
+        self._due = [entry for entry in self._due if entry[2] is not job]
+        heapq.heapify(self._due)
         self._close_pidfd(job)
-        terms = {other.terms for other in self._jobs.values()}
-        for unused in [*self._reached.keys() - terms - self._scan_terms.keys()]:
-            self._reached.pop(unused).reset()
+        if not job.is_running:
+            self._forget_clients_of(job)
         self._idle_since = time.monotonic()
+
+    def _forget_clients_of(self, job: Job) -> None:
+        job.delivery.forget()
+        self._reached.forget_all_but({other.terms for other in self._jobs.values()} | self._scan_terms.keys())
 
     def _release_drains(self, job: Job, turn: Turn) -> None:
         """Those who asked for everything now have it, or cannot have it; the run's tracker goes on with its own terms."""
@@ -278,18 +281,6 @@ class Engine:
         job.drains.clear()
         if job.earlier_terms is not None:
             job.terms, job.earlier_terms = job.earlier_terms, None
-
-    def _reach(self, terms: Terms) -> Reached:
-        """The clients for these terms, shared by all threads; an address's state by all clients."""
-        with self._reached_lock:
-            if terms not in self._reached:
-                self._reached[terms] = Reached(
-                    terms.token,
-                    api_url=terms.api_url,
-                    s3_endpoint_url=terms.s3_endpoint_url,
-                    address=lambda url: self._addresses.setdefault(url, Address()),
-                )
-            return self._reached[terms]
 
     # -- orders and events
 
@@ -363,14 +354,13 @@ class Engine:
 
     def _job(self, path: Path, terms: Terms, **options: Any) -> Job:
         if path not in self._jobs:
-            self._jobs[path] = Job(RunDelivery(path, self._reach), terms, **options)
+            self._jobs[path] = Job(RunDelivery(path, self._reached.by), terms, **options)
         return self._jobs[path]
 
     def _hasten(self, job: Job) -> None:
         """A person waits for it: no pause of before holds it up."""
         job.delivery.begin_anew()
-        for address in self._addresses.values():
-            address.ask_now()
+        self._reached.ask_now()
         self._make_due(job)
 
     def _watch_pid(self, job: Job, pid: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from spool import Registration
@@ -17,6 +17,7 @@ from streaming.clients.deadline import Unanswered
 from streaming.clients.sentinel import SentinelApi
 from streaming.errors import Unreachable
 from streaming.upload.delivery import Receipt
+from streaming.upload.model import Terms
 from streaming.upload.retry import Attempts
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class Reached:
         return self._s3.call(lambda: self._store().put(run_id, uri, body))
 
     def forget(self, run_id: str) -> None:
-        """The run is delivered."""
+        """The run is delivered, or given up."""
         self._keeper.forget(run_id)
         if self._made_store is not None:
             self._made_store.forget(run_id)
@@ -155,3 +156,46 @@ class Reached:
 
                 self._made_store = ObjectStore(self._keeper, endpoint_url=self._s3_endpoint_url)
             return self._made_store
+
+
+class AllReached:
+    """The clients for all terms in use, and what is known of their addresses. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._addresses: dict[str, Address] = {}
+        self._reached: dict[Terms, Reached] = {}
+
+    def by(self, terms: Terms) -> Reached:
+        """The clients for these terms, shared by all threads; an address's state by all clients."""
+        with self._lock:
+            if terms not in self._reached:
+                self._reached[terms] = Reached(
+                    terms.token,
+                    api_url=terms.api_url,
+                    s3_endpoint_url=terms.s3_endpoint_url,
+                    address=lambda url: self._addresses.setdefault(url, Address()),
+                )
+            return self._reached[terms]
+
+    def unanswered(self, terms: Terms) -> str:
+        """Which of their addresses does not answer now, in words; "" if none is asked in vain."""
+        reached = self._reached.get(terms)
+        return reached.unanswered() if reached is not None else ""
+
+    def ask_now(self) -> None:
+        for address in [*self._addresses.values()]:
+            address.ask_now()
+
+    def reset(self) -> None:
+        """Drop all connections."""
+        for reached in [*self._reached.values()]:
+            reached.reset()
+
+    def forget_all_but(self, in_use: Collection[Terms]) -> None:
+        """A process that lives for long meets many terms and addresses."""
+        with self._lock:
+            for terms in self._reached.keys() - in_use:
+                self._reached.pop(terms).reset()
+            addresses = {address for reached in self._reached.values() for address in reached.addresses}
+            self._addresses = {url: address for url, address in self._addresses.items() if address in addresses}

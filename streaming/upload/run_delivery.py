@@ -47,6 +47,13 @@ class RunDelivery:
         self._sent = (0, 0)
         self._said = ""
         self._say_again_at = 0.0
+        self._clients: Reached | None = None
+        self._run_id = ""
+
+    def forget(self) -> None:
+        """The run is delivered, or given up: its clients keep nothing of it."""
+        if self._clients is not None:
+            self._clients.forget(self._run_id)
 
     def begin_anew(self) -> None:
         """Whatever went wrong before says nothing any more."""
@@ -98,6 +105,9 @@ class RunDelivery:
 
     def _deliver(self, spool: Spool, terms: Terms, may_go_on: Callable[[], bool]) -> Turn:
         reached = self._reached(terms)
+        if reached is not self._clients:
+            self.forget()
+            self._clients = reached
         host.describe(spool)
         self._count_sent(spool)
         until = self._clock() + TURN_S
@@ -111,6 +121,7 @@ class RunDelivery:
             if spool.marked_count:
                 self._attempts.begin_anew()
             self._count_sent(spool)
+            self._run_id = self._registered_as(spool)
         self._attempts.begin_anew()
         self._note(spool, None)
         run = spool.run()
@@ -118,8 +129,6 @@ class RunDelivery:
             has_ended = run.state is not RunState.OPEN  # while its rows went out: by others, who may not come back
             goes_on = has_ended or progress is delivery.Progress.INTERRUPTED
             return self._turn(Outcome.GOES_ON if goes_on else Outcome.UPLOADED, is_open=not has_ended)
-        if run.registration is not None:
-            reached.forget(run.registration.run_id)
         return self._turn(Outcome.DELIVERED, answer=run.finish_answer)
 
     def _count_sent(self, spool: Spool) -> None:
@@ -127,6 +136,12 @@ class RunDelivery:
             sent = queries.sent_amount(spool.connection)
             self._sent_before = self._sent_before or sent
             self._sent = (sent[0] - self._sent_before[0], sent[1] - self._sent_before[1])
+
+    def _registered_as(self, spool: Spool) -> str:
+        with suppress(SpoolError):
+            registration = spool.run().registration
+            return registration.run_id if registration else ""
+        return self._run_id
 
     def _elsewhere(self, owned: Owned) -> Turn:
         """Another process delivers it: it may have delivered it, or leave it soon."""

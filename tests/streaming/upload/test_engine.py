@@ -1,0 +1,91 @@
+"""What a long-lived engine keeps of the runs that came and went."""
+
+import socket
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from streaming.processes.engine_link import EngineLink
+from streaming.upload.engine import Engine
+from streaming.upload.model import NO_WISHES
+from tests.support import faults
+from tests.support.far_end import FarEnd
+from tests.support.processes import Home, eventually
+from tests.support.recorded import record
+
+REFUSED = "a-token-that-nobody-knows"
+
+
+@contextmanager
+def serving(spool_dir: Path) -> Iterator[tuple[Engine, EngineLink]]:
+    """An engine in a thread of this process, and the connection that keeps it."""
+    ours, its = socket.socketpair()
+    engine = Engine(spool_dir)
+    engine.meet(its)
+    thread = threading.Thread(target=engine.serve)
+    thread.start()
+    link = EngineLink(ours)
+    try:
+        yield engine, link
+    finally:
+        link.close()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def ask(link: EngineLink, path: Path, far_end: FarEnd, *, until: str = "done", **terms: str) -> None:
+    """Have a run drained, until the engine tells this of it; then leave it."""
+    addresses = {"api_url": far_end.api_url, "s3_endpoint_url": far_end.s3_endpoint_url}
+    order = {"token": far_end.token, **addresses, **vars(NO_WISHES), **terms}
+    link.tell({"do": "drain", "path": str(path), **order})
+    eventually(lambda: any(event["event"] == until for event in link.events(0.1)), 30)
+    link.tell({"do": "leave", "path": str(path)})
+
+
+def settle(engine: Engine, link: EngineLink) -> None:
+    """Until no run is left, nor a turn of one, and the engine has come round once more since."""
+    eventually(lambda: not engine._jobs and not engine._threads._running_count)
+    link.tell({"do": "status"})
+    eventually(lambda: any(event["event"] == "status" for event in link.events(0.1)))
+
+
+def weight(of: object) -> int:
+    """How much it holds, counted in entries of dictionaries, sets and lists, through all objects of ours."""
+    seen: set[int] = set()
+    waiting: deque[Any] = deque([of])
+    count = 0
+    while waiting:
+        each = waiting.popleft()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, dict):
+            count += len(each)
+            waiting.extend([*each.keys(), *each.values()])
+        elif isinstance(each, (list, tuple, set, frozenset, deque)):
+            count += len(each)
+            waiting.extend(each)
+        elif type(each).__module__.startswith(("streaming.", "spool.")):
+            waiting.append(vars(each) if hasattr(each, "__dict__") else ())
+    return count
+
+
+def test_engine_keeps_nothing_of_runs_that_came_and_went_however_they_ended(home: Home, far_end: FarEnd) -> None:
+    """Delivered after lost replies, refused, unreachable at an address of its own, given up with its object in doubt."""
+    weights = []
+    with serving(home.spool_dir) as (engine, link):
+        for number in range(3):
+            far_end.fail_next("put", faults.reply_lost())
+            ask(link, record(home.spool_dir, far_end, segments=2).path, far_end)
+            refused = record(home.spool_dir, far_end)
+            ask(link, refused.path, far_end, token=REFUSED)
+            elsewhere = record(home.spool_dir, far_end)
+            ask(link, elsewhere.path, far_end, until="problem", api_url=f"http://127.0.0.1:9/{number}", anywhere="yes")
+            with far_end.always("put", faults.reply_lost()):
+                ask(link, record(home.spool_dir, far_end).path, far_end, until="problem")
+            settle(engine, link)
+            weights.append(weight(engine) - len(engine._delivered))  # these are files that still lie there
+    assert weights == [weights[0]] * len(weights)
