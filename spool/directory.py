@@ -1,4 +1,4 @@
-"""Where spools live, and who owns one: directories, file names, private modes, the ownership lock."""
+"""Where spools live: directories, file names, private modes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from spool import system
-from spool.errors import (
-    DirectoryUnusable,
-    LocksDoNotWork,
-)
+from spool.errors import DirectoryUnusable, LocksDoNotWork
 
 SUFFIX = ".spool"
 JOURNAL_SUFFIX = ".spool-journal"

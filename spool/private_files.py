@@ -9,6 +9,11 @@ from pathlib import Path
 from spool import system
 
 
+def private(path: str, flags: int) -> int:
+    """An `opener` for `open`: a file that it makes is its owner's alone."""
+    return os.open(path, flags, system.FILE_MODE)
+
+
 def write_private(path: Path, content: bytes) -> None:
     """Replace the file: mode 0600 from the first byte on; durable on return; the old content stays if this fails.
 
@@ -17,7 +22,7 @@ def write_private(path: Path, content: bytes) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, system.FILE_MODE)
         with open(descriptor, "wb") as file:
             file.write(content)
             file.flush()

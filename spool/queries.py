@@ -74,7 +74,7 @@ def pending_csv(db: Connection) -> bytes | None:
 
     Raises SpoolDamaged if a batch is missing or fails its checksum.
     """
-    last_id = int(db.query("SELECT coalesce(max(batch_id), 0) FROM batch")[0][0])
+    last_id = last_batch_id(db)
     first_id = int(db.query("SELECT coalesce(max(last_batch_id), 0) + 1 FROM segment")[0][0])
     reader = Verifier(db)
     parts: list[bytes] = []
@@ -149,7 +149,7 @@ def sent_amount(db: Connection) -> tuple[int, int]:
 
 def last_append_at(db: Connection) -> float | None:
     """When the last batch was appended, by the tracker's clock."""
-    rows = db.query("SELECT appended_at FROM batch WHERE batch_id = (SELECT max(batch_id) FROM batch)")
+    rows = db.query(f"SELECT appended_at FROM batch WHERE batch_id = {_NEWEST}")
     return decode.time(rows[0][0], "time of the newest append", db.path) if rows else None
 
 

@@ -297,3 +297,8 @@ def segment_csv(db: Connection, of: Segment) -> Iterator[bytes]:
         yield piece
     if digest.hexdigest() != of.sha256:
         raise SpoolDamaged(f"segment {of.seq} of {db.path} is not what was sealed", path=db.path)
+
+
+def object_key(segment: Segment) -> str:
+    """The key below the run's prefix: sorts by sequence, and names the content, so the same key is the same rows."""
+    return f"{segment.seq:08d}-{segment.sha256[:12]}.csv.gz"

@@ -153,7 +153,7 @@ class Spool:
         through makes them durable (the journal and its header are written and synced anew).
         """
         rest = list(batches)
-        if doubt.last_batch_id <= self._last_batch_id():
+        if doubt.last_batch_id <= queries.last_batch_id(self._db):
             with self._db.transaction() as db:
                 db.execute("UPDATE batch SET appended_at = ? WHERE batch_id = ?", (self._clock(), doubt.last_batch_id))
             rest = doubt.without_repetition(batches)
@@ -180,9 +180,6 @@ class Spool:
                 )
             self.step("append:inserted")
         self._known_header = (known, self._db.generation)  # not before: the header may have been rolled back
-
-    def _last_batch_id(self) -> int:
-        return int(self._db.query("SELECT coalesce(max(batch_id), 0) FROM batch")[0][0])
 
     def take_over(self, by: Tracker) -> None:
         """Another process appends from now on; its death is the run's end."""
@@ -256,7 +253,7 @@ class Spool:
         Each is fixed for good, and durable, before it is yielded. Damaged batches are set aside on the way.
         """
         yield from self.segments(SegmentState.SEALED)
-        last_batch_id = self._last_batch_id()
+        last_batch_id = queries.last_batch_id(self._db)
         while (candidate := segments.next_range(self._db, last_batch_id, max_bytes)) is not None:
             segment = self._seal(candidate)
             if segment is not None and segment.state is SegmentState.SEALED:

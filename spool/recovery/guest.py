@@ -24,6 +24,7 @@ from spool.model import Run, Segment, SegmentState
 from spool.recovery import replace as replacement
 from spool.recovery import scan
 from spool.recovery.scan import Findings, FoundBatch, FoundSegment
+from spool.segments import object_key
 from spool.spool import Spool
 
 Write = Callable[[Connection, Findings], Any]
@@ -115,7 +116,7 @@ class _Guest(Findings):
         etags = dict(self._db.query("SELECT seq, etag FROM segment"))
         has_rows = {seq for (seq,) in self._db.query("SELECT seq FROM segment JOIN batch ON batch_id = first_batch_id")}
         for seq, segment in known.items():
-            is_stored = segment.state is SegmentState.SENT and segment.uri == _uri(segment, prefix)
+            is_stored = segment.state is SegmentState.SENT and segment.uri == f"{prefix}/{object_key(segment)}"
             if segment.state is SegmentState.SENT and not is_stored:
                 if seq not in has_rows:
                     continue
@@ -144,11 +145,6 @@ class _Guest(Findings):
             offset, appended_at = facts[batch_id]
             when = decode.time(appended_at, "time of an append", self._path)
             yield batch_id, header_id, row_count, offset if isinstance(offset, int) else None, when, sha256, csv
-
-
-def _uri(segment: Segment, prefix: str | None) -> str:
-    """Where a segment of this number and checksum lies, if it was stored."""
-    return f"{prefix}/{segment.seq:08d}-{segment.sha256[:12]}.csv.gz"
 
 
 def _is_prefix(text: str) -> bool:

@@ -9,23 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from spool import Run
-from streaming.config import METADATA_NAMES
+from streaming.config import METADATA_NAMES, SEND_HOST_IDENTITY
 from streaming.errors import BadArgument
 
-# Texts on the wire, and settings of the command by the same names. `tags` (a dict) and `command` have forms of their own.
-NAMES = (
-    "job_name",
-    "project_name",
-    "stage_name",
-    "task_name",
-    "team",
-    "env",
-    "language",
-    "orchestrator",
-    "executor",
-    "external_run_id",
-    "container_image",
-)
 IDENTIFYING = ("host_id", "host_hostname", "host_ip")
 _FORMER_NAMES = {  # the service's own, until its schema was corrected; the Python client documents them still
     "host_name": "host_hostname",
@@ -43,7 +29,7 @@ def payload(run: Run, *, name: str) -> dict[str, Any]:
     `name`: what the run is called here. It goes along as a tag, unless the user has one of that name.
     """
     host_info = {_FORMER_NAMES.get(key, key): value for key, value in (run.host_info or {}).items()}
-    if not os.environ.get("TRACKER_SEND_HOST_IDENTITY"):
+    if not os.environ.get(SEND_HOST_IDENTITY):
         host_info = {key: value for key, value in host_info.items() if key not in IDENTIFYING}
     has_own_tag = NAME_TAG in (run.metadata.get("tags") or {})
     described = dict(run.metadata) if has_own_tag else tagged(run.metadata, NAME_TAG, name)
@@ -57,7 +43,7 @@ def payload(run: Run, *, name: str) -> dict[str, Any]:
 
 def _numbers_as_texts(known: Mapping[str, Any]) -> dict[str, str]:
     """Where the service takes texts only, e.g. a scheduler's number as `external_run_id`."""
-    return {name: str(known[name]) for name in NAMES if isinstance(known.get(name), (int, float))}
+    return {name: str(known[name]) for name in METADATA_NAMES if isinstance(known.get(name), (int, float))}
 
 
 def command_text(command: object) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from spool import Registration, Run, RunState, Segment, SegmentState, Spool, directory, queries
 from spool.errors import SpoolDamaged
 from spool.model import iso_utc
+from spool.segments import object_key
 from spool.spool import SEGMENT_MAX_BYTES
 from streaming.clients.credentials import Credentials
 from streaming.collect import metadata
@@ -273,11 +274,6 @@ def _finish_payload(run: Run, inline: bytes | None, uris: list[str] | None) -> d
     if inline is not None:
         return {**payload, "data_source": "inline", "data_csv": inline.decode("utf-8")}
     return {**payload, "data_source": "s3", "data_uris": uris or []}
-
-
-def object_key(segment: Segment) -> str:
-    """The key below the run's prefix: sorts by sequence, and names the content, so the same key is the same rows."""
-    return f"{segment.seq:08d}-{segment.sha256[:12]}.csv.gz"
 
 
 def compress(pieces: Iterable[bytes], *, csv_bytes: int) -> bytes:

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from spool.private_files import private
 from streaming.server.metrics.parse import LINE, ObjectFacts
 from streaming.tables import parquet_file
 from streaming.tables.figures import Array
@@ -124,7 +125,7 @@ def write(path: Path, objects: Sequence[ObjectFacts], table: pa.Table) -> None:
 def _write(path: Path, objects: Sequence[ObjectFacts], names: Sequence[str], tables: Iterable[pa.Table]) -> None:
     schema = pa.schema([*((name, pa.float64()) for name in names), (LINE, pa.binary())], metadata=_metadata(objects))
     unfinished = path.with_suffix(".unfinished")
-    with open(unfinished, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+    with open(unfinished, "wb", opener=private) as file:
         parquet_file.write(file, schema, tables)
     os.replace(unfinished, path)
 

@@ -8,13 +8,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from streaming.server.errors import StartFailed
-from streaming.server.process.processes import ProcessId
+from spool import system
+from spool.private_files import private
+from streaming.server.errors import ServerError, StartFailed
 
 _GUARD = Path(__file__).with_name("guard.py")
 _END_TIMEOUT_S = 10.0
@@ -111,7 +113,7 @@ def launch(
 
 
 def _spawn(plan: dict[str, Any], *, directory: Path, log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    with open(log, "ab", opener=_private) as output:
+    with open(log, "ab", opener=private) as output:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", str(_GUARD), json.dumps(plan)],
             stdin=subprocess.PIPE,
@@ -146,13 +148,52 @@ def _identify(pid: int, log: Path) -> ProcessId:
         raise StartFailed(f"The process ended at once: {log_tail(log)}") from exc
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
 def log_tail(log: Path, lines: int = 8) -> str:
     """The last lines of a log, for an error message."""
     try:
         return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
     except OSError:
         return "(no log)"
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """`started` tells this process from a later one with the same pid, also across a reboot."""
+
+    pid: int
+    started: str
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessId:
+        """Identify a running process; raises ServerError if it has ended."""
+        started = _start_mark(pid)
+        if started is None:
+            raise ServerError(f"Process {pid} has ended.")
+        return cls(pid, started)
+
+    def is_running(self) -> bool:
+        """A zombie counts as ended."""
+        return _start_mark(self.pid) == self.started
+
+    def send(self, signal_number: signal.Signals) -> bool:
+        """Signal it if it is still the process we know; False if it has ended."""
+        if not self.is_running():
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal_number)
+        return True
+
+    def wait_ended(self, timeout_s: float) -> bool:
+        """Whether it ended within the time."""
+        deadline = time.monotonic() + timeout_s
+        while self.is_running():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+
+def _start_mark(pid: int) -> str | None:
+    """None once it has ended, also as a zombie."""
+    started = system.process_started_at(pid)
+    return None if started is None else f"{system.boot_id()}:{started}"

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from streaming.server import EmbeddedServer, embedded
-from streaming.server.process.processes import ProcessId
+from streaming.server.process.guarded import ProcessId
 from streaming.server.settings import S3Settings
 from tests.support.processes import ROOT
 

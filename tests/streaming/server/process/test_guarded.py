@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from streaming.server.errors import ServerError
-from streaming.server.process.processes import ProcessId
+from streaming.server.process.guarded import ProcessId
 
 
 def test_a_process_with_another_start_is_not_signalled() -> None:
