@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
@@ -69,13 +70,27 @@ class Store(Protocol):
     def put(self, run_id: str, uri: str, body: bytes) -> Receipt: ...
 
 
+@dataclass
+class SegmentSize:
+    """How large a run's segments become. One that was refused for its size, by a proxy's limit perhaps, halves it."""
+
+    max_bytes: int = SEGMENT_MAX_BYTES
+
+
 _Refused = tuple[Segment, SegmentRefused]
 
 
-def deliver(spool: Spool, service: Service, store: Store, *, may_go_on: Callable[[], bool] = lambda: True) -> Progress:
+def deliver(
+    spool: Spool,
+    service: Service,
+    store: Store,
+    *,
+    may_go_on: Callable[[], bool] = lambda: True,
+    size: SegmentSize | None = None,
+) -> Progress:
     """Bring one run as far as it can go now. May be killed at any line, may be repeated from the top.
 
-    `may_go_on` is asked between segments; INTERRUPTED if it says no.
+    `may_go_on` is asked between segments; INTERRUPTED if it says no. `size`: as the cycle before left it.
     Raises Transient (try again later), Unauthorized (nobody can help but the user), Parked (this run needs a person).
     """
     run = spool.run()
@@ -87,7 +102,7 @@ def deliver(spool: Spool, service: Service, store: Store, *, may_go_on: Callable
     try:
         if run.state is RunState.ENDED and _finish_inline(spool, service, registration, run):
             return Progress.COMPLETE
-        if not _upload_all(spool, store, registration, may_go_on):
+        if not _upload_all(spool, store, registration, may_go_on, size or SegmentSize()):
             return Progress.INTERRUPTED
         if run.state is not RunState.ENDED:
             return Progress.WAITING_FOR_ROWS
@@ -121,21 +136,21 @@ def _upload_all(
     store: Store,
     registration: Registration,
     may_go_on: Callable[[], bool],
-    *,
-    max_bytes: int = SEGMENT_MAX_BYTES,
+    size: SegmentSize,
 ) -> bool:
     """Upload every segment, in order. One that is refused for good does not hold up the others. False if interrupted."""
     refused: list[_Refused] = []
     sent_count = 0
     is_interrupted = False
-    for segment in spool.seal_pending(max_bytes):  # fixed for good before the first byte leaves
+    for segment in spool.seal_pending(size.max_bytes):  # fixed for good before the first byte leaves
         if is_interrupted := not may_go_on():
             break
         try:
             sent_count += _upload(spool, segment, store, registration)
         except SegmentRefused as refusal:
             if _is_given_up_for_smaller_ones(spool, segment, refusal):
-                return _upload_all(spool, store, registration, may_go_on, max_bytes=segment.csv_bytes // 2)
+                size.max_bytes = segment.csv_bytes // 2
+                return _upload_all(spool, store, registration, may_go_on, size)
             spool.count_refusal(segment, refusal.message)
             refused.append((segment, refusal))
     if refused:
@@ -147,7 +162,7 @@ def _upload_all(
     if is_interrupted:
         return False
     # Left only where a lying lock lets another owner work too: it sealed this, and may die before it has sent it.
-    return not spool.segments(SegmentState.SEALED) or _upload_all(spool, store, registration, may_go_on)
+    return not spool.segments(SegmentState.SEALED) or _upload_all(spool, store, registration, may_go_on, size)
 
 
 def _is_given_up_for_smaller_ones(spool: Spool, segment: Segment, refusal: SegmentRefused) -> bool:

@@ -43,6 +43,7 @@ class RunDelivery:
         self._reached = reached
         self._clock = clock
         self._attempts = Attempts()
+        self._segment_size = delivery.SegmentSize()
         self._sent_before: tuple[int, int] | None = None
         self._sent = (0, 0)
         self._said = ""
@@ -116,7 +117,7 @@ class RunDelivery:
             return may_go_on() and not spool.marked_count and self._clock() < until
 
         try:
-            progress = delivery.deliver(spool, reached, reached, may_go_on=has_more)
+            progress = delivery.deliver(spool, reached, reached, may_go_on=has_more, size=self._segment_size)
         finally:
             if spool.marked_count:
                 self._attempts.begin_anew()

@@ -1,21 +1,24 @@
 """The turns of one run: what becomes of it, and what is kept for people to see."""
 
+import gzip
 import os
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from spool import Spool, ownership, system
 from streaming.clients.connect import Clients
-from streaming.errors import BadArgument
+from streaming.errors import BadArgument, SegmentTooLarge
 from streaming.upload.model import Outcome, Terms
 from streaming.upload.reachability import Reached
 from streaming.upload.run_delivery import RunDelivery
-from tests.support import faults
+from tests.support import faults, oracle, spools
 from tests.support.far_end import FarEnd
 from tests.support.memory_far_end import MemoryFarEnd, Receipt
+from tests.support.oracle import Told
 from tests.support.processes import Home
 from tests.support.recorded import Waits, record
 from tests.support.recorded import drain as drain_with
@@ -87,6 +90,32 @@ def test_run_that_ends_while_its_rows_go_out_is_finished_by_the_next_turn(home: 
     delivery = RunDelivery(path, lambda _terms: cast(Reached, far_end))
     assert delivery.turn(Terms("", "", None)).outcome is Outcome.GOES_ON
     assert delivery.turn(Terms("", "", None)).outcome is Outcome.DELIVERED
+
+
+class Narrow(MemoryFarEnd):
+    """Behind a proxy that lets through so much."""
+
+    refused_count = 0
+
+    def put(self, run_id: str, uri: str, body: bytes) -> Receipt:
+        if len(gzip.decompress(body)) > 3000:
+            self.refused_count += 1
+            raise SegmentTooLarge("413 Payload Too Large", status=413)
+        return super().put(run_id, uri, body)
+
+
+def test_size_that_was_refused_is_not_tried_again_at_the_next_turn(home: Home) -> None:
+    batches = [spools.rows(number, width=1000) for number in range(8)]
+    path = spools.filled(home.spool_dir, batches)
+    narrow = Narrow()
+    delivery = delivery_of(path, SimpleNamespace(service=narrow, store=narrow))
+    while delivery.turn(Terms("", "", None)).outcome is Outcome.GOES_ON:
+        pass
+    with closing(Spool(path)) as spool:
+        spool.end(exit_code=0, run_status="finished", ended_at=1e9)
+    assert delivery.turn(Terms("", "", None)).outcome is Outcome.DELIVERED
+    assert narrow.refused_count == 2, "8 kB, then 4 kB"
+    oracle.judge(narrow.evidence(), Told(spools.HEADER, batches), run_status="finished", exit_code=0)
 
 
 # -- what it does not do -----------------------------------------------------------------------------------------------
