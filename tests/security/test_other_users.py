@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from streaming.clients.credentials import CredentialKeeper, Credentials
-from streaming.clients.s3 import Bucket
+from streaming.clients.s3 import ObjectStore
 from streaming.clients.sentinel import SentinelApi
 from streaming.errors import NotTheService, Unreachable
 from streaming.server import EmbeddedServer
@@ -213,7 +213,7 @@ def test_whoever_takes_the_servers_port_while_it_is_down_gets_no_token(
 def test_whoever_takes_the_stores_port_while_it_is_down_gets_no_rows(nobody: Nobody, tried: Tried) -> None:
     port = free_port()
     keys = Credentials("access", "secret", "session", None, "us-east-1")
-    store = Bucket(CredentialKeeper(lambda _run_id: keys), endpoint_url=f"http://127.0.0.1:{port}", deadline_s=1)
+    store = ObjectStore(CredentialKeeper(lambda _run_id: keys), endpoint_url=f"http://127.0.0.1:{port}", deadline_s=1)
     with nobody.start_python(EAR, str(port)) as thief:
         assert thief.read_line() == "listens"
         with pytest.raises(NotTheService, match="another user of this machine listens, nobody"):

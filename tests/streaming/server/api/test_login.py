@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 import requests
 
 from streaming.server.storage import sessions
+from streaming.server.storage.database import ServerDatabase
 from tests.streaming.server.conftest import Service
 
 
@@ -56,21 +58,19 @@ def test_a_revoked_token_ends_its_sessions_for_good(service: Service, browser: r
     assert browser.get(service.url + "/runs", timeout=10).status_code == 401
 
 
-def test_a_session_ends_by_itself(service: Service, browser: requests.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_ends_by_itself(service: Service, browser: requests.Session) -> None:
     log_in(service, browser)
-
-    class Later(datetime):
-        @classmethod
-        def now(cls, _: object = None) -> datetime:  # type: ignore[override]
-            return datetime.now(timezone.utc) + sessions.LIFETIME + timedelta(seconds=1)
-
-    monkeypatch.setattr(sessions, "datetime", Later)
+    database = ServerDatabase(Path(service.app.state.settings.directory) / "server.db")
+    (kept,) = database.rows("SELECT expires_at FROM sessions")
+    left = datetime.fromisoformat(kept["expires_at"]) - datetime.now(timezone.utc)
+    assert abs(left - sessions.LIFETIME) < timedelta(minutes=5)
+    ended = datetime.now(timezone.utc) - timedelta(seconds=1)
+    with database.transaction() as db:
+        db.conn.execute("UPDATE sessions SET expires_at = ?", (ended.isoformat(timespec="microseconds"),))
     assert browser.get(service.url + "/runs", timeout=10).status_code == 401
 
 
 def test_neither_token_nor_cookie_is_in_the_database(service: Service, browser: requests.Session) -> None:
-    from pathlib import Path
-
     log_in(service, browser)
     content = (Path(service.app.state.settings.directory) / "server.db").read_bytes()
     assert browser.cookies[service.app.state.cookie].encode() not in content
