@@ -108,6 +108,42 @@ def test_two_hundred_suspends_change_nothing(home: Home, marker: str, way: str) 
     wait_gone(marker)
 
 
+APPENDING_ALL_THE_TIME = (
+    programs.PREAMBLE
+    + """
+import select
+manager = new_manager(upload_interval=0.05)
+manager.start()
+number = 0
+while not select.select([sys.stdin], [], [], 0.002)[0]:
+    append(manager, number, number + 1)
+    number += 1
+assert manager.stop()
+"""
+)
+
+
+def test_two_hundred_suspends_of_the_engine_while_it_delivers_lose_and_double_nothing(
+    home: Home, marker: str, far_end: FarEnd
+) -> None:
+    with start_script(APPENDING_ALL_THE_TIME, surroundings(home, marker, far_end), stdin=True) as program:
+        far_end.journal.wait_for_count("put", 1, 30)
+        (engine,) = programs.uploaders(marker)
+        for number in range(200):
+            kill(engine, signal.SIGSTOP)
+            time.sleep(0.001 * (number % 10))
+            kill(engine, signal.SIGCONT)
+            time.sleep(0.01)
+        sent = far_end.journal.count("put")
+        far_end.journal.wait_for_count("put", sent + 2, 60)
+        assert programs.uploaders(marker) == [engine], "it is still the same"
+        program.say("end")
+        result = program.wait(60)
+    assert (result.exit_code, result.stderr) == (0, b"")
+    oracle.judge(far_end.evidence(), told(result.stdout.count(b"appended")), run_status="finished", exit_code=0)
+    wait_gone(marker)
+
+
 IN_BLOCK = """
     print("ready", flush=True)
     input()
