@@ -40,13 +40,14 @@ def list_runs(
     project: str = "",
     job: str = "",
     tag: Annotated[str, Query(description="key=value")] = "",
+    fold: Annotated[bool, Query(description="The runs of a job as one line.")] = False,
     sort: Sort = "-registered_at",
     offset: Offset = 0,
     limit: Limit = 50,
 ) -> dict[str, Any]:
     """Runs as lines of a table. `counts` are by state, before `state` is applied."""
     runs: RunStore = request.app.state.runs
-    query = ListQuery(viewer.id, _now(), q, state or (), project, job, tag, sort, offset, limit)
+    query = ListQuery(viewer.id, _now(), q, state or (), project, job, tag, fold, sort, offset, limit)
     page = runs.listing.page(query)
     return {
         "runs": [_line_json(line) for line in page.lines],
@@ -141,7 +142,7 @@ def download_csv(request: Request, viewer: Viewer, run_id: str) -> StreamingResp
 
 def _line_json(line: dict[str, Any]) -> dict[str, Any]:
     """A line of the list; times as ISO-8601 UTC."""
-    shown = {name: value for name, value in line.items() if name != "silent_at"}
+    shown = {name: value for name, value in line.items() if name not in ("silent_at", "id")}
     return {**shown, **{name: None if line[name] is None else iso_utc(line[name]) for name in _MOMENTS}}
 
 

@@ -12,7 +12,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -273,11 +273,12 @@ def compute_statistics(
     """Read, compute, and keep. `complete` says whether every object of the finish could be read in time."""
 
     def computed(reading: Reading) -> dict[str, Any]:
-        return {**reading.rows.figures, "complete": reading.is_complete}
+        sketch = asdict(reading.rows.sketch)
+        return {**reading.rows.figures, "complete": reading.is_complete, "sketch": sketch}
 
     try:
         statistics = reader.using(run, computed, fresh_s=0, timeout_s=timeout_s)
     except Unavailable:
         statistics = {**StoredRows(()).figures, "complete": False}
     runs.set_statistics(run.run_id, statistics)
-    return statistics
+    return {name: value for name, value in statistics.items() if name != "sketch"}

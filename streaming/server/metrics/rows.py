@@ -14,11 +14,15 @@ import numpy as np
 
 from streaming.server.metrics.parse import LINE, ObjectFacts
 from streaming.server.metrics.parts import Part
-from streaming.server.storage.listing import Seen
+from streaming.server.storage.listing import Seen, Sketch
 from streaming.tables.csv_text import column_names
 from streaming.tables.figures import Array, figures_of
 from streaming.tables.schema import TIMESTAMP
 from streaming.tables.series import Indices, time_order
+
+CURVE_POINTS = 60
+_CPU = ("process_cpu_usage", "system_cpu_usage")
+_MEMORY = ("process_memory_mib", "system_memory_used_mib")
 
 
 class StoredRows:
@@ -63,6 +67,22 @@ class StoredRows:
     def figures(self) -> dict[str, Any]:
         return figures_of(self.row_count, self.values)
 
+    @cached_property
+    def sketch(self) -> Sketch:
+        """Of the process, or where nothing was recorded of one, of the system."""
+        cpu, memory = self._first_known(_CPU), self._first_known(_MEMORY)
+        known_cpu, known_memory = cpu[np.isfinite(cpu)], memory[np.isfinite(memory)]
+        return Sketch(
+            average_cpu=_short(known_cpu.mean()) if len(known_cpu) else None,
+            peak_memory_mib=_short(known_memory.max()) if len(known_memory) else None,
+            cpu=_curve(self.timestamps, cpu),
+            memory=_curve(self.timestamps, memory),
+        )
+
+    def _first_known(self, names: Sequence[str]) -> Array:
+        found = (self.column(name) for name in names if name in self.names)
+        return next((values for values in found if np.isfinite(values).any()), np.empty(0))
+
     def values(self, name: str) -> Array:
         """The column's numbers, of all rows in the order of their objects; NaN where there is none."""
         return np.concatenate([np.empty(0), *(part.column(name) for part in self.parts)])
@@ -100,6 +120,24 @@ class StoredRows:
                 yield headers[0].encode() + b"\n" if list(columns[0]) == names else _csv_line(names)
             for part, file in files:
                 yield from part.texts(file) if len(headers) == 1 else _rearranged(part, file, names)
+
+
+def _curve(times: Array, values: Array) -> list[float | None]:
+    """Averages over equal stretches of time; empty where there are no values at all."""
+    if not len(values):
+        return []
+    span = times[-1] - times[0]
+    count = max(1, min(CURVE_POINTS, len(times) - 1)) if span > 0 else 1
+    known = np.isfinite(values)
+    places = np.minimum((times[known] - times[0]) / (span or 1.0) * count, count - 1).astype(int)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        means = np.bincount(places, values[known], minlength=count) / np.bincount(places, minlength=count)
+    return [_short(mean) for mean in means.tolist()]
+
+
+def _short(value: float) -> float | None:
+    """As precise as a small picture needs; None for what is no number."""
+    return float(f"{value:.4g}") if np.isfinite(value) else None
 
 
 def _csv_line(cells: Sequence[str]) -> bytes:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
 from streaming.server.errors import Unavailable
 from streaming.server.metrics.reader import RunReader, compute_statistics
-from streaming.server.storage.listing import Seen
+from streaming.server.storage.listing import Seen, Sketch
 from streaming.server.storage.runs import RegisteredRun, RunStore
 
 _log = logging.getLogger("uvicorn.error")
@@ -37,6 +37,7 @@ class _Plan:
     due_at: float = 0.0
     changed_at: float = 0.0
     seen: Seen | None = None
+    sketch: Sketch = field(default_factory=Sketch)
     noted: Seen | None = None  # the list knows
 
 
@@ -84,7 +85,7 @@ class Watcher:
                 self._look_safely_at(run, self._plans[run.run_id])
         changed = [(run_id, plan) for run_id, plan in self._plans.items() if plan.seen is not plan.noted]
         if changed:
-            self._runs.listing.note_rows([(run_id, plan.seen) for run_id, plan in changed if plan.seen])
+            self._runs.listing.note_rows([(run_id, plan.seen, plan.sketch) for run_id, plan in changed if plan.seen])
         for _, plan in changed:
             plan.noted = plan.seen
 
@@ -103,9 +104,10 @@ class Watcher:
         if run.is_finished:
             compute_statistics(run, self._runs, self._reader, timeout_s=_LOOK_TIMEOUT_S)
         else:
-            seen = self._reader.read(run, fresh_s=0, timeout_s=_LOOK_TIMEOUT_S).rows.seen
-            if seen != plan.seen:
-                plan.seen, plan.changed_at = seen, started
+            rows = self._reader.read(run, fresh_s=0, timeout_s=_LOOK_TIMEOUT_S).rows
+            if rows.seen != plan.seen:
+                plan.sketch = self._reader.using(run, lambda reading: reading.rows.sketch)
+                plan.seen, plan.changed_at = rows.seen, started
         now = time.monotonic()
         pause = max((now - plan.changed_at) * _SHARE_OF_SILENCE, self._shortest_pause_s(plan))
         plan.due_at = now + max(min(pause, _LONGEST_PAUSE_S), (now - started) / _SHARE_OF_TIME)

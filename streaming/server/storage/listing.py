@@ -15,12 +15,14 @@ from typing import Any
 
 from sqlite_utils.utils import OperationalError
 
+from streaming.server.storage import jobs
 from streaming.server.storage.database import ServerDatabase
 
 SILENT_AFTER_S = 300.0
 SILENT_AFTER_PAUSES = 3.0  # as long as ever before
 _HOST_NAMES = ("host_hostname", "host_name", "host_id", "cloud_instance_type")  # what is known best of where it ran
 _SHOWN = ("project_name", "job_name", "stage_name", "task_name", "team", "tags")
+_SEARCHED = (*_SHOWN[:-1], "external_run_id")
 _LONGEST_KEY, _LONGEST_SEARCH = 200, 4000
 _YEAR_10000 = 253_402_300_800
 _FEW = 20  # runs in a state for each that is not: then they are found by it
@@ -39,7 +41,10 @@ _SORTED_BY_COLUMN = (
     "object_count",
     "last_row_at",
     "last_upload_at",
+    "average_cpu",
+    "peak_memory_mib",
 )
+_NEVER_NULL = ("id", "run_id", "started_at", _STATE, _DURATION)  # where there is one, NULL sorts last
 SORT_KEYS = {
     **{name: name for name in ("run_id", *_SORTED_BY_COLUMN)},
     **{name: name.replace("_name", "_key") for name in ("project_name", "job_name")},
@@ -49,7 +54,10 @@ SORT_KEYS = {
     "state": _STATE,
     "duration_s": _DURATION,
 }
-_INDEXED = ("project_name", "project_key", "job_key", "host_key", "started_at", "row_count", "last_row_at")
+_INDEXED = (
+    *("project_name", "project_key", "job_key", "host_key", "group_key, started_at"),
+    *("started_at", "row_count", "last_row_at", "average_cpu", "peak_memory_mib"),
+)
 _STATES_COVERED = "status, silent_at, object_count"
 
 _SCHEMA = (
@@ -57,6 +65,8 @@ _SCHEMA = (
         id INTEGER PRIMARY KEY,    -- of the run
         token_id INTEGER NOT NULL,
         run_id TEXT NOT NULL,
+        job_id TEXT,               -- of the scheduler or launcher: of all runs that it started as one
+        group_key TEXT NOT NULL,   -- the same for all runs of a job
         project_name TEXT, project_key TEXT, job_key TEXT, team_key TEXT, host_key TEXT,
         status TEXT,               -- NULL while the run goes on
         exit_code INTEGER,
@@ -64,11 +74,15 @@ _SCHEMA = (
         ended_at REAL,
         row_count INTEGER, object_count INTEGER,
         last_row_at REAL, last_upload_at REAL,
+        average_cpu REAL, peak_memory_mib REAL, curves TEXT,  -- see `Sketch`
         silent_at REAL NOT NULL,
         is_settled INTEGER NOT NULL DEFAULT 0,  -- finished, and its figures are complete
         search TEXT NOT NULL       -- names and tags without case
     )""",
-    *(f"CREATE INDEX IF NOT EXISTS listing_{name} ON listing (token_id, {name})" for name in _INDEXED),
+    *(
+        f"CREATE INDEX IF NOT EXISTS listing_{name.partition(',')[0]} ON listing (token_id, {name})"
+        for name in _INDEXED
+    ),
     "CREATE INDEX IF NOT EXISTS listing_token ON listing (token_id)",  # by registration
     f"CREATE INDEX IF NOT EXISTS listing_state ON listing (token_id, {_STATES_COVERED})",
     "CREATE INDEX IF NOT EXISTS listing_unsettled ON listing (id) WHERE is_settled = 0",
@@ -94,6 +108,25 @@ class Seen:
     usual_pause_s: float = 0.0
 
 
+Curve = Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """What the list and a job's page show of a run's rows. Curves: averages over equal stretches from its first row to its
+    last (None: no row there)."""
+
+    average_cpu: float | None = None  # cores
+    peak_memory_mib: float | None = None
+    cpu: Curve = ()
+    memory: Curve = ()  # MiB
+
+    @property
+    def values(self) -> tuple[float | None, float | None, str]:
+        """As columns of the list."""
+        return self.average_cpu, self.peak_memory_mib, json.dumps({"cpu": self.cpu, "memory": self.memory})
+
+
 @dataclass(frozen=True)
 class ListQuery:
     """What of the list is asked for. `sort` is one of `SORT_KEYS`, with `-` before it for the other direction."""
@@ -105,6 +138,7 @@ class ListQuery:
     project: str = ""
     job: str = ""
     tag: str = ""
+    is_folded: bool = False  # the runs of a job are one line
     sort: str = "-registered_at"
     offset: int = 0
     limit: int = 50
@@ -137,14 +171,15 @@ class RunListing:
         ).fetchone()
         metadata, at = json.loads(row[2]), _seconds(row[3])
         names = {name: _key(metadata.get(name)) for name in ("project_name", "job_name", "team")}
-        host, tags = host_of(metadata), tag_texts(metadata.get("tags"))
-        texts = [*(metadata.get(name) or "" for name in _SHOWN[:-1]), host or "", *tags]
+        host, tags, job_id = host_of(metadata), tag_texts(metadata.get("tags")), jobs.id_of(metadata)
+        texts = [*(metadata.get(name) or "" for name in _SEARCHED), host or "", *tags]
         search = " ".join(map(str, texts)).casefold()[:_LONGEST_SEARCH]
         db.execute(
-            "INSERT INTO listing (id, token_id, run_id, project_name, project_key, job_key, team_key, host_key,"
-            " started_at, silent_at, search) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO listing (id, token_id, run_id, job_id, group_key, project_name, project_key, job_key, team_key,"
+            " host_key, started_at, silent_at, search) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                *(row_id, row[0], row[1], metadata.get("project_name"), *names.values(), _key(host)),
+                *(row_id, row[0], row[1], job_id, jobs.group_key(job_id, row[1])),
+                *(metadata.get("project_name"), *names.values(), _key(host)),
                 *(at, at + SILENT_AFTER_S, search),
             ),
         )
@@ -173,9 +208,11 @@ class RunListing:
             self.note_figures(db, run_id, json.loads(row[6]))
 
     def note_figures(self, db: Any, run_id: str, figures: dict[str, Any]) -> None:
-        """Take over the figures of a finished run."""
+        """Take over the figures of a finished run, and its sketch, where they have one."""
+        sketch = Sketch(**figures.get("sketch", {}))
         db.execute(
-            "UPDATE listing SET row_count = ?, started_at = coalesce(?, started_at), last_row_at = ?, is_settled = ?"
+            "UPDATE listing SET row_count = ?, started_at = coalesce(?, started_at), last_row_at = ?, is_settled = ?,"
+            " average_cpu = ?, peak_memory_mib = ?, curves = ?"
             " WHERE run_id = ? AND id = (SELECT id FROM runs WHERE run_id = ?)",
             (
                 *(
@@ -183,16 +220,17 @@ class RunListing:
                     _date(figures.get("first_timestamp")),
                     _date(figures.get("last_timestamp")),
                 ),
-                *(bool(figures.get("complete")), run_id, run_id),
+                *(bool(figures.get("complete")), *sketch.values, run_id, run_id),
             ),
         )
 
-    def note_rows(self, seen: Iterable[tuple[str, Seen]]) -> None:
+    def note_rows(self, seen: Iterable[tuple[str, Seen, Sketch]]) -> None:
         """What was read of runs that go on, all in one transaction."""
         with self._database.transaction() as db:
             db.conn.executemany(
                 "UPDATE listing SET row_count = ?, object_count = ?, started_at = coalesce(?, started_at),"
-                " last_row_at = ?, last_upload_at = ?, silent_at = coalesce(?, silent_at)"
+                " last_row_at = ?, last_upload_at = ?, silent_at = coalesce(?, silent_at),"
+                " average_cpu = ?, peak_memory_mib = ?, curves = ?"
                 " WHERE status IS NULL AND id = (SELECT id FROM runs WHERE run_id = ?)",
                 [
                     (
@@ -202,9 +240,10 @@ class RunListing:
                         _date(it.last),
                         it.last_upload_at,
                         silent_at(it),
+                        *sketch.values,
                         run_id,
                     )
-                    for run_id, it in seen
+                    for run_id, it, sketch in seen
                 ],
             )
 
@@ -234,6 +273,10 @@ class RunListing:
         if query.states:
             is_rare = total * _FEW < sum(counts.values())
             where += f" AND {_state_condition(query.states, is_rare=is_rare)}"
+        if query.is_folded:
+            total = self._database.rows(f"SELECT count(DISTINCT group_key) AS n FROM listing WHERE {where}", values)[0][
+                "n"
+            ]
         lines = self._sorted(where, values, query) if query.offset < total else []
         return Page(lines, total, counts, self._projects(query.token_id))
 
@@ -277,13 +320,9 @@ class RunListing:
     def _sorted(self, where: str, values: dict[str, Any], query: ListQuery) -> list[dict[str, Any]]:
         key, order = SORT_KEYS[query.sort.lstrip("-")], "DESC" if query.sort.startswith("-") else "ASC"
         values = {**values, "limit": query.limit, "offset": query.offset}
-        if order == "DESC" or key in (
-            "id",
-            "run_id",
-            "started_at",
-            _STATE,
-            _DURATION,
-        ):  # NULL sorts last, or there is none
+        if query.is_folded:
+            return self._folded(where, f"{'max' if order == 'DESC' else 'min'}({key})", order, values)
+        if order == "DESC" or key in _NEVER_NULL:
             return self._lines(where, f"{key} {order}, id DESC", values)
         lines = self._lines(f"{where} AND {key} IS NOT NULL", f"{key}, id DESC", values)
         if len(lines) == query.limit:
@@ -292,6 +331,32 @@ class RunListing:
         passed = max(0, query.offset - self._database.rows(with_value, values)[0]["runs"])
         values = {**values, "limit": query.limit - len(lines), "offset": passed}
         return lines + self._lines(f"{where} AND {key} IS NULL", "id DESC", values)
+
+    def _folded(self, where: str, key: str, order: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+        """Jobs and runs of none, each as the run that was registered last, with what is known of all runs of the job."""
+        found = self._database.rows(
+            f"SELECT max(id) AS id, {key} AS value FROM listing WHERE {where} GROUP BY token_id, group_key"
+            f" ORDER BY value IS NULL, value {order}, 1 DESC LIMIT :limit OFFSET :offset",
+            values,
+        )
+        ids = [row["id"] for row in found]
+        one_of = f"id IN ({', '.join(map(str, ids))})"
+        lines = self._lines(one_of, "id DESC", {**values, "offset": 0})
+        now = values["now"]
+        members = self._database.rows(
+            f"SELECT token_id, run_id, job_id, {_STATE} AS state, exit_code, started_at, ended_at, row_count, object_count,"
+            f" last_row_at, average_cpu, peak_memory_mib, {_DURATION} AS duration_s FROM listing WHERE (token_id, group_key)"
+            f" IN (SELECT token_id, group_key FROM listing WHERE {one_of} AND job_id IS NOT NULL)",
+            {"now": now},
+        )
+        place = {row_id: at for at, row_id in enumerate(ids)}
+        return jobs.folded(sorted(lines, key=lambda line: place[line["id"]]), members, now=now)
+
+    def members(self, token_id: int, job_id: str, now: float, *, most: int) -> list[dict[str, Any]]:
+        """The runs of a job, in the order in which they were registered."""
+        where = "token_id = :token AND group_key = :group"
+        values = {"token": token_id, "group": jobs.group_key(job_id, ""), "now": now, "limit": most, "offset": 0}
+        return self._lines(where, "id", values)
 
     def _lines(self, where: str, order: str, values: dict[str, Any]) -> list[dict[str, Any]]:
         """The order is found in the narrow table first; metadata is read of the chosen runs only."""
@@ -345,7 +410,10 @@ def _state_condition(states: Sequence[str], *, is_rare: bool) -> str:
 def _line(row: dict[str, Any]) -> dict[str, Any]:
     metadata = json.loads(row["metadata"])
     return {
+        "id": row["id"],
         "run_id": row["run_id"],
+        "job_id": row["job_id"],
+        "curves": json.loads(row["curves"] or "{}"),
         "state": row["state"],
         **{name: metadata.get(name) for name in _SHOWN},
         "host": host_of(metadata),

@@ -5,7 +5,7 @@ import { detailsOf, objectOf, runOf } from "./shapes.js";
 
 const SORT_NAMES = {
   job: "job_name", state: "state", project: "project_name", host: "host", started: "started_at",
-  duration: "duration_s", exit_code: "exit_code", rows: "row_count", last_row: "last_row_at",
+  duration: "duration_s", exit_code: "exit_code", rows: "row_count", last_row: "last_row_at", cpu: "average_cpu", memory: "peak_memory_mib",
 };
 const CLOCK_TOLERANCE_S = 5; // the Date header has whole seconds, and the answer took its time
 const OBJECTS_PER_CALL = 200;
@@ -51,14 +51,15 @@ function serviceTime(answer) {
 }
 
 const query = (values) => new URLSearchParams(Object.entries(values).filter(([, value]) => value !== null && value !== "")).toString();
+export const jobPath = (id) => `/job?id=${encodeURIComponent(id)}`;
 const runPath = (id) => `/runs/${encodeURIComponent(id)}`;
 
 export const api = {
   /** {runs, total, counts, now}; `sort` is a column of the list, with - before it for the other direction. */
-  async runs({ q, state, sort, offset, limit }) {
+  async runs({ q, state, fold, sort, offset, limit }) {
     const name = SORT_NAMES[sort.replace(/^-/, "")] ?? "started_at";
     const order = (sort.startsWith("-") ? "-" : "") + name;
-    const { value, now } = await call(`/runs?${query({ q, state, sort: order, offset, limit })}`);
+    const { value, now } = await call(`/runs?${query({ q, state, fold: fold === "jobs", sort: order, offset, limit })}`);
     return { ...value, runs: value.runs.map(runOf), now };
   },
   async run(id) {

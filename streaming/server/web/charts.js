@@ -7,6 +7,7 @@ import { figuresOf, nearest } from "./series.js";
 const ZOOM_FACTOR = 2;
 const PAN_SHARE = 0.5;
 const SHORTEST_S = 2;
+const FLAT = 4; // a limit so many times as high as the curves' peak would flatten them
 
 export class Charts {
   /** `onRange(range)` when the person wants another range of time: [from, to], or null for all of it. */
@@ -40,8 +41,19 @@ export class Charts {
     this.extent = extent;
     this.range = range;
     const figures = figuresOf(series);
+    if (!this.isShown) this.#openOnCurves(figures);
     for (const chart of this.charts) chart.show(series, range ?? extent, figures);
     this.#tell();
+  }
+
+  /** At first, limits are shown where they do not flatten what there is to see. */
+  #openOnCurves(figures) {
+    this.isShown = true;
+    for (const chart of this.charts) {
+      const peak = Math.max(...chart.picture.lines.map(({ column }) => figures[column]?.peak ?? 0));
+      chart.showLimit = !chart.limit || chart.limit <= FLAT * peak;
+    }
+    byId("limits").setAttribute("aria-pressed", String(this.charts.every((chart) => chart.showLimit)));
   }
 
   zoom(from, to) {

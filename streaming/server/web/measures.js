@@ -1,4 +1,4 @@
-// What is drawn: the pictures, the columns in each, their units, and the host's limit.
+// What is drawn: the pictures, the columns in each, their units, and the process's limit: what its job was given, else what the host has.
 import { bytes, byteRate, cores, gpus, mebibytes, number } from "./format.js";
 
 // `of` and `what` say whose figure it is, and of what; `tone` names the colours of base.css. A `rate` column counts per
@@ -7,15 +7,21 @@ const system = (column, more = {}) => ({ column, of: "system", label: "System", 
 const process = (column, more = {}) => ({ column, of: "process", label: "Process", tone: "process", rate: false, ...more });
 const rate = (what, more = {}) => ({ what, rate: true, ...more });
 
+/** What the run's job was given of something, null where nobody knows. */
+function given(metadata, name) {
+  const value = Number(metadata.tags?.[name]);
+  return value > 0 ? value : null;
+}
+
 export const PICTURES = [
   {
     id: "cpu", title: "CPU", unit: "cores", format: cores, axisFormat: number,
-    limit: (host) => host.host_vcpus || null, limitName: "vCPUs of the host",
+    limit: (host) => given(host, "limit_cpus") ?? (host.host_vcpus || null), limitName: "CPUs of the job or the host",
     lines: [system("system_cpu_usage"), process("process_cpu_usage")],
   },
   {
     id: "memory", title: "Memory", format: mebibytes, binary: true,
-    limit: (host) => host.host_memory_mib || null, limitName: "memory of the host",
+    limit: (host) => given(host, "limit_memory_mib") ?? (host.host_memory_mib || null), limitName: "memory of the job or the host",
     lines: [system("system_memory_used_mib"), process("process_memory_mib")],
   },
   {

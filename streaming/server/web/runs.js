@@ -1,8 +1,9 @@
 // The list of runs: filter, sort, pages; kept up to date without a flicker, because only what differs is changed.
-import { api, LoggedOut, showAccount } from "./api.js";
+import { api, jobPath, LoggedOut, showAccount } from "./api.js";
 import { byId, element, setChildren, setText, time } from "./dom.js";
-import { ago, count, dayTime, duration, iso } from "./format.js";
-import { durationOf, stateText } from "./states.js";
+import { ago, cores, count, dayTime, duration, iso, mebibytes, number } from "./format.js";
+import { sparkline } from "./sparkline.js";
+import { durationOf, stateText, worstState } from "./states.js";
 
 const REFRESH_MS = 2500;
 const TYPING_MS = 200;
@@ -16,10 +17,13 @@ const COLUMNS = [
   { id: "started", label: "Started", right: true },
   { id: "duration", label: "Duration", right: true },
   { id: "exit_code", label: "Exit", right: true },
+  { id: "cpu", label: "Average CPU", right: true },
+  { id: "memory", label: "Peak memory", right: true },
   { id: "rows", label: "Rows", right: true },
   { id: "last_row", label: "Last row", right: true },
 ];
-const NEWEST_FIRST = new Set(["started", "duration", "rows", "last_row"]);
+const NEWEST_FIRST = new Set(["started", "duration", "rows", "last_row", "cpu", "memory"]);
+const DEFAULTS = { sort: "-started", fold: "jobs" };
 
 const view = readView();
 const rows = new Map(); // id -> {node, cells, run}
@@ -29,12 +33,12 @@ function readView() {
   const given = new URLSearchParams(location.search);
   return {
     q: given.get("q") ?? "", state: given.get("state") ?? "",
-    sort: given.get("sort") ?? "-started", offset: Number(given.get("offset")) || 0,
+    fold: given.get("fold") ?? "jobs", sort: given.get("sort") ?? "-started", offset: Number(given.get("offset")) || 0,
   };
 }
 
 function writeView() {
-  const kept = Object.entries(view).filter(([key, value]) => value && !(key === "sort" && value === "-started"));
+  const kept = Object.entries(view).filter(([key, value]) => value && value !== DEFAULTS[key]);
   const query = new URLSearchParams(kept).toString();
   history.replaceState(null, "", query ? `?${query}` : location.pathname);
 }
@@ -52,6 +56,9 @@ function buildFrame() {
   byId("columns").replaceChildren(...COLUMNS.map(heading));
   const search = byId("search");
   const state = byId("state-filter");
+  const fold = byId("fold");
+  fold.checked = view.fold === "jobs";
+  fold.addEventListener("change", () => changeView({ fold: fold.checked ? "jobs" : "no" }));
   search.value = view.q;
   state.value = view.state;
   let timer = 0;
@@ -95,7 +102,7 @@ function showSort() {
 
 function newRow(id) {
   const cells = Object.fromEntries(COLUMNS.map((column) => [column.id, cell(column)]));
-  const link = element("a", { href: `/run/${encodeURIComponent(id)}` });
+  const link = element("a");
   const name = element("span", { class: "sub mono" });
   cells.job.append(link, name);
   const state = element("span");
@@ -113,18 +120,26 @@ function fillRow(row, run, now) {
   row.run = run;
   const { cells } = row;
   setText(row.link, run.job ?? "unnamed");
-  setText(row.name, run.name);
+  row.link.href = run.runCount > 1 ? jobPath(run.jobId) : `/run/${encodeURIComponent(run.id)}`;
+  setChildren(row.name, run.runCount > 1 ? [`job ${run.jobId}, ${count(run.runCount)} runs`] : nameOf(run));
   showState(row.state, run, now);
   setText(cells.project, run.project ?? "");
   setChildren(cells.tags, run.tags.length ? [element("span", { class: "tags" }, run.tags.map(tag))] : []);
-  setText(cells.host, run.host ?? "");
+  setText(cells.host, run.runCount > 1 ? "" : (run.host ?? ""));
   setChildren(cells.started, [time(run.startedAt, dayTime(run.startedAt, now), iso(run.startedAt))]);
   setText(cells.exit_code, run.exitCode === null ? "" : String(run.exitCode));
+  setChildren(cells.cpu, run.averageCpu === null ? [] : [sparkline(run.cpu), element("span", { title: cores(run.averageCpu) }, [number(run.averageCpu)])]);
+  setText(cells.memory, run.peakMemory === null ? "" : mebibytes(run.peakMemory));
   setText(cells.rows, run.rows === null ? "" : count(run.rows));
   tick(row, now);
-  for (const name of ["project", "tags", "host", "exit_code", "rows", "last_row"]) {
+  for (const name of ["project", "tags", "host", "exit_code", "cpu", "memory", "rows", "last_row"]) {
     cells[name].classList.toggle("none", cells[name].textContent === "");
   }
+}
+
+/** The run's name; of one of a job's, with the way to the job. */
+function nameOf(run) {
+  return run.jobId === null ? [run.name] : [run.name, ", ", element("a", { href: jobPath(run.jobId) }, [`job ${run.jobId}`])];
 }
 
 function tag([key, value]) {
@@ -133,7 +148,8 @@ function tag([key, value]) {
 
 function showState(node, run, now) {
   setText(node, stateText(run, now));
-  if (node.className !== `state ${run.state}`) node.className = `state ${run.state}`;
+  const name = `state ${worstState(run)}`;
+  if (node.className !== name) node.className = name;
 }
 
 /** What the passing time alone changes. */
@@ -163,7 +179,8 @@ function show({ runs, total, now }) {
 
 function showCounts(runs, total) {
   const first = total === 0 ? 0 : view.offset + 1;
-  setText(byId("count"), total === 1 ? "1 run" : `${count(total)} runs`);
+  const what = runs.some((run) => run.runCount > 1) ? "line" : "run";
+  setText(byId("count"), total === 1 ? `1 ${what}` : `${count(total)} ${what}s`);
   byId("pager").hidden = total <= PAGE_SIZE && view.offset === 0;
   byId("earlier").disabled = view.offset === 0;
   byId("later").disabled = view.offset + runs.length >= total;

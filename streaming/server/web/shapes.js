@@ -11,6 +11,8 @@ export function runOf(given) {
     startedAt: parseTime(given.started_at), endedAt: parseTime(given.ended_at),
     durationS: given.ended_at ? given.duration_s : null, exitCode: given.exit_code ?? null,
     rows: given.row_count ?? null, lastRowAt: parseTime(given.last_row_at),
+    averageCpu: given.average_cpu ?? null, peakMemory: given.peak_memory_mib ?? null, cpu: given.curves?.cpu ?? [], memory: given.curves?.memory ?? [],
+    jobId: given.job_id ?? null, runCount: given.run_count ?? 1, states: given.states ?? null,
   };
 }
 

@@ -1,4 +1,4 @@
-// The summary: average and peak of every measure, and how near the peak came to the host's limit.
+// The summary: average and peak of every measure, and how near the process's peak came to its limit.
 import { byId, element, setChildren } from "./dom.js";
 import { bytes, NONE } from "./format.js";
 
@@ -53,7 +53,7 @@ function rowOf({ name, picture, lines }, { hasLimit, hasTotal }, run, drawn) {
     cell(figure ? format(figure.peak) : ""),
     ...(hasTotal ? [cell(figure?.total ? bytes(figure.total) : "")] : []),
   ]);
-  const limits = hasLimit ? limitCells(picture, picture.limit(run.metadata), Math.max(...figures.map((figure) => figure?.peak ?? 0))) : [];
+  const limits = hasLimit ? limitCells(picture, picture.limit(run.metadata), (figures[1] ?? figures[0])?.peak ?? null) : [];
   return element("tr", {}, [element("th", { scope: "row" }, [name]), ...cells, ...limits]);
 }
 
@@ -64,7 +64,7 @@ function figureOf(column, run, drawn) {
 }
 
 function limitCells(picture, limit, peak) {
-  const share = limit ? [meter(peak / limit), element("span", { class: "share" }, [`${Math.round((100 * peak) / limit)}\u202f%`])] : [];
+  const share = limit && peak !== null ? [meter(peak / limit), element("span", { class: "share" }, [`${Math.round((100 * peak) / limit)}\u202f%`])] : [];
   return [
     element("td", { class: "right side" }, [limit ? picture.format(limit) : ""]),
     element("td", { class: "right side" }, share),

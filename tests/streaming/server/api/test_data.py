@@ -304,3 +304,19 @@ def test_the_runs_of_a_server_are_read_as_tables(service: Service) -> None:
     assert found.query(sql).to_pylist() == [{"job_name": "train", "peak": 101.0}]
     with pytest.raises(Unauthorized):
         streaming.runs(service.url, token="wrong")
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_list_shows_average_peak_and_a_small_curve(service: Service, is_finished: bool) -> None:
+    run = service.register(job_name="train")
+    lines = "".join(f"{1_700_000_000 + n},{n % 4},{n}\n" for n in range(400))
+    text = f'"timestamp","process_cpu_usage","process_memory_mib"\n{lines}'
+    if is_finished:
+        body = {"data_source": "inline", "data_csv": text, "run_status": "finished"}
+        assert "sketch" not in service.post(f"/runs/{run['run_id']}/finish", body).json()
+    else:
+        service.put(run, "00000001-000000000000.csv.gz", gzip.compress(text.encode()))
+        service.app.state.watcher.look()
+    (line,) = service.get("/runs").json()["runs"]
+    assert (line["average_cpu"], line["peak_memory_mib"]) == (1.5, 399.0)
+    assert (len(line["curves"]["cpu"]), line["curves"]["memory"][0], line["curves"]["memory"][-1]) == (60, 3.0, 396.0)

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from streaming.server.storage.database import ServerDatabase
-from streaming.server.storage.listing import SILENT_AFTER_S, SORT_KEYS, ListQuery, Seen
+from streaming.server.storage.listing import SILENT_AFTER_S, SORT_KEYS, ListQuery, Seen, Sketch
 from streaming.server.storage.runs import Finish, RunStore
 from streaming.server.storage.tokens import TokenStore
 
 NOW = time.time()
+SKETCH = Sketch(1.5, 100.0, (0.5, None))
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def fill(runs: RunStore, count: int, *, seed: int = 1) -> None:
             ended = datetime.fromtimestamp(NOW - draw.randint(0, 1000), timezone.utc)
             runs.finish(run_id, Finish(draw.choice(["finished", "failed"]), number % 5, ended, data_uris=("s3://b/x",)))
         elif number % 2:
-            runs.listing.note_rows([(run_id, Seen(number, 1, NOW - number, NOW, NOW, 0.0))])
+            runs.listing.note_rows([(run_id, Seen(number, 1, NOW - number, NOW, NOW, 0.0), SKETCH)])
 
 
 def ids(runs: RunStore, **query: Any) -> list[str]:
@@ -84,7 +85,7 @@ def test_counts_are_of_all_states_and_each_state_can_be_asked_for(runs: RunStore
 def test_a_run_is_silent_by_the_clock_and_by_its_own_habit(runs: RunStore) -> None:
     for run_id, pause_s in (("a", 0.0), ("b", 1000.0)):
         runs.register(1, {}, run_id=run_id, idempotency_key=None)
-        runs.listing.note_rows([(run_id, Seen(1, 2, NOW, NOW, NOW, pause_s))])
+        runs.listing.note_rows([(run_id, Seen(1, 2, NOW, NOW, NOW, pause_s), SKETCH)])
     for later_s, counts in (
         (10, {"recording": 2}),
         (SILENT_AFTER_S + 1, {"recording": 1, "silent": 1}),
@@ -129,7 +130,7 @@ def test_what_is_settled_is_looked_at_no_more(runs: RunStore) -> None:
 
 def test_times_that_are_no_dates_are_left_out(runs: RunStore) -> None:
     runs.register(1, {}, run_id="a", idempotency_key=None)
-    runs.listing.note_rows([("a", Seen(1, 1, 1e300, -5.0, NOW, 0.0))])
+    runs.listing.note_rows([("a", Seen(1, 1, 1e300, -5.0, NOW, 0.0), SKETCH)])
     (line,) = runs.listing.page(ListQuery(1, NOW)).lines
     assert line["last_row_at"] is None
     assert line["started_at"] == pytest.approx(line["registered_at"])
@@ -143,3 +144,38 @@ def test_the_orders_of_the_page_are_read_from_an_index(runs: RunStore, database:
                 f" ORDER BY {key} {order} LIMIT 50"
             )
             assert not any("TEMP B-TREE" in step["detail"] for step in steps), (key, steps)
+
+
+def test_runs_of_a_job_are_one_line_with_what_they_are_together(runs: RunStore) -> None:
+    for rank in range(4):
+        tags = {"job": "39", "rank": str(rank)}
+        runs.register(1, {"tags": tags, "external_run_id": "x-39"}, run_id=f"a{rank}", idempotency_key=None)
+        runs.finish(f"a{rank}", Finish("failed" if rank == 3 else "finished", rank, _at(NOW), data_uris=("s3://b/x",)))
+        sketch = {"average_cpu": 2.0, "peak_memory_mib": 200.0 if rank == 2 else 3.0, "cpu": [1]}
+        figures = {"row_count": 10, "first_timestamp": NOW - 100 + 50 * (rank > 1), "last_timestamp": NOW}
+        runs.set_statistics(f"a{rank}", {**figures, "complete": True, "sketch": sketch})
+    runs.register(2, {"tags": {"job": "39"}}, run_id="ff", idempotency_key=None)
+    runs.register(1, {}, run_id="b0", idempotency_key=None)
+    page = runs.listing.page(ListQuery(1, NOW, is_folded=True, sort="-peak_memory_mib"))
+    assert (page.total, sum(page.counts.values())) == (2, 5)
+    job, other = page.lines
+    assert (job["job_id"], job["run_count"], job["states"]) == ("39", 4, {"finished": 3, "failed": 1})
+    assert (job["row_count"], job["exit_code"], job["peak_memory_mib"]) == (40, 3, 200.0)
+    assert (job["duration_s"], job["average_cpu"]) == (pytest.approx(100), pytest.approx(6.0))
+    assert (other["run_id"], "run_count" in other) == ("b0", False)
+    assert [ids(runs, text=text) for text in ("x-39", "job=39")] == [["a3", "a2", "a1", "a0"]] * 2
+    assert [line["run_id"] for line in runs.listing.members(1, "39", NOW, most=9)] == ["a0", "a1", "a2", "a3"]
+
+
+@pytest.mark.parametrize("sort", ["-started_at", "host", "state"])
+def test_folded_pages_put_together_are_the_whole_list(runs: RunStore, sort: str) -> None:
+    for number in range(12):
+        runs.register(1, {"tags": {"job": str(number // 2)}}, run_id=f"{number:02}", idempotency_key=None)
+    pages = [
+        runs.listing.page(ListQuery(1, NOW, is_folded=True, sort=sort, offset=at, limit=2)).lines for at in (0, 2, 4)
+    ]
+    assert sorted(line["job_id"] for page in pages for line in page) == list("012345")
+
+
+def _at(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)

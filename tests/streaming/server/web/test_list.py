@@ -157,3 +157,22 @@ def test_many_runs_are_shown_in_pages(tab: Tab, runs: Runs) -> None:
     assert tab.text("#page-text") == "51 to 53 of 53"
     tab.page.click("#earlier")
     tab.wait_until("document.querySelectorAll('#rows tr').length === 50")
+
+
+def test_jobs_are_one_line_each_sorted_by_what_they_took_and_can_be_unfolded(tab: Tab, runs: Runs) -> None:
+    for rank in range(3):
+        runs.finished(120, exit_code=rank // 2, tags={"job": "39", "rank": str(rank)}, job_name="many")
+    runs.inline(30, job_name="single")
+    tab.go("/")
+    wait_jobs(tab, ["single", "many"])
+    assert tab.text("#rows tr:nth-child(2) .job").endswith("job 39, 3 runs")
+    assert tab.text("#rows tr:nth-child(2) .status") == "2 finished, 1 failed"
+    assert tab.page.locator("#rows .spark path[d^=M]").count() == 1
+    tab.page.click("[data-column=memory] button")
+    wait_jobs(tab, ["many", "single"])
+    assert "GiB" in tab.text("#rows tr:nth-child(1)")
+    tab.page.fill("#search", "39")
+    wait_jobs(tab, ["many"])
+    tab.page.uncheck("#fold")
+    tab.wait_for(lambda: len(tab.page.locator("#rows tr").all()) == 3, "each run by itself")
+    assert tab.page.get_attribute("#rows tr:nth-child(1) .sub a", "href") == "/job?id=39"

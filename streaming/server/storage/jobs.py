@@ -1,0 +1,59 @@
+"""Which job a run is a part of, and the runs of a job as one line of the list. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Line = dict[str, Any]
+LONGEST_ID = 200
+
+
+def folded(lines: Iterable[Line], members: Iterable[Mapping[str, Any]], *, now: float) -> list[Line]:
+    """The lines, each that stands for several runs of a job with `run_count`, `states` and what they are together."""
+    runs_of: dict[tuple[int, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for run in members:
+        runs_of[run["token_id"], run["job_id"]].append(run)
+    by_run = {run["run_id"]: runs for runs in runs_of.values() for run in runs}
+    return [
+        {**line, **_together(runs, now)} if len(runs := by_run.get(line["run_id"], ())) > 1 else line for line in lines
+    ]
+
+
+def _together(runs: Iterable[Mapping[str, Any]], now: float) -> Line:
+    """From the first start to the last end; CPU time over that; the memory of the run that took most."""
+    runs = list(runs)
+    started_at = min(run["started_at"] for run in runs)
+    is_over = all(run["ended_at"] is not None for run in runs)
+    ended_at = max(run["ended_at"] or now for run in runs)
+    duration_s = max(0.0, ended_at - started_at)
+    cpu_s = [run["average_cpu"] * run["duration_s"] for run in runs if run["average_cpu"] is not None]
+    codes = [run["exit_code"] for run in runs if run["exit_code"] is not None]
+    return {
+        "run_count": len(runs),
+        "states": dict(Counter(run["state"] for run in runs)),
+        "started_at": started_at,
+        "ended_at": ended_at if is_over else None,
+        "duration_s": round(duration_s, 3),
+        "exit_code": max(codes, key=abs, default=None),
+        "row_count": sum(run["row_count"] or 0 for run in runs),
+        "object_count": sum(run["object_count"] or 0 for run in runs),
+        "last_row_at": max((run["last_row_at"] for run in runs if run["last_row_at"] is not None), default=None),
+        "average_cpu": sum(cpu_s) / duration_s if cpu_s and duration_s else None,
+        "peak_memory_mib": max(
+            (run["peak_memory_mib"] for run in runs if run["peak_memory_mib"] is not None), default=None
+        ),
+        "curves": {},
+    }
+
+
+def id_of(metadata: dict[str, Any]) -> str | None:
+    """The id of the job that the run is a part of, which its tag `job` tells."""
+    tags = metadata.get("tags")
+    found = tags.get("job") if isinstance(tags, dict) else None
+    return None if found in (None, "") or isinstance(found, (dict, list)) else str(found)[:LONGEST_ID]
+
+
+def group_key(job_id: str | None, run_id: str) -> str:
+    return f"run {run_id}" if job_id is None else f"job {job_id}"
