@@ -4,8 +4,7 @@ The connections are uvicorn's, with a time limit for each thing that a client ma
 
 uvicorn itself bounds only the pause between two requests. Here a request's head, its body, and the taking of an answer
 have their time, counted from their beginning: a byte now and then buys nothing. And there is a limit of connections: past
-it the one that has waited longest for a head to be completed makes room, so that a crowd of half-sent requests keeps
-nobody out.
+it the one whose client keeps us waiting longest makes room, whatever for, so that no crowd keeps anybody out.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class ConnectionLimits:
 
 
 class Bounded(H11Protocol):
-    """One connection. `waiting`: all that wait for a head, those first that have waited longest."""
+    """One connection. `waiting`: all that wait for their clients, those first that have waited longest."""
 
     limits: ClassVar[ConnectionLimits]
     waiting: ClassVar[OrderedDict[Bounded, None]]
@@ -88,12 +87,14 @@ class Bounded(H11Protocol):
         self.transport.close()
 
     def _look(self) -> None:
-        """What the client owes us now. A pause between requests is uvicorn's own to bound, by the keep-alive timer."""
+        """What the client owes us now; nothing while its request is served."""
         if self.flow.write_paused:
             self._wait_for("taking")
         elif self.conn.their_state is h11.SEND_BODY:
             self._wait_for("body")
-        elif self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None:
+        elif self.timeout_keep_alive_task is not None:
+            self._wait_for("pause")
+        elif self.conn.their_state is h11.IDLE:
             self._wait_for("head")
         else:
             self._wait_for("")
@@ -106,9 +107,9 @@ class Bounded(H11Protocol):
             self._timer.cancel()
             self._timer = None
         self.waiting.pop(self, None)
-        if what == "head":
-            self.waiting[self] = None
         if what:
+            self.waiting[self] = None
+        if what and what != "pause":  # that is uvicorn's own to bound, by its keep-alive timer
             timeout_s = getattr(self.limits, f"{what}_timeout_s")
             self._timer = self.loop.call_later(timeout_s, self._hang_up)
 

@@ -35,17 +35,27 @@ async def answer(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
+@contextlib.contextmanager
+def serving(limits: ConnectionLimits) -> Iterator[int]:
+    """The port of a server with these limits."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(answer, http=bounded(LIMITS), ws="none", lifespan="off", log_level="error")
+    http = bounded(limits)
+    config = uvicorn.Config(answer, http=http, ws="none", lifespan="off", log_level="error", timeout_keep_alive=3600)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
-    yield listener.getsockname()[1]
-    server.should_exit = True
-    thread.join(DEADLINE_S)
-    listener.close()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join(DEADLINE_S)
+        listener.close()
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with serving(LIMITS) as port:
+        yield port
 
 
 @contextlib.contextmanager
@@ -108,9 +118,22 @@ def test_whole_requests_on_one_connection_are_all_answered(port: int) -> None:
             assert connection.recv(65536).endswith(b"3") or connection.recv(65536).endswith(b"3")
 
 
-def test_the_one_that_waits_longest_makes_room(port: int) -> None:
-    with contextlib.ExitStack() as crowd:
-        for _ in range(LIMITS.connections + 4):
-            crowd.enter_context(connected(port, b"GET / HTTP/1.1\r\n"))
+CROWDS = {
+    "half a head": b"GET / HTTP/1.1\r\n",
+    "half a body": b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n",
+    "a pause after a request": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "an answer that is not taken": b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("sent", CROWDS.values(), ids=list(CROWDS))
+def test_the_one_that_keeps_us_waiting_longest_makes_room(sent: bytes) -> None:
+    """Each of the crowd has all the time in the world: only making room lets another one in."""
+    patient = ConnectionLimits(8, head_timeout_s=3600, body_timeout_s=3600, taking_timeout_s=3600)
+    with serving(patient) as port, contextlib.ExitStack() as crowd:
+        for _ in range(patient.connections + 4):
+            one = crowd.enter_context(connected(port, sent))
+            if sent.endswith(b"\r\n\r\n"):  # the crowd is complete only when each has been heard
+                assert one.recv(1) == b"H"
         last = crowd.enter_context(connected(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
         assert last.recv(65536).startswith(b"HTTP/1.1 200")
