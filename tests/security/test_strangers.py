@@ -72,6 +72,19 @@ def test_a_tenants_dear_body_is_refused_as_fast(whole_server: EmbeddedServer, tr
     tried("bodies with a token", len(DEAR_BODIES))
 
 
+@pytest.mark.parametrize("value", ["\\\\", "\\101", '\\"', ";", "a=;"], ids=repr)
+def test_a_dear_cookie_holds_nobody_up(whole_server: EmbeddedServer, value: str, tried: Tried) -> None:
+    """15 s on the Pythons whose reader of quoted cookies is quadratic, with everybody else waiting."""
+    quoted = value * (30_000 // len(value))
+    headers = {"Cookie": f'tracker_stream_session_{whole_server.settings.port}="{quoted}"'}
+    started = time.monotonic()
+    for method in ("GET", "DELETE"):
+        answer = requests.request(method, f"{whole_server.api_url}/session", headers=headers, timeout=120)
+        assert answer.status_code in {401, 204}
+    assert time.monotonic() - started < SLOW_S
+    tried("cookies without a session", 2)
+
+
 def test_a_crowd_of_half_sent_requests_keeps_nobody_out_and_is_sent_away(
     whole_server: EmbeddedServer, tried: Tried
 ) -> None:

@@ -200,13 +200,16 @@ except urllib.error.HTTPError as refusal:
         "http://SITE/",
         "javascript:alert(1)",
         "\t//SITE",
+        "/.//SITE/",
+        "/x/..//SITE/",
+        "HERE//SITE/",
     ],
     ids=repr,
 )
 def test_a_login_leads_to_no_other_site(
     chromium: Browser, whole_server: EmbeddedServer, site: str, where: str, tried: Tried
 ) -> None:
-    target = where.replace("SITE", site.removeprefix("http://"))
+    target = where.replace("SITE", site.removeprefix("http://")).replace("HERE", whole_server.api_url)
     context = chromium.new_context()
     page = context.new_page()
     page.goto(f"{whole_server.api_url}/login?next={quote(target, safe='')}")

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from streaming.server.api import data, login, pages, runs
 from streaming.server.api.admission import Admission, Share
 from streaming.server.api.bodies import BodyLimits
+from streaming.server.api.own_cookie import OwnCookie
 from streaming.server.api.security_headers import SecurityHeaders
 from streaming.server.errors import Unavailable
 from streaming.server.metrics.reader import RunReader
@@ -57,6 +58,7 @@ def create_app(settings: ApiSettings, *, limits: BodyLimits | None = None, share
     app.state.reader = RunReader(app.state.objects, app.state.runs, Path(settings.directory) / "cache")
     app.state.issuer = CredentialIssuer(settings.s3, lifetime_s=settings.credential_lifetime_s)
     app.state.watcher = Watcher(app.state.runs, app.state.reader)
+    app.add_middleware(OwnCookie, name=app.state.cookie)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(Unavailable, _answer_unavailable)

@@ -2,10 +2,11 @@
 import { api } from "./api.js";
 import { byId, setText } from "./dom.js";
 
-/** Only a place on this very site, as the browser itself understands the address: it skips tabs and line ends in one. */
+/** Only a place on this very site, as the browser itself understands the address: it skips tabs and line ends in one, and
+ * `/.//x` has the path `//x`, which by itself is another site. So it is the whole address that is gone to. */
 function destination() {
   const next = new URL(new URLSearchParams(location.search).get("next") ?? "/", location.origin);
-  return next.origin === location.origin ? next.pathname + next.search : "/";
+  return next.origin === location.origin ? next.href : "/";
 }
 
 async function logIn(secret) {
