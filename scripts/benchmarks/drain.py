@@ -148,7 +148,7 @@ def drain(path: str, address: dict[str, str]) -> dict[str, Any]:
     began_at = time.perf_counter()
     (result,) = Drain(Terms(**address), Wishes(), jobs=1).run([Path(path)])
     wall_s = time.perf_counter() - began_at
-    outcome = Outcome(result.outcome)
+    outcome = result.outcome
     if outcome is not Outcome.UPLOADED:
         sys.exit(f"the drain ended as {outcome}")
     return {"wall_s": wall_s, "peak_bytes": measure.peak_rss_bytes()}

@@ -20,19 +20,17 @@ GRACE_S = 3.0
 TICK_S = 0.25
 RESTART_S = 0.5  # before another engine is asked where one has died
 DEATHS_MAX = 3  # of engines that had a single run to deliver: it is at fault
-NOT_TRIED = "not tried"
 
 
 @dataclass
 class Result:
-    """What became of one run: an `Outcome`'s value, or "not tried"; what stood in the way; what was sent."""
+    """What became of one run, what stood in the way, how many rows were sent."""
 
     path: Path
-    outcome: str = NOT_TRIED
+    outcome: Outcome = Outcome.NOT_TRIED
     problem: str | None = None
     cause: str | None = None
     sent_rows: int = 0
-    sent_bytes: int = 0
     moved_at: float = field(default_factory=time.monotonic, repr=False)  # when it got further
     is_unreachable: bool = field(default=False, repr=False)
     has_failed: bool = field(default=False, repr=False)  # a turn has met a problem
@@ -117,7 +115,7 @@ class Drain:
     def _hear(self, result: Result, event: Event) -> None:
         kind = event["event"]
         if kind in ("progress", "done"):
-            result.sent_rows, result.sent_bytes = event["rows"], event["bytes"]
+            result.sent_rows = event["rows"]
             result.moved_at = time.monotonic()
             self._has_waited_in_vain = False
         if kind in ("problem", "done"):
@@ -125,10 +123,10 @@ class Drain:
         if kind == "problem":
             result.is_unreachable, result.has_failed = event["is_unreachable"], True
         if kind == "done":
-            result.outcome = event["outcome"]
+            result.outcome = Outcome(event["outcome"])
             self._death_count = 0
             del self._running[str(result.path)]
-            if result.outcome == Outcome.TOKEN_REFUSED.value:
+            if result.outcome is Outcome.TOKEN_REFUSED:
                 self._refuse_all(result)
         self._on_event(result, event)
 
@@ -154,7 +152,7 @@ class Drain:
         self._end(result, Outcome.BUSY if result.cause == "busy" else Outcome.WAITING)
 
     def _end(self, result: Result, outcome: Outcome) -> None:
-        result.outcome = outcome.value
+        result.outcome = outcome
         del self._running[str(result.path)]
         self._on_event(result, {"event": "done"})
 

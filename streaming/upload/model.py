@@ -11,7 +11,7 @@ from streaming.errors import StreamError
 
 
 class Outcome(str, Enum):
-    """What became of a run in a turn."""
+    """What became of a run in a turn, or in a drain."""
 
     DELIVERED = "delivered"  # finished, the service has acknowledged it
     UPLOADED = "uploaded"  # everything that is there was sent; its tracker may still live, so it is not finished
@@ -22,6 +22,7 @@ class Outcome(str, Enum):
     TOKEN_REFUSED = "token refused"  # the service refuses the token
     NOT_OURS = "not ours"  # somebody else's run, or one that its own tracker's engine delivers
     ERROR = "error"  # it cannot be read, or is for another service
+    NOT_TRIED = "not tried"  # a drain was over before its turn
 
 
 @dataclass(frozen=True)

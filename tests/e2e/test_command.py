@@ -77,14 +77,3 @@ def test_without_token_nothing_is_sent_and_drain_delivers_later(far_side: FarSid
     drained = nobody.command("drain", SENTINEL_API_TOKEN=far_side.token)
     assert (drained.exit_code, drained.stdout.split()[-1]) == (0, b"delivered"), drained
     far_side.judge(nobody.recorded(), run_status="failed", exit_code=6)
-
-
-def test_killed_tracker_is_noticed(far_side: FarSide, user: User) -> None:
-    """SIGKILL of `tracker-stream run` itself: the rows so far arrive, the run has failed, the command lives on."""
-    program = user.start_command(*FAST, "--", "sh", "-c", "echo up; read line", stdin=True)
-    assert program.read_line() == "up"
-    far_side.wait_objects(1)
-    program.kill()
-    far_side.judge(user.recorded(), run_status="failed", exit_code=None)
-    program.say("end")  # the command was alive, and ends now
-    user.wait_gone()

@@ -58,22 +58,6 @@ work(1.5, 5)
     user.wait_gone()
 
 
-def test_killed_program_leaves_a_failed_run_with_its_rows(far_side: FarSide, user: User) -> None:
-    program = user.start(
-        """
-import streaming
-with streaming.track(interval=0.1, upload_interval=1):
-    say("in")
-    time.sleep(600)
-"""
-    )
-    assert program.read_line() == "in"
-    far_side.wait_objects(1)
-    program.kill()
-    far_side.judge(user.recorded(), run_status="failed", exit_code=None)
-    user.wait_gone()
-
-
 def test_without_token_rows_are_kept_for_drain(far_side: FarSide, user: User) -> None:
     result = user.run(
         """

@@ -16,6 +16,7 @@ from streaming.cli.terminal.screen import Screen
 from streaming.cli.terminal.table import Line, clean, cropped
 from streaming.read.status import Summary
 from streaming.upload.drain import Result
+from streaming.upload.model import Outcome
 
 PLAIN_S = 30.0
 DRAW_S = 0.25
@@ -128,7 +129,7 @@ class DrainReport:
         running = sum(result.sent_rows for result in self._running.values())
         done = sum(
             self._plan[path].counts.waiting
-            if result.outcome == "delivered" and path in self._plan
+            if result.outcome is Outcome.DELIVERED and path in self._plan
             else result.sent_rows
             for path, result in self._done.items()
         )

@@ -9,7 +9,7 @@ from spool import directory
 from streaming.cli.terminal.quantity import count, duration
 from streaming.cli.terminal.screen import Screen
 from streaming.read.status import Condition, Summary
-from streaming.upload.drain import NOT_TRIED, Result
+from streaming.upload.drain import Result
 from streaming.upload.model import Outcome
 
 REFUSED_FOR_GOOD, STILL_WAITING, TOKEN_REFUSED = 1, 3, 4
@@ -42,7 +42,7 @@ def tell_results(
 
 def _why_open(result: Result, after: Summary, *, spared: bool) -> str | None:
     """What a run that was uploaded, yet not finished, waits for; None if it is plainly being recorded."""
-    if result.outcome != Outcome.UPLOADED.value:
+    if result.outcome is not Outcome.UPLOADED:
         return None
     if spared and after.silent_s is not None:
         seen = f"its tracker was seen {duration(after.silent_s)} ago"
@@ -51,11 +51,11 @@ def _why_open(result: Result, after: Summary, *, spared: bool) -> str | None:
 
 
 def _word(result: Result, after: Summary) -> str:
-    if result.outcome == NOT_TRIED:
-        return "waiting"
-    if result.outcome == Outcome.DELIVERED.value and after.condition is not Condition.DELIVERED:
+    if result.outcome is Outcome.NOT_TRIED:
+        return Outcome.WAITING.value
+    if result.outcome is Outcome.DELIVERED and after.condition is not Condition.DELIVERED:
         return str(after.condition.value)
-    return result.outcome
+    return str(result.outcome.value)
 
 
 def exitcode_of(results: Iterable[Result], after: dict[Path, Summary]) -> int:
@@ -65,11 +65,11 @@ def exitcode_of(results: Iterable[Result], after: dict[Path, Summary]) -> int:
 
 
 def code_of(result: Result, after: Summary) -> int:
-    if result.outcome == Outcome.TOKEN_REFUSED.value:
+    if result.outcome is Outcome.TOKEN_REFUSED:
         return TOKEN_REFUSED
-    if result.outcome in (Outcome.PARKED.value, Outcome.ERROR.value) or after.condition in SET_ASIDE:
+    if result.outcome in (Outcome.PARKED, Outcome.ERROR) or after.condition in SET_ASIDE:
         return REFUSED_FOR_GOOD
-    if result.outcome in (Outcome.WAITING.value, NOT_TRIED) or after.condition is Condition.SILENT:
+    if result.outcome in (Outcome.WAITING, Outcome.NOT_TRIED) or after.condition is Condition.SILENT:
         return STILL_WAITING
-    is_elsewhere = result.outcome == Outcome.BUSY.value and after.condition is Condition.WAITING
+    is_elsewhere = result.outcome is Outcome.BUSY and after.condition is Condition.WAITING
     return STILL_WAITING if is_elsewhere else 0

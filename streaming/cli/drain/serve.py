@@ -60,7 +60,7 @@ class _Report:
         else:
             self._told[path] = state
         text = str(turn.problem) if turn.problem else None
-        result = Result(path, turn.outcome.value, text, getattr(turn.problem, "cause", None), turn.sent_rows)
+        result = Result(path, turn.outcome, text, getattr(turn.problem, "cause", None), turn.sent_rows)
         after = summarize(path)
         if turn.outcome is Outcome.DELIVERED or code_of(result, after):
             tell_results([result], {}, {path: after}, stdout())
