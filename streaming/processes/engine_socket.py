@@ -28,7 +28,8 @@ PROTOCOL = 1
 _LOCK_SUFFIX = ".lock"
 _BACKLOG = 1024  # orders that may wait while the engine comes up
 _CONNECT_TIMEOUT_S = 2.0
-_NETWORK_SETTINGS = ("proxy", "ca_bundle", "ssl_cert")  # what the names of variables hold that change where requests go
+# What the names of variables hold that change where requests go, and whom they trust there.
+_NETWORK_SETTINGS = ("proxy", "ca_bundle", "ssl_cert", "server_user")
 _PACKAGES = ("spool", "streaming/clients", "streaming/processes", "streaming/upload")
 
 

@@ -369,12 +369,28 @@ def test_stale_socket_of_a_killed_engine_is_replaced(
     assert second.wait_finished(40)
 
 
-def test_other_network_settings_have_another_engine(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "HTTPS_PROXY",
+        "no_proxy",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "AWS_CA_BUNDLE",
+        "TRACKER_STREAM_SERVER_USER",
+    ],
+)
+def test_other_network_settings_have_another_engine(home: Home, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
     ended_run(home.spool_dir)
     name = engine_socket.socket_name(home.spool_dir)
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-    assert engine_socket.socket_name(home.spool_dir) != name
-    monkeypatch.delenv("HTTPS_PROXY")
+    monkeypatch.setenv(setting, "other")
+    another = engine_socket.socket_name(home.spool_dir)
+    assert another != name
+    monkeypatch.setenv(setting, "yet another")
+    assert engine_socket.socket_name(home.spool_dir) not in (name, another)
+    monkeypatch.delenv(setting)
     assert engine_socket.socket_name(home.spool_dir) == name
     other = home.path / "other"
     other.mkdir()

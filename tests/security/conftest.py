@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from streaming.server import EmbeddedServer, embedded
-from tests.support.other_user import nobody, somebody
+from tests.support.other_user import nobody, service_account, somebody
 from tests.support.processes import Home
 
-__all__ = ["nobody", "somebody"]
+__all__ = ["nobody", "service_account", "somebody"]
 
 Tried = Callable[[str, int], None]
 

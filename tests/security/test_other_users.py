@@ -224,6 +224,19 @@ def test_whoever_takes_the_stores_port_while_it_is_down_gets_no_rows(nobody: Nob
     tried("listeners on the store's port", 1)
 
 
+def test_service_account_that_takes_the_servers_port_gets_no_token(service_account: Nobody, tried: Tried) -> None:
+    """Whoever breaks into a web server of this machine has its account."""
+    port = free_port()
+    api = SentinelApi("a-token-of-some-length", base_url=f"http://127.0.0.1:{port}", deadline_s=1)
+    with service_account.start_python(EAR, str(port)) as thief:
+        assert thief.read_line() == "listens"
+        with pytest.raises(NotTheService, match="another user of this machine listens"):
+            api.check()
+        thief.say("what was heard?")
+        assert thief.read_line() == "heard b''"
+    tried("listeners on the server's port", 1)
+
+
 def test_no_socket_of_the_server_is_anybody_elses_to_use(whole_server: EmbeddedServer) -> None:
     sockets = [Path(_absolute(whole_server, name)) for name in ours_of(whole_server).sockets]
     for path in [whole_server.directory.path, whole_server.directory.seaweedfs, *sockets]:

@@ -16,6 +16,7 @@ from tests.support.processes import ROOT, Home, Program, clean_environment, new_
 
 UID = 65534
 SOMEBODY_UID = 65533
+SERVICE_UID = 998
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,12 @@ def nobody() -> Iterator[Nobody]:
 def somebody() -> Iterator[Nobody]:
     """A second one, neither nobody nor root."""
     yield from user(SOMEBODY_UID)
+
+
+@pytest.fixture
+def service_account() -> Iterator[Nobody]:
+    """One below those of people, as a web server has one."""
+    yield from user(SERVICE_UID)
 
 
 def user(uid: int) -> Iterator[Nobody]:
