@@ -146,6 +146,11 @@ def file_mark(spool_path: Path) -> str:
     return f"{status.st_ino}-{status.st_ctime_ns}/{spool_path.name}"
 
 
+def is_original(spool_path: Path, mark: str) -> bool:
+    """Whether the file is the one that got this mark when it was created, and no copy of it."""
+    return file_mark(spool_path) == mark != ""
+
+
 def new_spool_path(directory: Path, started_at: float) -> Path:
     """A path for a new run: sorts by start time, unique by chance (64 bits)."""
     day = time.strftime("%Y%m%d-%H%M%S", time.gmtime(started_at))

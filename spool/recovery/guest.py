@@ -35,11 +35,10 @@ _SPOOL_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 def is_guest(spool: Spool) -> bool:
     """Whether the file is neither where its tracker wrote it, nor one that was taken in here before."""
-    here = directory.file_mark(spool.path)
     tracker = spool.run().tracker
-    if here and tracker.file_mark == here:
+    if directory.is_original(spool.path, tracker.file_mark):
         return False
-    return not key.is_proven(tracker.checked, ["checked", here])
+    return not key.is_proven(tracker.checked, ["checked", directory.file_mark(spool.path)])
 
 
 def take_in(spool: Spool, write: Write) -> Any:

@@ -58,7 +58,8 @@ def _take_csv_tail(spool: Spool, run: Run) -> None:
 def _is_the_runs_csv(spool: Spool, run: Run) -> bool:
     """Whether the file at the CSV's path is still the one that was read: a file of ours that begins with its header.
 
-    A run that has seen no row yet knows no header: the path is then trusted on the host that it is of.
+    A run that has seen no row yet knows no header: the path is then trusted where its tracker wrote the spool. A copy,
+    whose rows somebody took out, may be handed over when another file has come to be there.
     """
     headers, csv_path = queries.headers(spool.connection), Path(run.csv_path or "")
     try:
@@ -66,7 +67,8 @@ def _is_the_runs_csv(spool: Spool, run: Run) -> bool:
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             return False
         if not headers:
-            return run.tracker.host == system.host_identity()
+            is_original = directory.is_original(spool.path, run.tracker.file_mark)
+            return is_original and run.tracker.host == system.host_identity()
         with open(csv_path, "rb") as file:
             return file.readline(HEADER_MAX_BYTES).removeprefix(BYTE_ORDER_MARK) in headers
     except OSError:

@@ -51,7 +51,7 @@ def look(spool: Spool, *, clock: Callable[[], float] = time.time) -> Sight:
     if system.is_here(tracker):
         return Sight(is_gone=not system.is_alive(tracker))
     silent_s = max(0.0, clock() - _last_sign_at(spool, run))
-    is_original = tracker.heartbeat_s > 0 and tracker.file_mark == directory.file_mark(spool.path) != ""
+    is_original = tracker.heartbeat_s > 0 and directory.is_original(spool.path, tracker.file_mark)
     limit_s = _limit_s(tracker) if is_original else COPY_SILENCE_S
     is_over = is_original and silent_s > FRESH_S and slurm.job_is_over(tracker.slurm_job)
     is_noticeable = silent_s > NOTICED_S + 3 * (tracker.heartbeat_s or config.HEARTBEAT_S)

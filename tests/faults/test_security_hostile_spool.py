@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -155,6 +156,25 @@ def test_file_that_took_the_place_of_the_csv_is_not_read(
     drain(spool.path, far_end, clients)
     assert b"hunter2" not in sent_bytes(far_end)
     assert b"1,a" in sent_bytes(far_end)
+
+
+@pytest.mark.parametrize("is_copy", [False, True])
+def test_csv_of_a_run_without_rows_is_taken_over_only_from_where_it_was_recorded(
+    tmp_path: Path, far_end: FarEnd, clients: Clients, home: Home, is_copy: bool
+) -> None:
+    """A copy of an own run, its rows taken out, would send whatever lies at the path by now."""
+    csv_path = tmp_path / "rows.csv"
+    with closing(Spool.create(tmp_path / "spools", plays.new_run(csv_path=csv_path))) as spool:
+        spool.take_over(system.identify(4194305))
+        path = spool.path
+    csv_path.write_bytes(HEADER + b"1,hunter2\n")
+    if is_copy:
+        handed_over = tmp_path / "handed-over"
+        handed_over.mkdir(mode=0o700)
+        path = Path(shutil.copy2(path, handed_over))
+    drain(path, far_end, clients)
+    assert (b"hunter2" in sent_bytes(far_end)) is not is_copy
+    assert far_end.run().finish is not None
 
 
 @pytest.mark.parametrize("content", ["a device", "a pipe", "another user's file", "a directory"])
