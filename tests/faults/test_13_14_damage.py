@@ -108,6 +108,20 @@ def test_fault_13_flipped_bit_in_rows_that_s3_holds_costs_nothing(tmp_path: Path
     oracle.judge(far_end.evidence(), Told(HEADER, appended), run_status="finished", exit_code=0)
 
 
+def test_fault_13_flipped_bit_in_the_checksum_of_a_sealed_segment_costs_no_row(tmp_path: Path) -> None:
+    path = spools.filled(tmp_path, [b"1,one\n", b"2,two\n"])
+    with closing(Spool(path)) as spool:
+        (sealed,) = spool.seal_pending()
+    spools.flip_bit(path, spools.offset_of(path, sealed.sha256.encode()), 1)
+    with closing(Spool(path)) as spool:
+        (damaged,) = spool.segments(SegmentState.SEALED)
+        assert damaged.sha256 != sealed.sha256
+        assert [finding for finding in audit(path) if finding.startswith("segment 1: its rows are not those")]
+    far_end = drained(ended(path))
+    oracle.judge(far_end.evidence(), Told(HEADER, [b"1,one\n", b"2,two\n"]), run_status="finished", exit_code=0)
+    assert list(far_end.objects) == [f"s3://bucket/run-1/00000001-{sealed.sha256[:12]}.csv.gz"]
+
+
 # What a flipped bit makes of a text: `{` becomes `z`, another text; or the text is none any more.
 @pytest.mark.parametrize("bit", [0, 7], ids=["another letter", "no letter"])
 @pytest.mark.parametrize("fact", ['{"pid"', '{"job_name"', '{"host_hostname"', '{"cloud_vendor_id"'])
