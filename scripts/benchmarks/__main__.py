@@ -15,6 +15,7 @@ from benchmarks.append import measure_append
 from benchmarks.cycle import measure_cycle
 from benchmarks.drain import measure_drain
 from benchmarks.imports import measure_import
+from benchmarks.node import measure_node
 from benchmarks.reading import measure_reading
 from benchmarks.start import measure_start
 from benchmarks.tracker import measure_tracker
@@ -34,6 +35,7 @@ MEASUREMENTS: dict[str, Callable[[World], table.Measured]] = {
     "9": measure_unfelt,
     "10": measure_upload,
     "11,12,13,14": measure_reading,
+    "15": measure_node,
 }
 
 

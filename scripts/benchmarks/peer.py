@@ -27,7 +27,7 @@ class Peer:
     """
 
     def __init__(self, *, token: str, s3_endpoint_url: str) -> None:
-        _upload_to(s3_endpoint_url)
+        upload_to(s3_endpoint_url)
         self._rows = Rows()
         self.row_count = 0
         self._tracker: Any = ResourceTracker(discover_server=False, discover_cloud=False)
@@ -74,7 +74,7 @@ class Peer:
             raise RuntimeError("the peer uploaded nothing")
 
 
-def _upload_to(s3_endpoint_url: str) -> None:
+def upload_to(s3_endpoint_url: str) -> None:
     """Replace the URL of its signed requests, and nothing else."""
     opened = s3_upload.urlopen
 
