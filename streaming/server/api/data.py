@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import StreamingResponse
 
 from spool.model import iso_utc
@@ -16,12 +16,15 @@ from streaming.server.api.runs import find_run
 from streaming.server.errors import StoreUnavailable
 from streaming.server.metrics.parse import ObjectFacts
 from streaming.server.metrics.reader import Answer, Reading, RunReader, keys_of
+from streaming.server.storage.jobs import LONGEST_ID
 from streaming.server.storage.listing import SORT_KEYS, ListQuery
 from streaming.server.storage.runs import RegisteredRun, RunStore
 from streaming.tables.object_names import find_gaps, order_of, parse_name
 from streaming.tables.series import Window, series
 
 _MOMENTS = ("registered_at", "started_at", "ended_at", "last_row_at", "last_upload_at")
+MOST_OF_A_JOB = 5000  # runs
+
 router = APIRouter(route_class=ViewedRoute, tags=["Data"])
 
 State = Literal["registered", "recording", "silent", "finished", "failed"]
@@ -57,6 +60,19 @@ def list_runs(
         "offset": offset,
         "limit": limit,
     }
+
+
+@router.get("/jobs")
+def get_job(
+    request: Request, viewer: Viewer, job_id: Annotated[str, Query(alias="id", min_length=1, max_length=LONGEST_ID)]
+) -> dict[str, Any]:
+    """All runs of a job, each with its curves. Read from the list alone: a thousand ranks are there at once."""
+    runs: RunStore = request.app.state.runs
+    lines = runs.listing.members(viewer.id, job_id, _now(), most=MOST_OF_A_JOB + 1)
+    if not lines:
+        raise HTTPException(404, "There is no such job.")
+    shown = lines[:MOST_OF_A_JOB]
+    return {"job_id": job_id, "runs": [_line_json(line) for line in shown], "is_cut": len(lines) > len(shown)}
 
 
 @router.get("/runs/{run_id}")

@@ -28,6 +28,16 @@ def run_page(request: Request) -> Response:
     return _page(request, "run.html")
 
 
+@router.get("/job")
+def job_page(request: Request) -> Response:
+    return _page(request, "job.html")
+
+
+@router.get("/compare")
+def compare_page(request: Request) -> Response:
+    return _page(request, "compare.html")
+
+
 @router.get("/login")
 def login_page() -> Response:
     return FileResponse(PAGES / "login.html", headers=_REVALIDATE)

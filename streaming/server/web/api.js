@@ -62,6 +62,11 @@ export const api = {
     const { value, now } = await call(`/runs?${query({ q, state, fold: fold === "jobs", sort: order, offset, limit })}`);
     return { ...value, runs: value.runs.map(runOf), now };
   },
+  /** {runs, isCut, now}: all runs of a job. */
+  async job(id) {
+    const { value, now } = await call(`/jobs?${query({ id })}`);
+    return { runs: value.runs.map(runOf), isCut: value.is_cut, now };
+  },
   async run(id) {
     const { value, now } = await call(runPath(id));
     return { ...runOf(value), ...detailsOf(value), csvUrl: `${runPath(id)}/csv`, now };

@@ -11,6 +11,11 @@ const X_AXIS_FORMATS = [
   [1, "{HH}:{mm}:{ss}", "\n{D} {MMM} {YYYY}", null, "\n{D} {MMM}", null, null, null, 1],
   [0.001, "{HH}:{mm}:{ss}.{fff}", "\n{D} {MMM} {YYYY}", null, "\n{D} {MMM}", null, null, null, 1],
 ];
+const MINUTE = 60;
+const DAY = 86400;
+const SPANS = [
+  ...[0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30], ...[1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720].map((n) => n * MINUTE), ...[1, 2, 5, 10, 20, 50, 100].map((n) => n * DAY),
+];
 const POWERS_OF_TWO = Array.from({ length: 50 }, (_, n) => 2 ** (n - 10));
 const CLICK_PX = 4; // a drag shorter than this is a click
 const HEADROOM = 1.06;
@@ -20,8 +25,9 @@ const translucent = (name) => colour(name) + "2e";
 
 export class Chart {
   /** `onZoom(from, to)` when a range was dragged; `onHover(index or null)`; `onKey(event, chart)` for what moves all. */
-  constructor({ picture, limit, group, onZoom, onHover, onKey }) {
+  constructor({ picture, limit, group, timeText = null, onZoom, onHover, onKey }) {
     this.picture = picture;
+    this.timeText = timeText;
     this.limit = limit;
     this.showLimit = true;
     this.events = { onZoom, onHover, onKey };
@@ -67,7 +73,7 @@ export class Chart {
       if (node.textContent !== text) node.textContent = text;
     }
     const span = series.t.at(-1) - series.t[0];
-    const text = index === null ? "" : span > 86400 ? dayTime(series.t[index]) : clock(series.t[index], span);
+    const text = index === null ? "" : this.timeText ? this.timeText(series.t[index], span) : span > 86400 ? dayTime(series.t[index]) : clock(series.t[index], span);
     if (this.at.textContent !== text) this.at.textContent = text;
   }
 
@@ -161,9 +167,9 @@ export class Chart {
         drag: { x: true, y: false, setScale: false, dist: CLICK_PX },
         points: { size: 7, fill: (u, n) => (n % 3 === 1 ? u.series[n].stroke() : "transparent"), width: 0, show: true },
       },
-      scales: { x: { time: true, range: (u, min, max) => [min, max] }, y: { range: (u) => this.#yRange(u) } },
+      scales: { x: { time: !this.timeText, range: (u, min, max) => [min, max] }, y: { range: (u) => this.#yRange(u) } },
       axes: [
-        { ...axis, values: X_AXIS_FORMATS, space: 6 * px, size: 3.4 * px, gap: 6 },
+        { ...axis, ...(this.timeText ? { values: this.#axisTexts(), incrs: SPANS } : { values: X_AXIS_FORMATS }), space: (this.timeText ? 8 : 6) * px, size: 3.4 * px, gap: 6 },
         {
           ...axis, size: 6.4 * px, gap: 8, space: 3 * px,
           values: (u, splits) => splits.map((value) => (value === 0 ? "0" : (picture.axisFormat ?? picture.format)(value))),
@@ -179,6 +185,10 @@ export class Chart {
         setSelect: [(u) => this.#selected(u)],
       },
     }, data, this.place);
+  }
+
+  #axisTexts() {
+    return (u, splits) => splits.map((at) => this.timeText(at, splits.at(-1) - splits[0]));
   }
 
   #ready(u, from, to) {

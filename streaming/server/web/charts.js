@@ -10,9 +10,11 @@ const SHORTEST_S = 2;
 const FLAT = 4; // a limit so many times as high as the curves' peak would flatten them
 
 export class Charts {
-  /** `onRange(range)` when the person wants another range of time: [from, to], or null for all of it. */
-  constructor({ pictures, host, onRange }) {
+  /** `onRange(range)` when the person wants another range of time: [from, to], or null for all of it. `timeText(at, span)`:
+   * how a time is told, where that is not by the clock. */
+  constructor({ pictures, host, onRange, timeText = null }) {
     this.pictures = pictures;
+    this.timeText = timeText;
     this.onRange = onRange;
     this.range = null;
     this.extent = null;
@@ -24,7 +26,7 @@ export class Charts {
       onHover: (index) => this.#point(index),
       onKey: (event, chart) => this.#key(event, chart),
     };
-    this.charts = pictures.map((picture) => new Chart({ picture, limit: picture.limit(host), ...events }));
+    this.charts = pictures.map((picture) => new Chart({ picture, limit: picture.limit(host), timeText, ...events }));
     byId("charts").replaceChildren(...this.charts.map((chart) => chart.node));
     this.#buttons();
     this.#limitSwitch(host);
@@ -134,7 +136,8 @@ export class Charts {
       const value = this.series.columns[column]?.mean[index] ?? null;
       return `${label} ${value === null ? "no data" : chart.picture.format(value)}`;
     });
-    setText(byId("spoken"), `${clock(this.series.t[index])}: ${values.join(", ")}`);
+    const at = this.series.t[index];
+    setText(byId("spoken"), `${this.timeText?.(at, 0) ?? clock(at)}: ${values.join(", ")}`);
   }
 
   #tell() {
@@ -142,7 +145,7 @@ export class Charts {
     const span = to - from;
     const sameDay = new Date(from * 1000).toDateString() === new Date(to * 1000).toDateString();
     const text = span < 3600 && sameDay ? `${clock(from)} – ${clock(to)}` : sameDay ? `${dayTime(from)} – ${dayTime(to).split(" ").at(-1)}` : `${dayTime(from)} – ${dayTime(to)}`;
-    setText(byId("range-text"), text);
+    setText(byId("range-text"), this.timeText ? `${this.timeText(from, span)} – ${this.timeText(to, span)}` : text);
     const each = this.series.reduced ? `a point is ${duration(this.series.step)}: average, in a band from minimum to maximum` : "every row is a point";
     setText(byId("range-note"), `${duration(span)}; ${each}`);
     byId("zoom-all").disabled = this.range === null;

@@ -17,7 +17,7 @@ const COLUMNS = [
   { id: "started", label: "Started", right: true },
   { id: "duration", label: "Duration", right: true },
   { id: "exit_code", label: "Exit", right: true },
-  { id: "cpu", label: "Average CPU", right: true },
+  { id: "cpu", label: "CPU", right: true },
   { id: "memory", label: "Peak memory", right: true },
   { id: "rows", label: "Rows", right: true },
   { id: "last_row", label: "Last row", right: true },

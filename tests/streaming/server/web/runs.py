@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
+import uuid
 from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
+from streaming.server.storage.database import ServerDatabase
 from streaming.server.storage.objects import Bucket
 from tests.streaming.server.conftest import Service
 from tests.streaming.server.web.rows import METADATA, csv_of, objects_of, rows
@@ -58,6 +63,45 @@ class Runs:
         if count:
             self.put(run, objects_of(rows(start=time.time() - count, count=count), rows_per_object=60))
         return str(run["run_id"])
+
+    def job(self, job_id: str, *, ranks: int, per_node: int = 8, straggler: int | None = None) -> None:
+        """A finished job as the list knows it, all in one transaction: no rows. Its last rank took two attempts."""
+        database = ServerDatabase(Path(self._service.app.state.settings.directory) / "server.db")
+        listing, began_at = self._service.app.state.runs.listing, time.time() - 1000
+        with database.transaction() as db:
+            for number in range(ranks + 1):
+                rank, attempt = min(number, ranks - 1), number // ranks
+                tags = {"job": job_id, "rank": str(rank), "host": f"n{rank // per_node}", "attempt": str(attempt)}
+                metadata = {"job_name": "simulate", "tags": tags}
+                start = began_at + (rank == ranks - 1) * attempt * 600
+                end = start + (300 if rank == ranks - 1 else 900)
+                cpu = 0.1 if rank == straggler else 2.0
+                sketch = {
+                    "average_cpu": cpu,
+                    "peak_memory_mib": 900.0 + rank % 7,
+                    "cpu": [cpu] * 60,
+                    "memory": [900.0] * 60,
+                }
+                figures = {"row_count": 900, "first_timestamp": start, "last_timestamp": end, "sketch": sketch}
+                run_id = uuid.uuid4().hex
+                at = [
+                    datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="microseconds")
+                    for moment in (start, end)
+                ]
+                inserted = db.conn.execute(
+                    "INSERT INTO runs (run_id, token_id, prefix, metadata, registered_at, finished_at, ended_at, run_status,"
+                    " exit_code, data_uris, statistics) VALUES (?, 1, ?, ?, ?, ?, ?, 'finished', 0, '[]', ?)",
+                    (
+                        run_id,
+                        f"runs/{run_id}",
+                        json.dumps(metadata),
+                        at[0],
+                        at[1],
+                        at[1],
+                        json.dumps({**figures, "complete": True}),
+                    ),
+                )
+                listing.add(db.conn, inserted.lastrowid)
 
     def put(self, run: dict[str, Any], objects: list[tuple[str, bytes]]) -> list[str]:
         """Their URIs."""
