@@ -30,9 +30,12 @@ def require_prefix(uri: str) -> str:
 
 
 def require_region(region: object) -> str:
-    """`region` if it looks like an AWS region. Raises NotTheService otherwise (it becomes part of a host name)."""
+    """`region` if it looks like an AWS region. Raises NotTheService otherwise (it becomes part of a host name).
+
+    The message does not repeat it: who answers with a secret that we sent must not get it into a log.
+    """
     if not isinstance(region, str) or not _REGION.fullmatch(region):
-        raise NotTheService(f"the service named an unusable region {region!r:.60}", cause="unexpected answer")
+        raise NotTheService("the service or S3 named an unusable region", cause="unexpected answer")
     return region
 
 

@@ -21,8 +21,8 @@ from tests.fuzz.target import Target
 from tests.support.listener import Listener
 from tests.support.wire import Wire
 
-TOKEN = "canary-token-of-the-fuzzer"
-SECRETS = ("AKIACANARY", "canary-secret-key", "canary-session-token")
+TOKEN = "canary_TOKEN_of_the_fuzzer"
+SECRETS = ("AKIACANARY", "canary/SECRET+key", "canary/SESSION+token")
 DEADLINE_S = 10.0
 BODY = gzip.compress(b"timestamp,x\n1,2\n", mtime=0)
 MD5 = hashlib.md5(BODY, usedforsecurity=False).hexdigest()

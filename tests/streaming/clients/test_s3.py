@@ -268,6 +268,12 @@ def test_echoed_session_token_is_in_no_message(door: Door, far_end: FarEnd) -> N
     assert "bad header ***" in met.message
 
 
+def test_session_token_echoed_as_a_region_is_in_no_message(door: Door, far_end: FarEnd) -> None:
+    token = far_end.grants.all()[0].session_token
+    met = door.refusal(faults.with_headers(**{"x-amz-bucket-region": f"/{token}"}))
+    assert token[:16] not in str(met)
+
+
 def test_hostile_error_code_is_not_repeated(door: Door) -> None:
     met = door.refusal(faults.s3_error("Evil&#x202E;[2J" + "x" * 500, 413))
     assert type(met) is SegmentTooLarge

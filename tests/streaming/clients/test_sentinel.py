@@ -272,6 +272,14 @@ def test_odd_region_is_an_outage(api: SentinelApi, far_end: FarEnd) -> None:
         api.refresh(run_id)
 
 
+def test_token_echoed_as_a_region_is_in_no_message(api: SentinelApi, far_end: FarEnd) -> None:
+    run_id = register(api)
+    far_end.grants.region = f"/{far_end.token}"
+    with pytest.raises(NotTheService) as caught:
+        api.refresh(run_id)
+    assert far_end.token not in str(caught.value)
+
+
 def test_answer_in_the_limit_is_read_whole(api: SentinelApi, far_end: FarEnd) -> None:
     run_id = register(api)
     with far_end.always("finish", faults.oversize(4)):
