@@ -1,6 +1,5 @@
 """Small worlds, explored whole; and that the explorer finds what is broken."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,25 +7,25 @@ import pytest
 
 from spool import Segment, Spool
 from streaming.upload import delivery
-from tests.model.explore import Bounds, Violation, explore, prepare, replay, shortest, wander
+from tests.model.explore import explore, replay, shortest, wander
+from tests.model.world import Bounds, Violation, made
 
-ONE_ENGINE = Bounds(engines=1, batches=1, crashes=1, lost=1, down=0)
+ONE_ENGINE = Bounds(engines=1, batches=1, crashes=1, lost=1, down=0, tracker_may_die=False)
 RANDOM = Bounds(engines=2, batches=5, crashes=4, lost=4, down=3)
 SEEDS = range(10)
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    made = prepare()
-    yield made
-    shutil.rmtree(made)
+    with made() as folder:
+        yield folder
 
 
 @pytest.mark.timeout(300)
 def test_every_interleaving_of_tracker_and_engine_keeps_the_promises(place: Path) -> None:
     seen = explore(place, ONE_ENGINE)
-    assert len(seen.states) > 100
-    assert seen.transitions > len(seen.states)
+    assert len(seen.seen) > 100
+    assert seen.waiting == 0
 
 
 @pytest.mark.timeout(300)

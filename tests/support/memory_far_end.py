@@ -6,14 +6,14 @@ same run, a PUT of the same key is harmless, a second finish is AlreadyFinished.
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from typing import Any
 
 from spool import Registration
 from streaming.clients.credentials import Credentials
-from streaming.errors import AlreadyFinished, RunUnknown, SegmentRefused, StreamError, Unreachable
+from streaming.errors import AlreadyFinished, RunUnknown, SegmentRefused, StreamError, Unauthorized, Unreachable
 from tests.support.oracle import Evidence
 from tests.support.service import finish_problems
 
@@ -32,6 +32,7 @@ FINE = Outcome()
 REPLY_LOST = Outcome(stores=True, error=lambda: Unreachable("reply lost", cause="reset"))
 DOWN = Outcome(stores=False, error=lambda: Unreachable("down", cause="refused"))
 EXPIRED = Outcome(stores=False, error=lambda: Unreachable("credentials refused", cause="credentials refused"))
+UNAUTHORIZED = Outcome(stores=False, error=lambda: Unauthorized("no"))
 REFUSED = Outcome(stores=False, error=lambda: SegmentRefused("InvalidRequest", status=400))
 
 
@@ -57,11 +58,12 @@ class MemoryFarEnd:
     runs: dict[str, Run] = field(default_factory=dict)
     outcomes: defaultdict[str, deque[Outcome]] = field(default_factory=partial(defaultdict, deque))
     put_count: int = 0
+    forgotten_count: int = 0  # of runs
 
     def register(self, payload: Mapping[str, Any], *, idempotency_key: str) -> tuple[Registration, Credentials]:
         outcome = self._next("register")
         if outcome.stores:
-            run_id = f"run-{len(self.runs) + 1}"
+            run_id = f"run-{self.forgotten_count + len(self.runs) + 1}"
             self.runs.setdefault(idempotency_key, Run(run_id, f"s3://bucket/{run_id}"))
         self._answer(outcome)
         run = self.runs[idempotency_key]
@@ -95,6 +97,19 @@ class MemoryFarEnd:
 
     def forget(self, run_id: str) -> None:
         """The run is delivered."""
+
+    def forget_runs(self) -> None:
+        """As a service does that lost its database: what it gives later runs are other names."""
+        self.forgotten_count += len(self.runs)
+        self.runs.clear()
+
+    def copy(self) -> "MemoryFarEnd":
+        """One that goes on by itself. Outcomes that wait are not copied."""
+        history = defaultdict(list, {uri: [*digests] for uri, digests in self.history.items()})
+        runs = {key: replace(run) for key, run in self.runs.items()}
+        return MemoryFarEnd(
+            dict(self.objects), history, runs, put_count=self.put_count, forgotten_count=self.forgotten_count
+        )
 
     def evidence(self) -> Evidence:
         (run,) = self.runs.values()
