@@ -37,10 +37,19 @@ class ServerSource(Source):
     def runs(self) -> list[RunFacts]:
         found: list[RunFacts] = []
         while True:
-            answer = json.loads(self._get(f"/runs?sort=registered_at&limit={_AT_ONCE}&offset={len(found)}"))
-            found.extend(map(_facts, answer["runs"]))
-            if len(answer["runs"]) < _AT_ONCE:
+            page = self._page(offset=len(found))
+            found.extend(page)
+            if len(page) < _AT_ONCE:
                 return found
+
+    def _page(self, *, offset: int) -> list[RunFacts]:
+        answer = self._get(f"/runs?sort=registered_at&limit={_AT_ONCE}&offset={offset}")
+        try:
+            return [_facts(line) for line in json.loads(answer)["runs"]]
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise NotTheService(
+                f"{self._url} answers something else than a list of runs", cause="unexpected answer"
+            ) from error
 
     def schema(self, name: str) -> pa.Schema:
         kinds = Kinds()
@@ -75,12 +84,19 @@ class ServerSource(Source):
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:
-    """Never by a proxy to this machine itself; with the certificates that every client trusts."""
+    """Never by a proxy to this machine itself; with the certificates that every client trusts; to no other place."""
     is_here = config.is_loopback(urllib.parse.urlsplit(url).hostname or "")
     trusted = certificates(url)
     context = ssl.create_default_context(cafile=trusted if isinstance(trusted, str) else None)
-    by_tls = urllib.request.HTTPSHandler(context=context)
-    return urllib.request.build_opener(by_tls, *([urllib.request.ProxyHandler({})] if is_here else []))
+    handlers = (urllib.request.HTTPSHandler(context=context), _NoRedirect())
+    return urllib.request.build_opener(*handlers, *([urllib.request.ProxyHandler({})] if is_here else []))
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """urllib would take the token along, wherever it is sent."""
+
+    def redirect_request(self, *_: object) -> None:
+        """None: the redirect itself is the answer, an error."""
 
 
 def _refusal(error: urllib.error.HTTPError, url: str) -> Exception:

@@ -31,6 +31,7 @@ START_TIMEOUT_S = 60.0
 _HOST = "127.0.0.1"
 _INNER_PORTS = ("master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc", "s3_grpc")
 _STARTS = 3
+_IDLE_S = 20  # then a connection on which nothing comes is closed, so that half-sent requests do not pile up
 _NOBODYS_ORIGIN = "http://none.invalid"  # an empty list would mean that every web page may read what S3 answers
 
 
@@ -185,6 +186,7 @@ def _arguments(ports: Mapping[str, int]) -> list[str]:
         "-s3",
         "-s3.config=identities.json",
         "-s3.iam.config=iam.json",
+        f"-s3.idleTimeout={_IDLE_S}",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         f"-s3.allowedOrigins={_NOBODYS_ORIGIN}",
