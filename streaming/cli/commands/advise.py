@@ -11,6 +11,7 @@ from streaming.cli import options
 from streaming.cli.terminal.screen import stdout
 from streaming.cli.terminal.table import Column, Line, Span, clean, lay_out
 from streaming.collect.need import LEAST_DURATION_S, LEAST_SAMPLES, Advice
+from streaming.config import SPOOL_DIR
 from streaming.read.advice import advise
 from streaming.read.jobs import grouped
 from streaming.read.names import find_runs
@@ -27,7 +28,7 @@ _COLUMNS = (
 
 @click.command("advise")
 @click.argument("names", metavar="[PROJECT | JOB | RUN]...", nargs=-1, shell_complete=options.complete_run)
-@click.option("--spool-dir", envvar="TRACKER_STREAM_DIR", show_envvar=True, metavar="DIR", help="Where runs are kept.")
+@options.with_settings(SPOOL_DIR)
 def advise_command(names: tuple[str, ...], spool_dir: str | None) -> None:
     """Say what the jobs of a project used of what they asked for, and what to ask for next time.
 

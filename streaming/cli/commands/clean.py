@@ -14,6 +14,7 @@ from streaming.cli import options
 from streaming.cli.terminal.quantity import duration, moment, parse_duration, rows, size
 from streaming.cli.terminal.screen import Screen, stderr, stdout
 from streaming.cli.terminal.table import clean as cleaned
+from streaming.config import SPOOL_DIR
 from streaming.read.status import Condition, Summary, summaries, summarize
 
 DEFAULT_AGE = "7d"
@@ -37,7 +38,7 @@ class Age(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic f
 @click.option("--older-than", type=Age(), default=DEFAULT_AGE, show_default=True, metavar="AGE", help="Since delivery.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--spool-dir", envvar="TRACKER_STREAM_DIR", show_envvar=True, metavar="DIR", help="Where runs are kept.")
+@options.with_settings(SPOOL_DIR)
 def clean(older_than: float, dry_run: bool, yes: bool, spool_dir: str | None) -> None:
     """Remove delivered runs past their retention.
 

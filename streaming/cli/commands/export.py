@@ -13,6 +13,7 @@ from streaming.cli import Mistake, options
 from streaming.cli.output import STDOUT, opened
 from streaming.cli.terminal.quantity import rows as row_text
 from streaming.cli.terminal.screen import stderr
+from streaming.config import SPOOL_DIR
 from streaming.read import export as formats
 from streaming.read.export.rows import JoinedRows, MissingRows, RunRows
 from streaming.read.names import find_runs
@@ -33,7 +34,7 @@ INCOMPLETE = 1
     "--format", "-f", "form", type=click.Choice(list(formats.FORMATS)), help="[default: by FILE's name, else csv]"
 )
 @click.option("--follow", is_flag=True, help="Go on with the rows that come, until the run ends (csv, jsonl).")
-@click.option("--spool-dir", envvar="TRACKER_STREAM_DIR", show_envvar=True, metavar="DIR", help="Where runs are kept.")
+@options.with_settings(SPOOL_DIR)
 def export(run: tuple[str, ...], output: Path | None, form: str | None, follow: bool, spool_dir: str | None) -> None:
     """Write every row of each RUN that its spool holds, also after its delivery.
 

@@ -18,6 +18,7 @@ from streaming.cli.commands.uploader import sentence
 from streaming.cli.terminal.quantity import count, duration, moment, rows, short_moment, size
 from streaming.cli.terminal.screen import Screen, stderr, stdout
 from streaming.cli.terminal.table import Column, Line, Span, clean, lay_out
+from streaming.config import SPOOL_DIR
 from streaming.processes import engine_link
 from streaming.read.advice import advise
 from streaming.read.jobs import Job, grouped, place_key, place_of, tag_of
@@ -58,7 +59,7 @@ _COLUMNS = (
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 @click.option("--watch", is_flag=True, help="Stay and keep it up to date, until Ctrl-C.")
 @click.option("--check", is_flag=True, help="Exit with 3 when anything is not delivered.")
-@click.option("--spool-dir", envvar="TRACKER_STREAM_DIR", show_envvar=True, metavar="DIR", help="Where runs are kept.")
+@options.with_settings(SPOOL_DIR)
 def status(runs: tuple[str, ...], expand: bool, as_json: bool, watch: bool, check: bool, spool_dir: str | None) -> None:
     """Show what is recorded, what arrived, what waits and why.
 

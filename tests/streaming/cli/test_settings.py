@@ -9,6 +9,8 @@ from streaming import config
 from streaming.cli import settings
 from streaming.config import RECORDING
 from streaming.errors import BadArgument
+from tests.streaming.cli.commands.test_clean import delivered_run
+from tests.streaming.cli.conftest import InProcess
 from tests.support.other_user import UID
 from tests.support.processes import Home
 
@@ -61,6 +63,16 @@ def test_named_file_may_set_everything(home: Home) -> None:
 def test_file_of_the_users_configuration_directory_may_set_everything(home: Home) -> None:
     written(settings.users_path(), 'api_url = "https://mine.example.com"\n')
     assert given(settings.resolve(RECORDING, {}, None)) == {"api_url": "https://mine.example.com"}
+
+
+def test_every_command_looks_where_the_users_file_says_that_runs_are_kept(cli: InProcess, tmp_path: Path) -> None:
+    path = delivered_run(tmp_path / "elsewhere")
+    written(settings.users_path(), f'spool_dir = "{tmp_path / "elsewhere"}"\n')
+    for words in (["status"], ["export", path.stem], ["advise", "old"], ["clean", "--dry-run"]):
+        result = cli(*words)
+        assert (result.exit_code, "No run" in result.stdout) == (0, False), result.output
+    assert cli("clean", "--yes").exit_code == 0
+    assert not path.exists()
 
 
 def test_file_at_hand_may_say_what_the_run_is() -> None:
