@@ -12,6 +12,7 @@ import logging
 import math
 import numbers
 import os
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -288,7 +289,8 @@ class Setting:
             Kind.TAGS: isinstance(value, dict) and all(isinstance(text, str | int | float) for text in value.values()),
         }.get(self.kind, isinstance(value, str) or is_number)
         if not is_right:
-            raise BadArgument(f"{source} = {value!r} cannot be used", hint=f"it takes {self.kind.value}")
+            shown = reprlib.repr(value)  # it may be nested as deeply as whoever wrote the file likes
+            raise BadArgument(f"{source} = {shown} cannot be used", hint=f"it takes {self.kind.value}")
         if self.kind is Kind.TAGS:
             return {str(key): str(text) for key, text in value.items()}
         return self.parse(str(value), source)

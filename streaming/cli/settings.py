@@ -19,6 +19,9 @@ from streaming.config import Found, Kind, Setting
 from streaming.errors import BadArgument
 
 FILE_NAME = "tracker-stream.toml"
+_MOST_AT_HAND = (
+    8192  # bytes: of 32 kB of dots, which may have come with a repository, Python's reader makes half a minute
+)
 _WRITABLE_BY_OTHERS = 0o022  # where there is an ACL, the group's bits are its mask: they show whatever it grants
 
 
@@ -80,7 +83,10 @@ def _trusted_file(path: Path, chosen: tuple[Setting, ...], *, is_named: bool = T
     except OSError as error:
         return Found(unusable={str(path): f"{path} cannot be read ({error.strerror})"})
     with open(descriptor, encoding="utf-8") as file:
-        if doubt := _who_else_writes(os.fstat(descriptor), os.stat(path.parent)):
+        doubt = _who_else_writes(os.fstat(descriptor), os.stat(path.parent))
+        if not doubt and not is_named and os.fstat(descriptor).st_size > _MOST_AT_HAND:
+            doubt = "it is too large for a few words about a run"
+        if doubt:
             hint = f"name it (--config {path}) if you trust it"
             return Found(unusable={str(path): f"{path} is not used, because {doubt}: {hint}"})
         try:
@@ -118,7 +124,10 @@ def _parse(text: str) -> dict[str, Any]:
         import tomllib
     else:
         import tomli as tomllib
-    content: dict[str, Any] = tomllib.loads(text)
+    try:
+        content: dict[str, Any] = tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     return content
 
 

@@ -130,6 +130,24 @@ def test_pipe_at_hand_holds_nobody_up() -> None:
     assert "it is no file" in settings.resolve(RECORDING, {}, None).unusable[settings.FILE_NAME]
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (".".join("a" * 30_000) + " = 1", "too large"),
+        (f"job_name = '{'x' * 9000}'", "too large"),
+        ("job_name = " + "[" * 5000, "nested too deeply"),
+        ("tags." + ".".join("a" * 3000) + " = 1", "a table of texts"),
+    ],
+    ids=["dots", "a long name", "lists", "tables"],
+)
+def test_file_at_hand_that_is_dear_to_read_costs_its_settings_and_no_more(text: str, words: str) -> None:
+    """It may have come with somebody's repository: half a minute, or a traceback instead of the command."""
+    written(Path(settings.FILE_NAME), text)
+    found = settings.resolve(RECORDING, {}, None)
+    assert given(found) == {}
+    assert words in " ".join(found.unusable.values())
+
+
 def test_users_file_that_others_may_have_written_is_not_used(home: Home) -> None:
     written(settings.users_path(), 'api_url = "https://elsewhere.example.com"\n', 0o666)
     assert given(settings.resolve(RECORDING, {}, None)) == {}
