@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp
 
-from streaming.server.api import data, login, pages, runs
+from streaming.server.api import changes, data, login, pages, runs
 from streaming.server.api.admission import Admission, Share
 from streaming.server.api.bodies import BodyLimits
 from streaming.server.api.own_cookie import OwnCookie
@@ -62,7 +62,7 @@ def create_app(settings: ApiSettings, *, limits: BodyLimits | None = None, share
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(Unavailable, _answer_unavailable)
-    for router in (runs.router, data.router, login.router, pages.router):
+    for router in (runs.router, changes.router, data.router, login.router, pages.router):
         app.include_router(router)
     pages.mount_files(app)
     app.get("/health", include_in_schema=False)(_health)

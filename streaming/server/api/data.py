@@ -87,6 +87,7 @@ def _details(request: Request, run: RegisteredRun, reading: Reading) -> dict[str
     missing = [] if reading.is_outage else [key for key in keys_of(run) if key not in objects]
     return {
         **_line_json(request.app.state.runs.listing.line(run.run_id, _now(), reading.rows.seen)),
+        "notes": request.app.state.runs.changes.notes(run.run_id),
         "metadata": run.metadata,
         "data_source": run.data_source,
         "statistics": reading.rows.figures,

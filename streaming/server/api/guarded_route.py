@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
@@ -17,6 +18,7 @@ from streaming.server.storage.sessions import SessionStore, holder_name
 from streaming.server.storage.tokens import KnownToken, TokenStore
 
 _MAX_TOKEN_LENGTH = 4096
+SHARE_HEADER = "x-share"  # no cookie: a browser sends it along only where our own script does
 
 
 class LimitedRoute(APIRoute):
@@ -68,12 +70,45 @@ class GuardedRoute(_CallersRoute, LimitedRoute):
 
 
 class ViewedRoute(_CallersRoute):
-    """For all who may look: bearers of a token, and browsers with a session."""
+    """For all who may look: bearers of a token, browsers with a session, and at one run whoever was given its link."""
 
     doing = LOOKING
 
     def caller(self, request: Request) -> KnownToken:
+        secret = request.headers.get(SHARE_HEADER)
+        return find_viewer(request) if secret is None else _find_sharer(request, secret)
+
+
+class ChangingRoute(_CallersRoute, LimitedRoute):
+    """For its owner at a run's page, and bearers of a token. Bodies are small.
+
+    A browser hands the session's cookie to pages of other ports of this host, too: what it sends counts only if it says
+    that our own page sent it. Every browser says so of a request that changes anything.
+    """
+
+    doing = LOOKING
+
+    def caller(self, request: Request) -> KnownToken:
+        if "authorization" not in request.headers:
+            require_own_page(request)
         return find_viewer(request)
+
+
+def _find_sharer(request: Request, secret: str) -> KnownToken:
+    """The token whose run the link shows. Raises HTTPException 401, as for a run that there is not."""
+    run_id = request.path_params.get("run_id")
+    sessions: SessionStore = request.app.state.sessions
+    token = sessions.find_shared(secret, run_id) if run_id and len(secret) <= _MAX_TOKEN_LENGTH else None
+    if token is None:
+        raise HTTPException(401, "The link is too old, or does not show this.")
+    return token
+
+
+def require_own_page(request: Request) -> None:
+    """The browser says that a page of ours sent this. Raises HTTPException 403."""
+    origin = request.headers.get("origin")
+    if origin is None or urlsplit(origin).netloc != request.headers.get("host"):
+        raise HTTPException(403, "The request comes from another site.")
 
 
 def current_token(request: Request) -> KnownToken:

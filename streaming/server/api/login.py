@@ -49,7 +49,7 @@ def same_origin(request: Request) -> None:
 
 @router.post("/session", dependencies=[Depends(same_origin)])
 def log_in(request: Request, response: Response, body: Login) -> Identity:
-    """Exchange a token or ticket for a session cookie (HttpOnly, SameSite=Strict; it opens nothing that changes anything)."""
+    """Exchange a token or ticket for a session cookie (HttpOnly, SameSite=Strict; it changes runs from our own page only)."""
     sessions: SessionStore = request.app.state.sessions
     tokens: TokenStore = request.app.state.tokens
     holder = holder_of(request)

@@ -38,6 +38,12 @@ def compare_page(request: Request) -> Response:
     return _page(request, "compare.html")
 
 
+@router.get("/shared/{run_id}")
+def shared_page() -> Response:
+    """A run's page for whoever has the link: the secret stays in the browser, which shows it to the calls."""
+    return FileResponse(PAGES / "run.html", headers=_REVALIDATE)
+
+
 @router.get("/login")
 def login_page() -> Response:
     return FileResponse(PAGES / "login.html", headers=_REVALIDATE)

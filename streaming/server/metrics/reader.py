@@ -6,6 +6,7 @@ On disk are the rows (`parts`), in memory what is known of the objects of the ru
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -127,6 +128,12 @@ class RunReader:
             if is_mine and entry.rows and any(part.path == damage.path for part in entry.rows.parts):
                 damage.path.unlink(missing_ok=True)
                 entry.rows, entry.listed_at = None, None
+
+    def drop(self, run: RegisteredRun) -> None:
+        """Keep nothing of a run that was deleted."""
+        with self._turn(run) as (entry, _):
+            shutil.rmtree(self._directory / run.run_id, ignore_errors=True)
+            entry.rows, entry.listed_at = None, None
 
     def tidy(self) -> None:
         """Keep the directory within its limit."""

@@ -37,6 +37,7 @@ _SCHEMA = (
         token_hash TEXT NOT NULL,  -- a token made anew under the same name does not revive old sessions
         expires_at TEXT NOT NULL
     )""",
+    "CREATE TABLE IF NOT EXISTS notes (run_id TEXT PRIMARY KEY, notes TEXT NOT NULL)",
     """CREATE TABLE IF NOT EXISTS runs (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         run_id TEXT NOT NULL UNIQUE,

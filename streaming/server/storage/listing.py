@@ -65,6 +65,7 @@ _SCHEMA = (
         id INTEGER PRIMARY KEY,    -- of the run
         token_id INTEGER NOT NULL,
         run_id TEXT NOT NULL,
+        title TEXT,                -- given by a person
         job_id TEXT,               -- of the scheduler or launcher: of all runs that it started as one
         group_key TEXT NOT NULL,   -- the same for all runs of a job
         project_name TEXT, project_key TEXT, job_key TEXT, team_key TEXT, host_key TEXT,
@@ -162,7 +163,7 @@ class RunListing:
         with database.transaction() as db:
             for statement in _SCHEMA:
                 db.conn.execute(statement)
-            self._is_indexed = _has_search_index(db.conn)
+            self.is_indexed = _has_search_index(db.conn)
 
     def add(self, db: Any, row_id: int | None) -> None:
         """Take in a run of the table `runs`, as far as it has come."""
@@ -186,7 +187,7 @@ class RunListing:
         db.executemany(
             "INSERT OR IGNORE INTO listing_tags VALUES (?, ?)", [(tag[:_LONGEST_KEY], row_id) for tag in tags]
         )
-        if self._is_indexed:
+        if self.is_indexed:
             db.execute("INSERT INTO listing_search (rowid, search) VALUES (?, ?)", (row_id, search))
         self.finish(db, row[1])
 
@@ -302,7 +303,7 @@ class RunListing:
     def _search_condition(self, text: str) -> str:
         """Part of a name, tag or host, or the beginning of the run's id."""
         has_id = "(run_id >= :text AND run_id < :text || 'g')"
-        if self._is_indexed and len(text) >= _SHORTEST_INDEXED:
+        if self.is_indexed and len(text) >= _SHORTEST_INDEXED:
             return (
                 "id IN (SELECT rowid FROM listing_search WHERE listing_search MATCH :phrase"
                 f" UNION SELECT id FROM runs WHERE {has_id})"
@@ -412,7 +413,7 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": row["id"],
         "run_id": row["run_id"],
-        "job_id": row["job_id"],
+        **{name: row[name] for name in ("title", "job_id")},
         "curves": json.loads(row["curves"] or "{}"),
         "state": row["state"],
         **{name: metadata.get(name) for name in _SHOWN},

@@ -25,6 +25,7 @@ from streaming.server.settings import S3Settings
 
 _READ_TIMEOUT_S = 30
 _MAX_CONNECTIONS = 16
+_KEYS_PER_DELETE = 1000
 _CODE = re.compile(rb"<Code>([A-Za-z0-9._-]{1,64})</Code>")
 _PROBE_KEY = ".probe"
 _MISSING = {"404", "NoSuchBucket"}
@@ -109,6 +110,17 @@ class Bucket:
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def delete(self, prefix: str) -> int:
+        """Every object below the prefix; how many there were. Raises StoreUnavailable unless all are gone."""
+        keys = [{"Key": found.key} for found in self.list(prefix)]
+        for first in range(0, len(keys), _KEYS_PER_DELETE):
+            with translated(f"Deleting {prefix}"):
+                wanted = {"Objects": keys[first : first + _KEYS_PER_DELETE], "Quiet": True}
+                answer = self._client.delete_objects(Bucket=self.bucket, Delete=wanted)
+            for error in answer.get("Errors", [])[:1]:
+                raise StoreUnavailable(f"Deleting {error.get('Key')}: {error.get('Code')}", code=str(error.get("Code")))
+        return len(keys)
 
     def read(self, key: str) -> bytes:
         """The whole object. Signed here: half the work of `get_object`, and a week's run has ten thousand objects.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from streaming.server.storage.changes import RunChanges
 from streaming.server.storage.database import ServerDatabase
 from streaming.server.storage.listing import RunListing
 
@@ -57,6 +58,7 @@ class RunStore:
     def __init__(self, database: ServerDatabase) -> None:
         self._database = database
         self.listing = RunListing(database)
+        self.changes = RunChanges(database, self.listing)
 
     def find_registered(self, token_id: int, idempotency_key: str | None) -> str | None:
         """The id of the run that this token registered with this key, if it did."""

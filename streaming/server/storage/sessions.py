@@ -1,4 +1,4 @@
-"""A browser's login: a random cookie in exchange for a token, kept as a hash, good for reading one token's runs."""
+"""A browser's login: a random cookie in exchange for a token, kept as a hash, good for one token's runs at its page."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ COOKIE = "tracker_stream_session"
 LIFETIME = timedelta(days=7)
 TICKET_LIFETIME = timedelta(minutes=10)
 _TICKET = "ticket of "
+_SHARE = "share of "
 
 
 class SessionStore:
@@ -35,6 +36,14 @@ class SessionStore:
         """Whose ticket this is, if it is good: it is not any more."""
         token = self.find(ticket, _TICKET + holder)
         return token if token and self.close(ticket, _TICKET + holder) else None
+
+    def share(self, token: KnownToken, run_id: str, lifetime: timedelta) -> str:
+        """A secret that shows one run to whoever holds it, until then: for a link. It is a session by itself to nobody."""
+        return self._keep(token, _SHARE + run_id, lifetime)
+
+    def find_shared(self, secret: str, run_id: str) -> KnownToken | None:
+        """Whose run this is, if the secret shows it."""
+        return self.find(secret, _SHARE + run_id)
 
     def _keep(self, token: KnownToken, holder: str, lifetime: timedelta) -> str:
         secret = secrets.token_urlsafe(32)

@@ -18,9 +18,16 @@ export class ServiceError extends Error {
 }
 export class LoggedOut extends ServiceError {}
 
+let share = null; // the secret of a link that shows one run; without one, the session decides
+
+/** See what a link shows: one run, and nothing else. */
+export function lookWith(secret) {
+  share = secret;
+}
+
 async function call(path, { method = "GET", body } = {}) {
   const answer = await send(path, { method, body });
-  if (answer.status === 401 && path !== "/session") {
+  if (answer.status === 401 && path !== "/session" && share === null) {
     location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
     throw new LoggedOut("The login has ended.");
   }
@@ -29,7 +36,7 @@ async function call(path, { method = "GET", body } = {}) {
 }
 
 async function send(path, { method, body }) {
-  const headers = { Accept: "application/json", ...(body ? { "Content-Type": "application/json" } : {}) };
+  const headers = { Accept: "application/json", ...(body ? { "Content-Type": "application/json" } : {}), ...(share === null ? {} : { "X-Share": share }) };
   try {
     return await fetch(path, { method, headers, body: body && JSON.stringify(body), credentials: "same-origin" });
   } catch {
@@ -69,7 +76,7 @@ export const api = {
   },
   async run(id) {
     const { value, now } = await call(runPath(id));
-    return { ...runOf(value), ...detailsOf(value), csvUrl: `${runPath(id)}/csv`, now };
+    return { ...runOf(value), ...detailsOf(value), csvUrl: share === null ? `${runPath(id)}/csv` : null, now };
   },
   async objects(id, offset) {
     const { value } = await call(`${runPath(id)}/objects?${query({ offset, limit: OBJECTS_PER_CALL })}`);
@@ -79,6 +86,10 @@ export const api = {
     const names = columns.join(",");
     return (await call(`${runPath(id)}/series?${query({ columns: names, from, to, points })}`)).value;
   },
+  edit: (id, change) => call(runPath(id), { method: "PATCH", body: change }),
+  remove: (id) => call(runPath(id), { method: "DELETE" }),
+  /** The path of a page that shows the run, for so many hours. */
+  share: async (id, hours) => (await call(`${runPath(id)}/share`, { method: "POST", body: { hours } })).value.page,
   /** By `{ token }`, or by the `{ ticket }` of a link. */
   logIn: (secret) => call("/session", { method: "POST", body: secret }),
   logOut: () => call("/session", { method: "DELETE" }),

@@ -24,6 +24,7 @@ export function showFacts(run) {
   ];
   setChildren(byId("facts"), facts.filter(([, value]) => value !== null && value !== undefined).map(([name, value]) =>
     element("div", {}, [element("dt", {}, [name]), element("dd", {}, [value])])));
+  setText(byId("notes"), run.notes ?? "");
   setChildren(byId("tags"), run.tags.map(([key, value]) =>
     element("span", { class: "tag" }, [key, value === "" ? "" : "=", element("b", {}, [value])])));
 }

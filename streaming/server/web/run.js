@@ -115,14 +115,14 @@ export class RunPage {
   #follow() {
     const again = () => {
       clearTimeout(this.timer);
-      if (!document.hidden) this.timer = setTimeout(() => this.#look().then((goesOn) => goesOn && again()), REFRESH_MS);
+      if (!document.hidden) this.timer = setTimeout(() => this.look().then((goesOn) => goesOn && again()), REFRESH_MS);
     };
     document.addEventListener("visibilitychange", again);
     if (this.run.endedAt === null) again();
   }
 
-  /** Whether the run still goes on. */
-  async #look() {
+  /** Show the run as it is now; whether it still goes on. */
+  async look() {
     const before = this.run;
     const run = await this.#guarded(() => this.source.run());
     if (!run) return true;

@@ -1,8 +1,10 @@
 // A run's page as the server serves it.
-import { api, showAccount } from "./api.js";
+import { api, lookWith, showAccount } from "./api.js";
+import { offerChanges } from "./changes.js";
 import { byId, setText } from "./dom.js";
 import { RunPage, showProblem } from "./run.js";
 
+const isGuest = location.pathname.startsWith("/shared/");
 const id = decodeURIComponent(location.pathname.split("/").at(-1));
 
 const source = {
@@ -20,6 +22,7 @@ async function begin() {
   try {
     await page.start();
     byId("problem").hidden = true;
+    if (!isGuest) offerChanges(page, () => page.look(), showProblem);
   } catch (error) {
     showProblem(error);
     if (error.isFinal) setText(byId("job"), "No run to show");
@@ -27,5 +30,8 @@ async function begin() {
   }
 }
 
-showAccount();
+if (isGuest) {
+  lookWith(location.hash.slice(1));
+  for (const node of [document.querySelector("#bar nav"), byId("crumbs")]) node.hidden = true;
+} else showAccount();
 begin();

@@ -6,7 +6,7 @@ const NAME_TAG = "run"; // what the command calls the run, on the machine that r
 export function runOf(given) {
   const tags = tagsOf(given.tags);
   return {
-    id: given.run_id, name: tags.find(([key]) => key === NAME_TAG)?.[1] ?? given.run_id.slice(0, 8), state: given.state, job: given.job_name ?? null, project: given.project_name ?? null,
+    id: given.run_id, name: tags.find(([key]) => key === NAME_TAG)?.[1] ?? given.run_id.slice(0, 8), state: given.state, job: given.title ?? given.job_name ?? null, title: given.title ?? "", project: given.project_name ?? null,
     tags: tags.filter(([key]) => key !== NAME_TAG), host: given.host ?? null,
     startedAt: parseTime(given.started_at), endedAt: parseTime(given.ended_at),
     durationS: given.ended_at ? given.duration_s : null, exitCode: given.exit_code ?? null,
@@ -19,7 +19,7 @@ export function runOf(given) {
 export function detailsOf(given) {
   const { first_timestamp: first, last_timestamp: last } = given.statistics;
   return {
-    metadata: given.metadata, source: given.data_source, figures: given.statistics,
+    notes: given.notes ?? "", metadata: given.metadata, source: given.data_source, figures: given.statistics,
     extent: first !== null && last > first ? [first, last] : null,
     gaps: given.gaps.map(([from, to]) => ({ from, to })),
     objectCount: given.object_count ?? 0, bytes: given.size_bytes,

@@ -103,7 +103,7 @@ def test_search_finds_parts_of_names_tags_and_hosts_and_beginnings_of_ids(runs: 
         idempotency_key=None,
     )
     runs.register(1, {"job_name": "other"}, run_id="cd34", idempotency_key=None)
-    runs.listing._is_indexed = is_indexed and runs.listing._is_indexed
+    runs.listing.is_indexed = is_indexed and runs.listing.is_indexed
     for text in ("bücher", "ÜCHER", 'er "x', "SSE=xl", "node7", "ab1", "ab", "üc", '"x"'):
         assert ids(runs, text=text) == ["ab12"], text
     for text in ("b12", "nothing", "%", "*", "ab12 OR 1"):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -226,3 +229,39 @@ def test_a_week_of_seconds_costs_few_requests_and_little_transfer(tab: Tab, runs
     tab.page.wait_for_selector("body[data-ready]")
     assert "every row is a point" in tab.text("#range-note")
     assert f"peak {PEAK_CORES} cores" in tab.all_text("#text-cpu")
+
+
+def test_owner_edits_shares_and_deletes_and_a_guest_only_looks(
+    open_tab: Callable[..., Tab], runs: Runs, tmp_path: Path
+) -> None:
+    run_id = runs.finished(120)
+    tab = open_tab().go(f"/run/{run_id}")
+    tab.page.click("#edit")
+    tab.page.fill("#title-text", "The best <b>one</b>")
+    tab.page.fill("#notes-text", "with a new optimizer")
+    assert tab.violations() == []
+    tab.page.screenshot(path=Path(os.environ.get("PICTURES_DIR", tmp_path)) / "edit.png")
+    tab.page.click("#edit-dialog .primary")
+    tab.wait_text("#job", "The best <b>one</b>")
+    assert tab.text("#notes") == "with a new optimizer"
+    tab.page.click("#share")
+    tab.page.click("#share-make")
+    tab.wait_until("document.getElementById('share-link').value !== ''")
+    path = tab.page.input_value("#share-link").removeprefix(tab.url)
+    tab.page.keyboard.press("Escape")
+    stranger = open_tab(log_in=False)
+    stranger.page.goto(stranger.url + path)
+    stranger.page.wait_for_selector("body[data-ready]")
+    assert stranger.text("#job") == "The best <b>one</b>"
+    assert stranger.page.locator("#charts h3").count() > 2
+    for hidden in ("#changes", "#csv", "#crumbs", "#logout"):
+        assert stranger.page.is_hidden(hidden)
+    assert stranger.violations() == []
+    tab.page.click("#delete")
+    assert "120 rows and its 2 objects in S3" in tab.text("#delete-text")
+    tab.page.keyboard.press("Escape")
+    tab.page.click("#delete")
+    tab.page.click("#delete-dialog .bad")
+    tab.page.wait_for_url(f"{tab.url}/")
+    tab.wait_until("document.getElementById('count').textContent !== ''")
+    assert tab.text("#count") == "0 runs"
