@@ -8,9 +8,9 @@ import pytest
 
 from spool import Batch, RunState, SegmentState, Spool, SpoolError, queries, segments
 from spool.database import schema
-from spool.database.connection import file_identity
+from spool.database.connection import PAGE_BYTES, file_identity
 from spool.errors import SpoolDamaged
-from spool.recovery import scan
+from spool.recovery import scan, sqlite_pages
 from spool.recovery.audit import audit
 from spool.recovery.recover import Recovered, recover, recover_file
 from tests.support import spools
@@ -111,6 +111,30 @@ def test_a_recovered_batch_is_never_wrong_however_the_bits_flip(tmp_path: Path) 
             kept = [csv for _, csv in queries.exported(spool.connection)]
         assert [csv for csv in kept if csv not in batches] == []
         assert len(kept) == report.batch_count
+
+
+@pytest.mark.parametrize("batch_id", [2, 7, 11])
+def test_a_batch_whose_number_is_damaged_has_the_one_between_its_neighbours(tmp_path: Path, batch_id: int) -> None:
+    batches = [rows(index, 1) for index in range(12)]
+    path = spools.filled(tmp_path, batches)
+    spools.flip_bit(path, place_of_number(path, batch_id), 5)  # 7 becomes 39
+    report = recovered(path)
+    assert (report.batch_count, report.missing) == (12, ())
+    with closing(Spool(path)) as spool:
+        assert [csv for _, csv in queries.exported(spool.connection)] == batches
+
+
+def place_of_number(path: Path, batch_id: int) -> int:
+    """Where in the file a batch's number is: no checksum covers it."""
+    with path.open("rb") as file:
+        pages = sqlite_pages.PageFile(file.fileno(), PAGE_BYTES)
+        for number, page in pages.leaves(sqlite_pages.TABLE_LEAF):
+            for at in sqlite_pages.cell_offsets(page, number=number):
+                row_id, start = sqlite_pages.varint(page, at + 1)
+                types, _ = sqlite_pages.serial_types(page[start : start + 32])
+                if row_id == batch_id and sqlite_pages.is_record_of(types, scan._BATCH):
+                    return (number - 1) * PAGE_BYTES + at + 1
+    raise AssertionError(f"no batch {batch_id}")
 
 
 def test_a_lost_header_is_found_in_its_index(tmp_path: Path) -> None:
