@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import streaming
-from spool import Spool, directory, queries
+from spool import RunState, Spool, directory, queries
 from spool.model import BATCH_MAX_BYTES
 from streaming import DataSource, RunStatus, StreamingManager
 from streaming.errors import BadArgument
@@ -391,3 +391,18 @@ def test_failing_update_function_is_told_once_and_harms_nothing(
     manager.stop()
     assert caplog.text.count("csv_update.failed") == 1
     oracle.judge(far_end.evidence(), Told(HEADER, [b"1,a\n"]), run_status="finished", exit_code=0)
+
+
+@pytest.mark.parametrize("answer", [faults.json_answer(200, {}), faults.answer(200, b"")], ids=["no fields", "no body"])
+def test_finish_that_is_answered_with_nothing_is_no_run_that_waits(
+    far_end: FarEnd, home: Home, caplog: pytest.LogCaptureFixture, answer: faults.Fault
+) -> None:
+    manager = manager_of(far_end)
+    manager.start()
+    manager.append(HEADER + b"1,a\n")
+    with far_end.always("finish", answer):
+        assert manager.stop() == {}
+    assert "not delivered in time" not in caplog.text
+    (path,) = directory.spool_paths(home.spool_dir)
+    with closing(Spool(path)) as spool:
+        assert spool.run().state is RunState.FINISHED
