@@ -31,7 +31,6 @@ _ASK_S = 0.25
 _PIECE_BYTES = 1 << 16
 _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # telling a dead engine is a SIGPIPE, deadly to some programs
 LOG_NAME = "uploader-{host}.log"
-LOG_MAX_BYTES = 1 << 20
 
 log = logging.getLogger(__name__)
 Event = dict[str, Any]
@@ -196,9 +195,6 @@ def _launch(
         "log_level": logging.getLogger("streaming").getEffectiveLevel(),
     }
     log_path = spool_directory / LOG_NAME.format(host=os.uname().nodename)
-    with suppress(OSError):
-        if log_path.lstat().st_size > LOG_MAX_BYTES:
-            log_path.unlink()
     launch.start("uploader", order, log_path=log_path, method=method, kept=kept, hidden=hidden).close()
 
 
