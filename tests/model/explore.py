@@ -128,8 +128,8 @@ def wander(place: Path, bounds: Bounds, seed: int) -> World:
     """One long random sequence, with a probe for progress at its end. Raises Violation."""
     chance = random.Random(seed)
     world = World(place, bounds)
-    while moves := world.possible():
-        world.make(chance.choice(moves))
+    while not world.is_over:  # engines on a copy of a run that never ended there would go on for ever
+        world.make(chance.choice(world.possible()))
     world.require_progress()
     world.abandon()
     return world

@@ -12,7 +12,9 @@ from tests.model.world import Bounds, Violation, made
 
 ONE_ENGINE = Bounds(engines=1, batches=1, crashes=1, lost=1, down=0, tracker_may_die=False)
 RANDOM = Bounds(engines=2, batches=5, crashes=4, lost=4, down=3)
-SEEDS = range(10)
+CALM = Bounds(engines=2, batches=4, crashes=1, lost=0, down=0, tracker_may_die=False)  # who seals what, mostly
+ODD = Bounds(engines=1, batches=2, crashes=1, lost=1, unauthorized=1, refused=1, forgets=1, copies=1)
+SEEDS = range(5)
 
 
 @pytest.fixture
@@ -32,6 +34,13 @@ def test_every_interleaving_of_tracker_and_engine_keeps_the_promises(place: Path
 def test_two_engines_under_a_lying_lock_keep_the_promises(place: Path) -> None:
     for seed in SEEDS:
         wander(place, RANDOM, seed)
+        wander(place, CALM, seed)
+
+
+@pytest.mark.timeout(300)
+def test_service_that_forgets_and_refuses_and_a_copy_on_another_host_cost_no_row(place: Path) -> None:
+    for seed in SEEDS:
+        wander(place, ODD, seed)
 
 
 def test_a_sequence_can_be_replayed(place: Path) -> None:

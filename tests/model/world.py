@@ -164,6 +164,11 @@ class World:
     def is_quiet(self) -> bool:
         return not any(engine.paused_at for engine in self.engines.values())
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the run was finished, or parked, and nobody is amid a turn."""
+        return self.is_quiet and self.eyes.is_over(self.path)
+
     def snapshot(self) -> Snapshot:
         files = {path: path.read_bytes() for path in (self.path, self.copy_path) if path.exists()}
         return Snapshot(files, self.service.copy(), self._facts(), dict(self.left), self.moves)
