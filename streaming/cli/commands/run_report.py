@@ -95,7 +95,7 @@ class RunReporter:
 
     def tell_wait(self) -> None:
         """The command has ended, and leaving takes a while longer."""
-        self._say("waiting until the run is delivered; Ctrl-C to skip, nothing is lost")
+        self._say("waiting for the delivery; Ctrl-C to skip, nothing is lost")
 
     def tell_end(self, ending: str, duration_s: float) -> None:
         """What became of the run: its end, its rows, its resources; and, if rows wait, why and what to do."""
