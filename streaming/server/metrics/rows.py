@@ -14,7 +14,7 @@ import numpy as np
 
 from streaming.server.metrics.parse import LINE, ObjectFacts
 from streaming.server.metrics.parts import Part
-from streaming.server.storage.listing import Seen, Sketch
+from streaming.server.storage.seen import Seen, Sketch
 from streaming.tables.csv_text import column_names
 from streaming.tables.figures import Array, figures_of
 from streaming.tables.schema import TIMESTAMP

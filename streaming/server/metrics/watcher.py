@@ -14,8 +14,8 @@ from datetime import datetime, timedelta, timezone
 
 from streaming.server.errors import Unavailable
 from streaming.server.metrics.reader import RunReader, compute_statistics
-from streaming.server.storage.listing import Seen, Sketch
 from streaming.server.storage.runs import RegisteredRun, RunStore
+from streaming.server.storage.seen import Seen, Sketch
 
 _log = logging.getLogger("uvicorn.error")
 

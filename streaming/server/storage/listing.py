@@ -17,14 +17,14 @@ from sqlite_utils.utils import OperationalError
 
 from streaming.server.storage import jobs
 from streaming.server.storage.database import ServerDatabase
+from streaming.server.storage.seen import SILENT_AFTER_S, Seen, Sketch, silent_at
 
-SILENT_AFTER_S = 300.0
-SILENT_AFTER_PAUSES = 3.0  # as long as ever before
 _HOST_NAMES = ("host_hostname", "host_name", "host_id", "cloud_instance_type")  # what is known best of where it ran
 _SHOWN = ("project_name", "job_name", "stage_name", "task_name", "team", "tags")
 _SEARCHED = (*_SHOWN[:-1], "external_run_id")
 _LONGEST_KEY, _LONGEST_SEARCH = 200, 4000
 _YEAR_10000 = 253_402_300_800
+_MOST_RUNS = 10_000_000  # of a token
 _FEW = 20  # runs in a state for each that is not: then they are found by it
 
 # What may be sorted by -> how. Names are there as they are shown (`*_name`) or, to be sorted by, without case (`*_key`).
@@ -94,38 +94,6 @@ _SEARCH = (
     "(search, content='listing', content_rowid='id', tokenize='trigram')"
 )
 _SHORTEST_INDEXED = 3  # characters
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What is known of a run's rows, and of the pauses between its uploads. Times are seconds since the epoch."""
-
-    row_count: int
-    object_count: int
-    first: float | None
-    last: float | None
-    last_upload_at: float | None
-    longest_pause_s: float = 0.0
-    usual_pause_s: float = 0.0
-
-
-Curve = Sequence[float | None]
-
-
-@dataclass(frozen=True)
-class Sketch:
-    """What the list and a job's page show of a run's rows. Curves: averages over equal stretches from its first row to its
-    last (None: no row there)."""
-
-    average_cpu: float | None = None  # cores
-    peak_memory_mib: float | None = None
-    cpu: Curve = ()
-    memory: Curve = ()  # MiB
-
-    @property
-    def values(self) -> tuple[float | None, float | None, str]:
-        """As columns of the list."""
-        return self.average_cpu, self.peak_memory_mib, json.dumps({"cpu": self.cpu, "memory": self.memory})
 
 
 @dataclass(frozen=True)
@@ -322,7 +290,7 @@ class RunListing:
         key, order = SORT_KEYS[query.sort.lstrip("-")], "DESC" if query.sort.startswith("-") else "ASC"
         values = {**values, "limit": query.limit, "offset": query.offset}
         if query.is_folded:
-            return self._folded(where, f"{'max' if order == 'DESC' else 'min'}({key})", order, values)
+            return self._folded(where, key, order, values)
         if order == "DESC" or key in _NEVER_NULL:
             return self._lines(where, f"{key} {order}, id DESC", values)
         lines = self._lines(f"{where} AND {key} IS NOT NULL", f"{key}, id DESC", values)
@@ -334,13 +302,27 @@ class RunListing:
         return lines + self._lines(f"{where} AND {key} IS NULL", "id DESC", values)
 
     def _folded(self, where: str, key: str, order: str, values: dict[str, Any]) -> list[dict[str, Any]]:
-        """Jobs and runs of none, each as the run that was registered last, with what is known of all runs of the job."""
-        found = self._database.rows(
-            f"SELECT max(id) AS id, {key} AS value FROM listing WHERE {where} GROUP BY token_id, group_key"
-            f" ORDER BY value IS NULL, value {order}, 1 DESC LIMIT :limit OFFSET :offset",
-            values,
-        )
-        ids = [row["id"] for row in found]
+        """Jobs and runs of none, each as its run that comes first in this order, with what is known of all its runs."""
+        wanted, count = values["offset"] + values["limit"], 0
+        firsts: dict[tuple[int, str], int] = {}
+        while (
+            len(firsts) < wanted and count < _MOST_RUNS
+        ):  # jobs are few runs, mostly: the order's index gives them at once
+            count = max(count * 8, wanted * 4)
+            firsts = {}
+            for condition in (f"{key} IS NOT NULL", f"{key} IS NULL"):
+                rows = self._database.rows(
+                    f"SELECT id, token_id, group_key FROM listing WHERE {where} AND {condition}"
+                    f" ORDER BY {key} {order}, id DESC LIMIT {count}",
+                    values,
+                )
+                for row in rows:
+                    firsts.setdefault((row["token_id"], row["group_key"]), row["id"])
+                if len(firsts) >= wanted or len(rows) == count:
+                    break
+            else:
+                break
+        ids = list(firsts.values())[values["offset"] : wanted]
         one_of = f"id IN ({', '.join(map(str, ids))})"
         lines = self._lines(one_of, "id DESC", {**values, "offset": 0})
         now = values["now"]
@@ -389,13 +371,6 @@ def _has_search_index(db: Any) -> bool:
     except OperationalError:
         return False
     return True
-
-
-def silent_at(seen: Seen) -> float | None:
-    """When no word of a run is a long silence: after five minutes, or three times as long as ever before."""
-    if seen.last_upload_at is None:
-        return None
-    return seen.last_upload_at + max(SILENT_AFTER_S, seen.longest_pause_s * SILENT_AFTER_PAUSES)
 
 
 def _state_condition(states: Sequence[str], *, is_rare: bool) -> str:

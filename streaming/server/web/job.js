@@ -1,5 +1,6 @@
 // A job's page: its runs as one.
 import { api, LoggedOut, showAccount } from "./api.js";
+import { choiceOf, offerComparison } from "./choice.js";
 import { byId, element, setChildren, setText, time } from "./dom.js";
 import { cores, count, dayTime, duration, iso, mebibytes, NONE, number } from "./format.js";
 import { Heat } from "./heat.js";
@@ -9,9 +10,7 @@ import { stateText, worstState } from "./states.js";
 
 const REFRESH_MS = 5000;
 const FIRST_ROWS = 100;
-const MOST_COMPARED = 8;
 const id = new URLSearchParams(location.search).get("id") ?? "";
-const chosen = new Set();
 let isWhole = false;
 
 async function refresh() {
@@ -85,7 +84,6 @@ function showRuns(runs, now) {
   const shown = isWhole ? ordered : ordered.slice(0, FIRST_ROWS);
   const before = byId("runs").contains(document.activeElement) ? document.activeElement.value : null;
   setChildren(byId("runs"), shown.map((run) => runRow(run, now)));
-  for (const box of byId("runs").querySelectorAll("input")) box.checked = chosen.has(box.value);
   if (before) byId("runs").querySelector(`[value="${CSS.escape(before)}"]`)?.focus();
   byId("more").hidden = shown.length === ordered.length;
   byId("more").onclick = () => {
@@ -97,7 +95,7 @@ function showRuns(runs, now) {
 function runRow(run, now) {
   const name = [placeOf(run), attemptText(run)].filter(Boolean).join(", ");
   return element("tr", {}, [
-    element("td", {}, [element("input", { type: "checkbox", value: run.id, "aria-label": `Compare ${name}` })]),
+    element("td", {}, [choiceOf(run.id, name)]),
     element("th", { scope: "row" }, [element("a", { href: `/run/${encodeURIComponent(run.id)}` }, [name])]),
     element("td", {}, [element("span", { class: `state ${run.state}` }, [stateText(run, now)])]),
     element("td", {}, [nodeOf(run)]),
@@ -109,15 +107,6 @@ function runRow(run, now) {
   ]);
 }
 
-function choose({ target }) {
-  if (target.checked) chosen.add(target.value);
-  else chosen.delete(target.value);
-  const link = byId("compare");
-  link.hidden = chosen.size < 2 || chosen.size > MOST_COMPARED;
-  link.href = `/compare?runs=${[...chosen].map(encodeURIComponent).join(",")}`;
-  setText(link, `Compare ${chosen.size} runs`);
-}
-
 showAccount();
-byId("runs").addEventListener("change", choose);
+offerComparison(byId("runs"), byId("compare"));
 refresh();

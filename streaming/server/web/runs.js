@@ -1,5 +1,6 @@
 // The list of runs: filter, sort, pages; kept up to date without a flicker, because only what differs is changed.
 import { api, jobPath, LoggedOut, showAccount } from "./api.js";
+import { choiceOf, offerComparison } from "./choice.js";
 import { byId, element, setChildren, setText, time } from "./dom.js";
 import { ago, cores, count, dayTime, duration, iso, mebibytes, number } from "./format.js";
 import { sparkline } from "./sparkline.js";
@@ -104,10 +105,11 @@ function newRow(id) {
   const cells = Object.fromEntries(COLUMNS.map((column) => [column.id, cell(column)]));
   const link = element("a");
   const name = element("span", { class: "sub mono" });
-  cells.job.append(link, name);
+  const choice = choiceOf(id, id);
+  cells.job.append(choice, link, name);
   const state = element("span");
   cells.state.append(state);
-  return { node: element("tr", { role: "row" }, COLUMNS.map((column) => cells[column.id])), cells, link, name, state };
+  return { node: element("tr", { role: "row" }, COLUMNS.map((column) => cells[column.id])), cells, choice, link, name, state };
 }
 
 function cell({ id, label, right }) {
@@ -120,6 +122,8 @@ function fillRow(row, run, now) {
   row.run = run;
   const { cells } = row;
   setText(row.link, run.job ?? "unnamed");
+  row.choice.hidden = run.runCount > 1;
+  row.choice.setAttribute("aria-label", `Compare ${run.job ?? "unnamed"} ${run.name}`);
   row.link.href = run.runCount > 1 ? jobPath(run.jobId) : `/run/${encodeURIComponent(run.id)}`;
   setChildren(row.name, run.runCount > 1 ? [`job ${run.jobId}, ${count(run.runCount)} runs`] : nameOf(run));
   showState(row.state, run, now);
@@ -231,6 +235,7 @@ function start() {
   buildFrame();
   showSort();
   showAccount();
+  offerComparison(byId("rows"), byId("compare"));
   document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : refresh()));
   setInterval(() => rows.forEach((row) => tick(row, Date.now() / 1000 + clockOffset)), 1000);
   refresh();

@@ -12,8 +12,8 @@ import pytest
 import streaming
 from streaming.errors import Unauthorized
 from streaming.server.errors import StoreUnavailable
-from streaming.server.storage.listing import SILENT_AFTER_S
 from streaming.server.storage.runs import Finish
+from streaming.server.storage.seen import SILENT_AFTER_S
 from tests.streaming.server.conftest import Service
 from tests.support.processes import eventually
 

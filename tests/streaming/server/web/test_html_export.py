@@ -80,7 +80,7 @@ def test_the_file_shows_the_run_and_zooms_without_asking_anybody(home: Home, tab
     assert f"peak {PEAK_CORES} cores" in tab.all_text("#text-cpu")
     assert "Limit: 64 GiB" in tab.all_text("#text-memory")
     assert "train 'a b'" in tab.text("#metadata")
-    assert tab.text("#summary tr:first-child").endswith("16 cores 97 %")
+    assert tab.text("#summary tr:first-child").endswith("16 cores 94 %")
     assert "MB/s" in tab.text("#summary tr:nth-child(3)")
     tab.page.focus("#chart-cpu .plot")
     for _ in range(3):

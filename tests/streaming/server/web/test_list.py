@@ -176,3 +176,8 @@ def test_jobs_are_one_line_each_sorted_by_what_they_took_and_can_be_unfolded(tab
     tab.page.uncheck("#fold")
     tab.wait_for(lambda: len(tab.page.locator("#rows tr").all()) == 3, "each run by itself")
     assert tab.page.get_attribute("#rows tr:nth-child(1) .sub a", "href") == "/job?id=39"
+    for line in (1, 3):
+        tab.page.check(f"#rows tr:nth-child({line}) .choice")
+    tab.page.click("#compare")
+    tab.wait_until("document.body.dataset.ready === 'true'")
+    assert tab.page.locator("#runs tr").count() == 2
