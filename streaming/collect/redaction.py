@@ -21,7 +21,19 @@ _LAST_WORDS = {
     *("storepass", "keypass", "secret", "secrets", "credential", "credentials", "auth", "authorization", "signature"),
     *("sig", "apikey", "apikeys", "cookie", "cookies", "pat", "bearer", "jwt", "otp", "pin"),
 }
-_KEY_WORDS = {"api", "access", "private", "secret", "account", "auth", "shared", "encryption", "signing", "master"}
+_KEY_WORDS = {
+    "api",
+    "access",
+    "private",
+    "secret",
+    "account",
+    "auth",
+    "shared",
+    "encryption",
+    "signing",
+    "master",
+    "storage",
+}
 _ENDINGS = ("password", "passwd", "passphrase", "secret", "token", "apikey", "accesskey", "secretkey", "privatekey")
 _KEY_ENDINGS = ("accountkey", "authkey", "sharedkey")
 _NO_SECRETS = {"PWD", "OLDPWD"}  # directories
@@ -62,6 +74,10 @@ _SECRET_OPTIONS = {
     "mongosh": ("-p",),
     "ldapsearch": ("-w",),
     "zip": ("-P",),
+    "7z": ("-p",),
+    "twine": ("-p",),
+    "sqlcmd": ("-P",),
+    "curl": ("-b",),
 }
 _USER_OPTIONS = {
     "curl": ("-u", "--user", "-U", "--proxy-user"),
@@ -120,13 +136,18 @@ def _redact_word(program: str, word: str, known: Sequence[str]) -> str:
     assigned = _ASSIGNED.match(word)
     if assigned and is_secret_name(assigned[1]):
         return assigned[0] + HIDDEN
+    return _with_value_hidden(program, word) or redact_text(word, known)
+
+
+def _with_value_hidden(program: str, word: str) -> str | None:
+    """`-psecret`, `-uada:secret`: an option of this program with its value in one word; None if it is none."""
     for option in _SECRET_OPTIONS.get(program, ()):
         if word.startswith(option) and len(word) > len(option):
             return option + HIDDEN
     for option in _USER_OPTIONS.get(program, ()):
         if len(option) == 2 and word.startswith(option) and len(word) > 2:
             return option + _hide_after_user(word[2:])
-    return redact_text(word, known)
+    return None
 
 
 def redact_text(text: str, secrets: Iterable[str] = ()) -> str:
@@ -152,6 +173,7 @@ def _redact_programs(text: str) -> str:
     for number in range(0, len(pieces), 2):
         name = os.path.basename(pieces[number].strip("'\"(;&|"))
         program = name if name in _PROGRAMS else program
+        pieces[number] = _with_value_hidden(program, pieces[number]) or pieces[number]
         hide = _hides_next(program, pieces[number])
         if hide is not None and program and number + 2 < len(pieces):
             pieces[number + 2] = hide(pieces[number + 2])
@@ -180,8 +202,8 @@ def _redact_named(text: str) -> str:
 def _value_at(text: str, position: int, name: str, separator: str) -> tuple[int, str] | None:
     pattern = _VALUE
     if ":" in separator:
-        pattern = _LINE if name.lower().endswith("cookie") else _VALUE_IN_TEXT
-    found = pattern.match(text, position)
+        pattern = _LINE if name.lower().endswith(("cookie", "authorization")) else _VALUE_IN_TEXT
+    found = pattern.match(text, position) or _VALUE_IN_TEXT.match(text, position)
     return (found.start(), found[0]) if found else None
 
 

@@ -101,6 +101,17 @@ def test_a_crowd_of_half_sent_requests_keeps_nobody_out_and_is_sent_away(
     tried("half-sent requests", CROWD)
 
 
+def test_requests_that_break_off_do_not_fill_the_log(whole_server: EmbeddedServer, tried: Tried) -> None:
+    head = b"POST /session HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n"
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", whole_server.settings.port), timeout=SLOW_S) as connection:
+            connection.sendall(head + b"Expect: 100-continue\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 100")
+    assert requests.get(f"{whole_server.api_url}/health", timeout=SLOW_S).ok
+    assert "ClientDisconnect" not in whole_server.directory.api_log.read_text()
+    tried("requests that break off", 20)
+
+
 @pytest.mark.parametrize(
     "request_line", [b"GET /health HTTP/9.9", b"nonsense", b"GET /%ff%00 HTTP/1.1", b"GET / HTTP/1.1\r\nHost : x"]
 )

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from fastapi import HTTPException, Request
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from streaming.server.api.json_shape import JsonLimits, TooComplex, check_shape
@@ -69,11 +70,14 @@ async def _read_wire(request: Request, limit: int) -> bytes:
     if not declared.isdecimal() or int(declared) > limit:
         _too_large(limit)
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            _too_large(limit)
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                _too_large(limit)
+            parts.append(part)
+    except ClientDisconnect as exc:  # nobody hears the answer: it only keeps a traceback for each out of the log
+        raise HTTPException(400, "The request broke off.") from exc
     return b"".join(parts)
 
 
