@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
 import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -75,8 +77,9 @@ class ServerSource(Source):
                 body: bytes = answer.read()
                 return gzip.decompress(body) if answer.headers.get("Content-Encoding") == "gzip" else body
         except urllib.error.HTTPError as error:
-            raise _refusal(error, self._url) from error
-        except (OSError, EOFError) as error:
+            with error:
+                raise _refusal(error, self._url) from error
+        except (OSError, EOFError, http.client.HTTPException, zlib.error) as error:
             reason = getattr(error, "reason", error)
             raise Unreachable(
                 f"{self._url} does not answer ({reason})", cause="unreachable", hint="is it up?"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from streaming.errors import NotTheService
+from streaming.errors import BadArgument, NotTheService, StreamError, Unauthorized, Unreachable
 from streaming.read.remote import ServerSource
+from tests.support.other_user import Nobody, nobody
+
+__all__ = ["nobody"]
 
 
 class _Answering(BaseHTTPRequestHandler):
@@ -21,7 +25,7 @@ class _Answering(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.asked.append(self.headers["Authorization"])
         self.send_response(self.status)
-        for name, value in (*self.headers_sent, ("Content-Length", str(len(self.body)))):
+        for name, value in {"Content-Length": str(len(self.body)), **dict(self.headers_sent)}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(self.body)
@@ -67,4 +71,45 @@ def test_the_token_is_taken_to_no_other_place(start: Start, status: int) -> None
 def test_what_is_no_list_of_runs_is_told_in_words(start: Start, body: bytes) -> None:
     url, _ = start(body=body)
     with pytest.raises(NotTheService, match="something else than a list of runs"):
+        ServerSource(url, "a-token").runs()
+
+
+REFUSALS: dict[str, tuple[int, bytes, dict[str, str], type[StreamError], str]] = {
+    "the token": (401, b"", {}, Unauthorized, "refuses the token"),
+    "with its reason": (503, b'{"detail": "being moved"}', {}, NotTheService, "503: being moved"),
+    "without words": (500, b"<html>", {}, NotTheService, "500: no words"),
+    "cut off": (200, gzip.compress(b"{}")[:12], {"Content-Encoding": "gzip"}, Unreachable, "does not answer"),
+    "broken": (200, b"\x1f\x8b\x08\0" + b"\xff" * 30, {"Content-Encoding": "gzip"}, Unreachable, "does not answer"),
+    "shorter than told": (200, b"{", {"Content-Length": "9", "Connection": "close"}, Unreachable, "does not answer"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_refusals_and_torn_answers_are_told_in_words(start: Start, kind: str) -> None:
+    status, body, headers, error, words = REFUSALS[kind]
+    url, _ = start(status, body, **headers)
+    with pytest.raises(error, match=words):
+        ServerSource(url, "a-token").runs()
+
+
+def test_without_a_token_nothing_is_asked(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SENTINEL_API_TOKEN", raising=False)
+    url, asked = start()
+    with pytest.raises(BadArgument, match="asks for a token"):
+        ServerSource(url, None).runs()
+    assert asked == []
+
+
+def test_another_users_server_is_shown_no_token(nobody: Nobody) -> None:
+    listens = (
+        "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True);"
+        " s.settimeout(0.1); sys.stdin.readline(); print('heard', s.accept()[0].recv(9999), flush=True)"
+    )
+    with nobody.start_python(listens) as program:
+        url = f"http://127.0.0.1:{int(program.read_line())}"
+        with pytest.raises(NotTheService, match="another user"):
+            ServerSource(url, "a-token").runs()
+        program.say("look")
+        assert b"heard" not in program.wait().stdout
+    with pytest.raises(Unreachable):
         ServerSource(url, "a-token").runs()
