@@ -31,6 +31,7 @@ from streaming.tables.series import Window, series
 
 SQL = "SELECT job_name, max(process_memory_mib) FROM rows JOIN runs USING (run) GROUP BY 1"
 COLUMNS = ("system_cpu_usage", "process_cpu_usage", "system_memory_used_mib", "process_memory_mib")
+RANKS = 1000
 
 
 def measure_reading(world: World) -> Measured:
@@ -82,9 +83,15 @@ def _list(world: World, folder: Path) -> list[Figure]:
     _fill(database, runs, world.pick(100_000, 5_000))
     many = _runs_a_second(runs, 100)
     page = median(_timed(lambda: runs.listing.page(ListQuery(1, time.time(), sort="-started_at"))) for _ in range(5))
+    _fill(database, runs, RANKS, job="39")
+    folded = ListQuery(1, time.time(), sort="-started_at", is_folded=True)
+    jobs = median(_timed(lambda: runs.listing.page(folded)) for _ in range(5))
+    job = median(_timed(lambda: json.dumps(runs.listing.members(1, "39", time.time(), most=RANKS))) for _ in range(5))
     text = f"register and finish a run: {few:.0f} a second at 100 runs, then"
     return [
         _figure("12", "a page of the list, at 100,000 runs", page, 0.03),
+        _figure("", "the same with jobs as one line each", jobs, 0.15),
+        _figure("", f"what the page of a job of {RANKS:,} ranks asks for, both heat maps in it", job, 0.5),
         Figure(
             "",
             text,
@@ -107,14 +114,18 @@ def _runs_a_second(runs: RunStore, count: int) -> float:
     return count / (time.perf_counter() - started)
 
 
-def _fill(database: server_database.ServerDatabase, runs: RunStore, count: int) -> None:
+def _fill(database: server_database.ServerDatabase, runs: RunStore, count: int, *, job: str | None = None) -> None:
+    curve = [round(random.random(), 3) for _ in range(60)]
+    sketch = {"average_cpu": 1.0, "peak_memory_mib": 900.0, "cpu": curve, "memory": curve}
+    statistics = json.dumps({"row_count": 900, "complete": True, "sketch": sketch})
     with database.transaction() as db:
-        for _ in range(count):
+        for number in range(count):
+            metadata = _metadata() if job is None else {**_metadata(), "tags": {"job": job, "rank": str(number)}}
             run_id, now = new_run_id(), datetime.now(timezone.utc).isoformat(timespec="microseconds")
             inserted = db.conn.execute(
                 "INSERT INTO runs (run_id, token_id, prefix, metadata, registered_at, finished_at, ended_at, run_status,"
-                " data_source, data_uris) VALUES (?, 1, ?, ?, ?, ?, ?, 'finished', 's3', '[]')",
-                (run_id, f"runs/{run_id}", json.dumps(_metadata()), now, now, now),
+                " data_source, data_uris, statistics) VALUES (?, 1, ?, ?, ?, ?, ?, 'finished', 's3', '[]', ?)",
+                (run_id, f"runs/{run_id}", json.dumps(metadata), now, now, now, statistics),
             )
             runs.listing.add(db.conn, inserted.lastrowid)
 
