@@ -12,7 +12,9 @@ from streaming.errors import NotTheService
 _BUCKET = re.compile(r"(?!xn--|.*--x-s3$|\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PATH = re.compile(r"[A-Za-z0-9!_.*'()=+@,:&$;~ /-]{1,900}")
 _RUN_ID = re.compile(r"(?!\.+$)[A-Za-z0-9._:~@=+/-]{1,200}")
-_REGION = re.compile(r"[a-z0-9-]{1,32}")
+_REGION = re.compile(
+    r"(?!\d+$|-)[a-z0-9-]{1,32}(?<!-)", re.ASCII
+)  # what botocore takes, which else raises an error of its own
 
 
 def require_prefix(uri: str) -> str:

@@ -92,7 +92,25 @@ def test_plain_region_is_kept(region: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "region", ["", "evil.example", "us-east-1/x", "us-east-1\n", "a@b", "US", "x" * 33, "a b", "#", None, 7, ["us"]]
+    "region",
+    [
+        "",
+        "evil.example",
+        "us-east-1/x",
+        "us-east-1\n",
+        "a@b",
+        "US",
+        "x" * 33,
+        "a b",
+        "#",
+        "0",
+        "12",
+        "-us",
+        "us-",
+        None,
+        7,
+        ["us"],
+    ],
 )
 def test_odd_region_is_refused(region: object) -> None:
     with pytest.raises(NotTheService):
