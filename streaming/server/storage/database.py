@@ -23,6 +23,13 @@ from streaming.server.errors import DatabaseUnavailable
 
 _PRAGMAS = ("journal_mode=DELETE", "synchronous=EXTRA", "busy_timeout=10000", "foreign_keys=ON", "secure_delete=ON")
 
+_SESSIONS = """CREATE TABLE IF NOT EXISTS sessions (
+    hash TEXT PRIMARY KEY,
+    token_id INTEGER NOT NULL REFERENCES tokens(id),
+    token_hash TEXT NOT NULL,  -- a token made anew under the same name does not revive old sessions
+    expires_at TEXT NOT NULL
+)"""
+
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS tokens (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -31,12 +38,7 @@ _SCHEMA = (
         created_at TEXT NOT NULL,
         revoked_at TEXT
     )""",
-    """CREATE TABLE IF NOT EXISTS sessions (
-        hash TEXT PRIMARY KEY,
-        token_id INTEGER NOT NULL REFERENCES tokens(id),
-        token_hash TEXT NOT NULL,  -- a token made anew under the same name does not revive old sessions
-        expires_at TEXT NOT NULL
-    )""",
+    _SESSIONS,
     "CREATE TABLE IF NOT EXISTS notes (run_id TEXT PRIMARY KEY, notes TEXT NOT NULL)",
     """CREATE TABLE IF NOT EXISTS runs (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -66,6 +68,7 @@ class ServerDatabase:
         self._path = path
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         with self.transaction() as db:
+            drop_unless_made_by(db.conn, _SESSIONS, ["sessions"])
             for statement in _SCHEMA:
                 db.conn.execute(statement)
 
@@ -101,3 +104,13 @@ class ServerDatabase:
                 db.close()
         except OperationalError as exc:
             raise DatabaseUnavailable(f"The database {self._path} cannot be used: {exc}.") from exc
+
+
+def drop_unless_made_by(db: Any, statement: str, tables: list[str]) -> bool:
+    """Drop `tables`, which can be made from others or be missed, if another version made the first. Whether it did."""
+    found = db.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (tables[0],)).fetchone()
+    if found is None or found[0] == statement.replace("IF NOT EXISTS ", ""):
+        return False
+    for table in tables:
+        db.execute(f"DROP TABLE IF EXISTS {table}")
+    return True

@@ -16,7 +16,7 @@ from typing import Any
 from sqlite_utils.utils import OperationalError
 
 from streaming.server.storage import jobs
-from streaming.server.storage.database import ServerDatabase
+from streaming.server.storage.database import ServerDatabase, drop_unless_made_by
 from streaming.server.storage.seen import SILENT_AFTER_S, Seen, Sketch, silent_at
 
 _HOST_NAMES = ("host_hostname", "host_name", "host_id", "cloud_instance_type")  # what is known best of where it ran
@@ -129,11 +129,16 @@ class RunListing:
     def __init__(self, database: ServerDatabase) -> None:
         self._database = database
         with database.transaction() as db:
+            titles = _titles(db.conn)
+            drop_unless_made_by(db.conn, _SCHEMA[0], ["listing", "listing_tags", "listing_search"])
             for statement in _SCHEMA:
                 db.conn.execute(statement)
             self.is_indexed = _has_search_index(db.conn)
+            unlisted = db.conn.execute("SELECT id FROM runs WHERE id NOT IN (SELECT id FROM listing)").fetchall()
+            for (row_id,) in unlisted:  # of a version that kept no list, or another one
+                self.add(db.conn, row_id, title=titles.get(row_id))
 
-    def add(self, db: Any, row_id: int | None) -> None:
+    def add(self, db: Any, row_id: int | None, *, title: str | None = None) -> None:
         """Take in a run of the table `runs`, as far as it has come."""
         row = db.execute(
             "SELECT token_id, run_id, metadata, registered_at FROM runs WHERE id = ?", (row_id,)
@@ -143,13 +148,14 @@ class RunListing:
         host, tags, job_id = host_of(metadata), tag_texts(metadata.get("tags")), jobs.id_of(metadata)
         texts = [*(metadata.get(name) or "" for name in _SEARCHED), host or "", *tags]
         search = " ".join(map(str, texts)).casefold()[:_LONGEST_SEARCH]
+        search = f"{title.casefold()} {search}" if title else search
         db.execute(
             "INSERT INTO listing (id, token_id, run_id, job_id, group_key, project_name, project_key, job_key, team_key,"
-            " host_key, started_at, silent_at, search) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " host_key, started_at, silent_at, search, title) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *(row_id, row[0], row[1], job_id, jobs.group_key(job_id, row[1])),
                 *(metadata.get("project_name"), *names.values(), _key(host)),
-                *(at, at + SILENT_AFTER_S, search),
+                *(at, at + SILENT_AFTER_S, search, title),
             ),
         )
         db.executemany(
@@ -362,6 +368,14 @@ class RunListing:
             {"token": token_id},
         )
         return [row["name"] for row in rows]
+
+
+def _titles(db: Any) -> dict[int, str]:
+    """What people have called runs, by row: nothing else keeps that."""
+    try:
+        return dict(db.execute("SELECT id, title FROM listing WHERE title IS NOT NULL"))
+    except OperationalError:  # no such table or column
+        return {}
 
 
 def _has_search_index(db: Any) -> bool:

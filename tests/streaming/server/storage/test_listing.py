@@ -182,3 +182,28 @@ def test_folded_pages_put_together_are_the_whole_list_in_its_order(runs: RunStor
 
 def _at(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+@pytest.mark.parametrize("before", ["no list", "another list"])
+def test_a_directory_of_the_version_before_shows_its_runs(
+    runs: RunStore, database: ServerDatabase, before: str
+) -> None:
+    fill(runs, 12)
+    runs.changes.annotate("0003", title="The good one", notes=None)
+    lines = {line["run_id"]: line for line in runs.listing.page(ListQuery(1, NOW)).lines}
+    with database.transaction() as db:
+        db.conn.execute("DROP TABLE sessions")
+        db.conn.execute("CREATE TABLE sessions (hash TEXT PRIMARY KEY)")
+        if before == "another list":
+            db.conn.execute("ALTER TABLE listing DROP COLUMN job_id")
+        else:
+            for table in ("listing", "listing_tags", "listing_search"):
+                db.conn.execute(f"DROP TABLE {table}")
+    again = RunStore(ServerDatabase(database._path))
+    found = {line["run_id"]: line for line in again.listing.page(ListQuery(1, NOW)).lines}
+    same = ("run_id", "job_name", "project_name", "exit_code")  # what its objects tell is read again
+    assert {run_id: [line.get(name) for name in same] for run_id, line in found.items()} == {
+        run_id: [line.get(name) for name in same] for run_id, line in lines.items()
+    }
+    assert ids(again, text="good one") == (["0003"] if before == "another list" else [])
+    assert ids(again, tag="k=1") != []
