@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -191,18 +191,18 @@ def test_start_after_stop_records_nothing_and_says_so(far_end: FarEnd, caplog: p
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ("a,b\n1,2\n", "takes bytes, not str"),
-        (bytearray(b"a,b\n1,2\n"), "takes bytes, not bytearray"),
-        (b"a,b\n1,2", "takes whole lines"),
-        (bytes(BATCH_MAX_BYTES) + b"\n", "are too many for one append"),
+        (lambda: "a,b\n1,2\n", "takes bytes, not str"),
+        (lambda: bytearray(b"a,b\n1,2\n"), "takes bytes, not bytearray"),
+        (lambda: b"a,b\n1,2", "takes whole lines"),
+        (lambda: bytes(BATCH_MAX_BYTES) + b"\n", "are too many for one append"),
     ],
     ids=["text", "bytearray", "unfinished", "enormous"],
 )
-def test_what_append_cannot_take_is_told_with_the_remedy(far_end: FarEnd, lines: Any, words: str) -> None:
+def test_what_append_cannot_take_is_told_with_the_remedy(far_end: FarEnd, lines: Callable[[], Any], words: str) -> None:
     manager = manager_of(far_end)
     manager.start()
     with pytest.raises(BadArgument, match=words) as told:
-        manager.append(lines)
+        manager.append(lines())
     assert told.value.hint
     manager.append(HEADER + b"1,a\n")
     assert manager.stop()
