@@ -51,6 +51,8 @@ def _network_settings() -> list[tuple[str, str]]:
 def code_on_disk() -> list[tuple[str, int]]:
     """Which files an engine that is started now consists of: an upgrade brings others."""
     root = Path(__file__).absolute().parents[2]
+    if not root.is_dir():  # a program in a zip file
+        return [(str(root), root.stat().st_mtime_ns)]
     files = [file for package in _PACKAGES for file in os.scandir(root / package) if file.name.endswith(".py")]
     return [(str(root), 0), *sorted((file.name, file.stat().st_mtime_ns) for file in files)]
 

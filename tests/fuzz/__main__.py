@@ -1,6 +1,7 @@
 """Fuzz for some minutes: each target in turn for some seconds, from seed to seed. Exit code 1 if something broke."""
 
 import argparse
+import logging
 import os
 import random
 import sys
@@ -45,6 +46,8 @@ def main() -> int:
     form.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(target.name for target in TARGETS)}")
     given = form.parse_args()
     print(f"seed {given.seed}", flush=True)
+    for package in ("streaming", "spool"):
+        logging.getLogger(package).setLevel(logging.CRITICAL)
     targets = [target for target in TARGETS if not given.names or target.name in given.names]
     with tempfile.TemporaryDirectory() as place:
         os.environ["XDG_STATE_HOME"] = str(Path(place, "state"))

@@ -4,7 +4,6 @@ import base64
 import gzip
 import hashlib
 import json
-import logging
 import math
 from contextlib import closing
 from functools import cache
@@ -193,4 +192,3 @@ def _require_fit(error: StreamError, *secrets: str) -> None:
 
 
 TARGETS = [Target(answers, service_answers), Target(answers, s3_answers)]
-logging.getLogger("streaming.clients").setLevel(logging.CRITICAL)

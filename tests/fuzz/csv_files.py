@@ -1,6 +1,5 @@
 """CSV files: any lines, cut anywhere, read by feeders that die and are followed by others."""
 
-import logging
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -90,4 +89,3 @@ def memory() -> str | None:
 
 growths = st.builds(Growth, texts, cuts, st.sets(st.integers(0, 8), max_size=4), st.booleans())
 TARGETS = [Target(growths, csv_split), Target(growths, csv_taken_over)]
-logging.getLogger("streaming.collect").setLevel(logging.CRITICAL)

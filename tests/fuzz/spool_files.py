@@ -1,6 +1,5 @@
 """Spool files: bytes flipped, overwritten, cut off, pages swapped, with any journal beside them, opened as commands do."""
 
-import logging
 import tempfile
 from contextlib import closing
 from functools import cache
@@ -82,4 +81,3 @@ def spool_files(damage: Damage) -> None:
 
 
 TARGETS = [Target(damages, spool_files)]
-logging.getLogger("spool").setLevel(logging.CRITICAL)

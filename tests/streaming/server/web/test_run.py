@@ -40,8 +40,8 @@ def test_every_picture_is_there_with_its_figures_in_words(tab: Tab, runs: Runs) 
     titles = tab.page.locator("#charts h3").all_inner_texts()
     assert titles == ["CPU", "Memory", "Disk", "Network", "GPU", "GPU memory"]
     assert re.search(rf"System: average 9\.\d+ cores, peak {PEAK_CORES} cores", tab.all_text("#text-cpu"))
-    assert "Limit: 16 cores (vCPUs of the host)" in tab.all_text("#text-cpu")
-    assert "Limit: 64 GiB (memory of the host)" in tab.all_text("#text-memory")
+    assert "Limit: 16 cores (CPUs of the job or the host)" in tab.all_text("#text-cpu")
+    assert "Limit: 64 GiB (memory of the job or the host)" in tab.all_text("#text-memory")
     assert "Limit: 2 GPUs" in tab.all_text("#text-gpu")
     assert "MB/s" in tab.all_text("#text-disk")
     for picture in PICTURES:
