@@ -126,7 +126,7 @@ class User:
         """SIGKILL the uploader that works now; returns when it is gone."""
         found = self.uploader()
         kill(found)
-        eventually(lambda: not found.is_alive, 20.0)
+        eventually(lambda: not found.is_alive)
         return found
 
     def _uploader(self) -> Process | None:

@@ -99,7 +99,7 @@ with streaming.track(token=token, interval=0.1, upload_interval=1):
     )
     program.say(token)
     assert program.read_line() == "in"
-    eventually(lambda: KEY.search(overheard.heard()) and len(marked(user.marker)) >= 3, 30)
+    eventually(lambda: KEY.search(overheard.heard()) and len(marked(user.marker)) >= 3)
     canaries = _canaries(token, overheard)
     _require_secret(user, canaries)
     program.say("out")

@@ -178,7 +178,7 @@ def test_fault_04_killed_program_with_a_tracked_block_is_finished_as_failed(
     with waiting_program(TRACKED, surroundings(home, marker, far_end)) as program:
         far_end.journal.wait_for_count("put", 1, 60)
         program.kill()
-    far_end.wait_finished(deadline_s=60)
+    far_end.wait_finished()
     wait_gone(marker)
     (path,) = directory.spool_paths(home.spool_dir)
     oracle.judge(far_end.evidence(), programs.recorded(path), run_status="failed", exit_code=None)
@@ -194,7 +194,7 @@ def test_fault_04_killed_tracker_of_a_command_ends_the_run_and_leaves_the_comman
     with start_program([*command, sys.executable, "-c", work], environment, stdin=True) as program:
         far_end.journal.wait_for_count("put", 1, 60)
         program.popen.kill()
-        far_end.wait_finished(deadline_s=60)
+        far_end.wait_finished()
         program.say("go on")
         eventually(done.exists, 30, "the command did not live on")
     wait_gone(marker)

@@ -60,7 +60,7 @@ def test_fault_08_disk_fills_while_offline_and_every_row_arrives_when_the_networ
         disk = small_disk.seen_from_outside(program.pid, home.spool_dir)
         with csv_path.open("ab") as csv:
             csv.writelines(all_rows[1:])
-        eventually(lambda: spool_bytes(disk) > 1 << 20, 30)
+        eventually(lambda: spool_bytes(disk) > 1 << 20)
         small_disk.fill(disk)
         far_end.up()
         far_end.journal.wait_for_count("put", 2, 60)
@@ -89,7 +89,7 @@ def test_fault_08_tracked_command_does_not_feel_a_full_disk_and_no_sample_is_los
         far_end.down()
         filler = small_disk.fill(disk)
         full_at = spool_bytes(disk)
-        eventually(lambda: b"no room left" in said.read_bytes(), 30)
+        eventually(lambda: b"no room left" in said.read_bytes())
         assert spool_bytes(disk) <= full_at + 4096
         filler.unlink()
         far_end.up()

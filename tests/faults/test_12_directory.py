@@ -51,7 +51,7 @@ def test_fault_12_directory_that_is_renamed_and_comes_back_loses_nothing(
         elsewhere = home.path / "elsewhere"
         home.spool_dir.rename(elsewhere)
         csv_path.write_bytes(csv_path.read_bytes() + b"2,b\n")
-        eventually(lambda: not home.spool_dir.exists(), 5)
+        eventually(lambda: not home.spool_dir.exists())
         elsewhere.rename(home.spool_dir)
         csv_path.write_bytes(csv_path.read_bytes() + b"3,c\n")
         far_end.journal.wait_for_count("put", 2, 60)

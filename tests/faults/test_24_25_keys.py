@@ -181,7 +181,7 @@ def test_fault_25_token_revoked_after_registering_lets_working_keys_deliver_the_
         streamed.append()
         streamed.wait_sent(2)
         assert streamed.stop() == {}
-        assert streamed.run().problem_cause == "token refused"
+        streamed.wait_for_cause("token refused")
         assert far_end.run().finish is None
         processes.kill_marked(marker)
         recorded = streamed.recorded

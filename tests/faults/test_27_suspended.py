@@ -66,7 +66,7 @@ def test_fault_27_deadline_of_a_delivery_does_not_count_the_sleep(home: Home, ma
     boottime.write_text(str(EIGHT_HOURS_S))
     far_end.up()
     kill_marked(marker, signal.SIGCONT)
-    far_end.wait_finished(deadline_s=70)
+    far_end.wait_finished()
     wait_gone(marker)
     oracle.judge(far_end.evidence(), told(10), run_status="failed", exit_code=None)
 
@@ -88,7 +88,7 @@ def test_two_hundred_suspends_change_nothing(home: Home, marker: str, way: str) 
     command = run if way == "run" else [sys.executable, "-c", tracked]
     with start_program(command, clean_environment(home, marker), stdin=True) as program:
         assert program.read_line() == "ready"
-        (path,) = eventually(lambda: directory.spool_paths(home.spool_dir), 30)
+        (path,) = eventually(lambda: directory.spool_paths(home.spool_dir))
         eventually(lambda: recorded_rows(path) > 0, 30, "no row was recorded")
         ours = [each for each in marked(marker) if f" {way}" in each.command or " tracker " in each.command]
         for _ in range(200):

@@ -103,7 +103,7 @@ def test_fault_34_program_ends_as_without_us_and_its_run_is_finished(
 
 
 def finished_as(far_end: FarEnd, marker: str, result: ProgramResult, *, run_status: str, exit_code: object) -> None:
-    far_end.wait_finished(deadline_s=30)
+    far_end.wait_finished()
     wait_gone(marker)
     assert result.stdout.count(b"begun") == 1, "the user's code ran again"
     appended = result.stdout.count(b"appended")
@@ -140,7 +140,7 @@ def test_fault_34_helper_that_outlives_the_program_does_not_keep_its_run_open(
     environment = surroundings(home, marker, far_end)
     with start_script(START + OUTLIVED.format(ending=ending), environment, stdin=True) as program:
         programs.read_until(program, "ready")
-        status = far_end.wait_finished(deadline_s=30).finish
+        status = far_end.wait_finished().finish
         program.say("leave")
         program.wait()
     wait_gone(marker)
@@ -357,7 +357,7 @@ def test_fault_34_forked_helper_does_not_end_its_parents_tracked_block(
 ) -> None:
     result = run(TRACKED.format(helper=helper), surroundings(home, marker, far_end))
     result.check_unfelt(traceback_count=int("raise" in helper))
-    far_end.wait_finished(deadline_s=30)
+    far_end.wait_finished()
     wait_gone(marker)
     assert len(far_end.runs) == 1
     assert not [path for path in Path(home.spool_dir).glob("*.log") if b"Traceback" in path.read_bytes()]

@@ -53,7 +53,7 @@ class Hostile:
             return program.wait()
 
     def judge(self, count: int, *, run_status: str = "finished", exit_code: int | None = 0) -> None:
-        self.far_end.wait_finished(deadline_s=60)
+        self.far_end.wait_finished()
         wait_gone(self.marker)
         oracle.judge(self.far_end.evidence(), told(count), run_status=run_status, exit_code=exit_code)
 
@@ -256,7 +256,7 @@ def test_sitecustomize_of_the_program_is_not_run_in_ours(hostile: Hostile, tmp_p
     )
     result.check_unfelt()
     assert b"track." not in result.stderr
-    hostile.far_end.wait_finished(deadline_s=60)
+    hostile.far_end.wait_finished()
     wait_gone(hostile.marker)
 
 

@@ -158,8 +158,8 @@ def test_fault_37_word_that_names_no_run_spares_those_that_were_seen_just_now(
     command = [*COMMAND, "run", "-i", "0.1", "--", sys.executable, "-c", "print('ready', flush=True); input()"]
     with start_on_node("n1", command, offline, stdin=True) as job:
         read_until(job, "ready")
-        (path,) = eventually(lambda: directory.spool_paths(home.spool_dir), 30)
-        eventually(lambda: len(recorded(path).acknowledged) > 3, 30)
+        (path,) = eventually(lambda: directory.spool_paths(home.spool_dir))
+        eventually(lambda: len(recorded(path).acknowledged) > 3)
         spared = login("drain", "--ended")
         assert spared.exit_code == 0
         assert b"uploaded: not ended, its tracker was seen" in spared.stdout

@@ -137,7 +137,7 @@ def test_fault_37_csv_goes_on_where_the_ended_run_left_it(
             end_as_failed(first)
         with csv_path.open("ab") as file:
             file.write(rows(number, 1))
-        eventually(lambda count=number + 1: sum(map(row_count, runs_of(home))) == count, 20)
+        eventually(lambda count=number + 1: sum(map(row_count, runs_of(home))) == count)
     with csv_path.open("ab") as file:
         file.write(b"10,100")  # no line end: a row all the same, at the end
     assert manager.stop(exit_code=3)
@@ -165,7 +165,7 @@ def test_fault_37_rows_of_the_csv_that_others_took_are_not_taken_twice(
     )
     manager.start()
     (first,) = runs_of(home)
-    eventually(lambda: row_count(first) == 5, 20)
+    eventually(lambda: row_count(first) == 5)
     with csv_path.open("ab") as file:
         file.write(rows(5, 3))
     with closing(Spool(first)) as spool:  # before the tracker looks again
@@ -174,7 +174,7 @@ def test_fault_37_rows_of_the_csv_that_others_took_are_not_taken_twice(
         end_as_failed(first)
     with csv_path.open("ab") as file:
         file.write(rows(8, 2))
-    eventually(lambda: sum(map(row_count, runs_of(home))) >= 10, 20)
+    eventually(lambda: sum(map(row_count, runs_of(home))) >= 10)
     assert manager.stop()
     wait_gone(marker)
     batches = [[rows(0, 8)], [rows(8, 2)]] if ends_it else [[rows(0, 10)]]
@@ -300,11 +300,11 @@ def test_fault_37_offline_run_on_a_node_that_the_login_node_ends_loses_nothing(
         command = [sys.executable, "-c", ATTACHED, json.dumps([*COMMAND, "attach", *options])]
     with start_on_node("n1", command, offline, stdin=True) as job:
         programs.read_until(job, "ready")
-        eventually(lambda: runs_of(home) and row_count(runs_of(home)[0]) > 3, 30)
+        eventually(lambda: runs_of(home) and row_count(runs_of(home)[0]) > 3)
         (first,) = runs_of(home)
         with start_on_node("login", [*COMMAND, "drain", "--ended", first.stem], environment) as drain:
             drain.wait().check_unfelt()
-        eventually(lambda: len(runs_of(home)) == 2 and row_count(runs_of(home)[1]) > 3, 30)
+        eventually(lambda: len(runs_of(home)) == 2 and row_count(runs_of(home)[1]) > 3)
         job.say("go on")
         ended = job.wait()
         assert b"rows.lost" not in ended.stderr

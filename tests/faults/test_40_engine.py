@@ -140,7 +140,7 @@ def wait_for_more_requests(far_end: FarEnd, made: list[Recorder]) -> None:
 
 def test_fault_41_run_whose_store_hangs_holds_up_no_other(recorders: Callable[..., Recorder], far_end: FarEnd) -> None:
     hanging, *others = [recorders() for _ in range(4)]
-    eventually(lambda: hanging.spool.run().registration is not None, 30)
+    eventually(lambda: hanging.spool.run().registration is not None)
     prefix = run_of(far_end, hanging)
     held = faults.held(stores=False)
     far_end.always("put", held, matching=lambda head: prefix in head.path)
@@ -225,7 +225,7 @@ def test_sigterm_sends_what_is_there_and_the_run_goes_on(
 ) -> None:
     """An interval of an hour: without the signal nothing would be sent."""
     recorder = recorders(interval_s=LONG_S)
-    eventually(lambda: recorder.spool.run().registration is not None, 30)
+    eventually(lambda: recorder.spool.run().registration is not None)
     batches = [append(recorder, 0, 35)]
     (process,) = uploaders(marker)
     kill(process, signal.SIGTERM)
@@ -276,17 +276,17 @@ def test_stop_ends_it_and_the_next_run_starts_another(
     recorders: Callable[..., Recorder], home: Home, marker: str
 ) -> None:
     first = recorders(interval_s=LONG_S)
-    eventually(lambda: first.uploader_pid, 30)
+    eventually(lambda: first.uploader_pid)
     append(first, 0)
     number, left = engine_link.stop_all(home.spool_dir, timeout_s=30)
     assert (number, left) == (1, 0)
     assert first.spool.sent_uris(), "what was there is sent"
-    eventually(lambda: not uploaders(marker), 10)
+    eventually(lambda: not uploaders(marker))
     for _ in range(3):
         first.tend()
     assert not uploaders(marker), "a person ended it: a run that goes on does not start it again"
     second = recorders()
-    eventually(lambda: second.uploader_pid, 30)
+    eventually(lambda: second.uploader_pid)
     assert len(uploaders(marker)) == 1
 
 
@@ -301,7 +301,7 @@ def test_status_of_an_engine_names_its_runs_and_what_stands_in_their_way(
         told = engine_link.ask_all(home.spool_dir)
         return told[0]["runs"][0]["problem"] if told and told[0]["runs"] else None
 
-    assert "503" in (eventually(problem, 30) or "")
+    assert "503" in (eventually(problem) or "")
     (told,) = engine_link.ask_all(home.spool_dir)
     assert told["pid"] == recorder.uploader_pid
     assert told["runs"][0]["path"] == str(recorder.spool.path)
@@ -312,7 +312,7 @@ def test_status_of_an_engine_names_its_runs_and_what_stands_in_their_way(
 
 def test_socket_is_private_and_has_no_secret_name(recorders: Callable[..., Recorder], home: Home) -> None:
     recorder = recorders()
-    eventually(lambda: recorder.uploader_pid, 30)
+    eventually(lambda: recorder.uploader_pid)
     with runtime_folder() as folder:
         status = os.stat(folder)
         (name,) = engine_socket.names(home.spool_dir)
@@ -356,12 +356,12 @@ def test_stale_socket_of_a_killed_engine_is_replaced(
     recorders: Callable[..., Recorder], home: Home, far_end: FarEnd, marker: str
 ) -> None:
     first = recorders()
-    eventually(lambda: first.uploader_pid, 30)
+    eventually(lambda: first.uploader_pid)
     for process in uploaders(marker):
         kill(process)
-    eventually(lambda: not uploaders(marker), 10)
+    eventually(lambda: not uploaders(marker))
     assert engine_socket.names(home.spool_dir), "the socket of the dead is still there"
-    eventually(lambda: not engine_link.ask_all(home.spool_dir), 10)  # the kernel closes its socket a little later
+    eventually(lambda: not engine_link.ask_all(home.spool_dir))  # the kernel closes its socket a little later
     assert engine_link.find(home.spool_dir) is None
     second = recorders()
     append(second, 0)
@@ -408,7 +408,7 @@ def test_right_to_serve_is_one_processs_at_a_time(home: Home) -> None:
         time.sleep(20)
         os._exit(0)
     claim.release()
-    again = eventually(lambda: engine_socket.claim(name), 10)
+    again = eventually(lambda: engine_socket.claim(name))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     assert again is not None

@@ -71,10 +71,10 @@ def steps_of_a_life(nursery: Nursery, home: Home, far_end: FarEnd) -> list[str]:
     with closing(recorded.spools[0]):
         recorded.append()
         with served(nursery, home, recorded) as engine:
-            eventually(lambda: recorded.are_sent, 30)
+            eventually(lambda: recorded.are_sent)
             recorded.append()
             recorded.end()
-            eventually(lambda: recorded.are_finished, 30)
+            eventually(lambda: recorded.are_finished)
         return list(dict.fromkeys(engine.result().steps))
 
 

@@ -101,7 +101,7 @@ def test_socket_that_another_user_serves_is_not_spoken_to(home: Home, own_folder
 
 def test_another_user_who_gets_at_the_socket_is_told_nothing(home: Home, own_folder: Path, marker: str) -> None:
     with closing(engine_link.find_or_start(home.spool_dir)) as link:
-        eventually(lambda: link.events(1.0) and link.engine_pid, 30)
+        eventually(lambda: link.events(1.0) and link.engine_pid)
         (name,) = engine_socket.names(home.spool_dir)
         (own_folder / name).chmod(0o666)
         asks = f"s = socket.socket(socket.AF_UNIX); s.connect({name!r}); print(s.recv(99))"
@@ -193,7 +193,7 @@ def test_upgrade_under_a_running_engine_brings_a_new_one_and_the_old_ends_its_wo
     far_end.down()
     with start_script(OFFLINE_FIRST, environment, stdin=True) as before:
         read_until(before, "ready")
-        eventually(lambda: "cannot be reached" in log_of(home.spool_dir), 30)
+        eventually(lambda: "cannot be reached" in log_of(home.spool_dir))
         (old,) = uploaders(marker)
         upgrade(installed)
         with start_script(OFFLINE_FIRST, environment, stdin=True) as after:

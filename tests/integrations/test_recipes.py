@@ -124,7 +124,7 @@ def test_resource_trackers_decorator_streams_through_us(
     flow = home.path / "train.py"
     flow.write_text(recipe("metaflow with resource-tracker's decorator"))
     run(home, {**environment, **far_end.environment()}, sys.executable, flow, "run")
-    told = far_end.wait_finished(deadline_s=60)
+    told = far_end.wait_finished()
     assert told.metadata["orchestrator"] == "metaflow"
     assert told.metadata["job_name"] == "Train"
     assert len(directory.spool_paths(home.spool_dir)) == 1

@@ -35,7 +35,7 @@ class Tenant:
     def new(cls, server: EmbeddedServer, name: str) -> Tenant:
         token = server.tokens.add(name)
         answer = requests.post(
-            f"{server.api_url}/runs", json={}, headers={"Authorization": f"Bearer {token}"}, timeout=20
+            f"{server.api_url}/runs", json={}, headers={"Authorization": f"Bearer {token}"}, timeout=60
         )
         return cls(server, token, answer.json())
 
@@ -71,7 +71,7 @@ def thief(whole_server: EmbeddedServer) -> Tenant:
 def test_every_call_with_anothers_run_is_answered_as_if_there_were_none(
     victim: Tenant, thief: Tenant, tried: Tried
 ) -> None:
-    description = requests.get(f"{victim.server.api_url}/openapi.json", timeout=20).json()
+    description = requests.get(f"{victim.server.api_url}/openapi.json", timeout=60).json()
     finish = {"data_source": "inline", "data_csv": CSV, "run_status": "failed"}
     done = 0
     for path, methods in description["paths"].items():

@@ -63,7 +63,7 @@ _METHOD = re.compile(rb"/(?:master_pb|volume_server_pb|filer_pb|iam_pb|s3_pb|pro
 def stored(whole_server: EmbeddedServer) -> Iterator[str]:
     """An object of some tenant; whatever is tried, it is there afterwards."""
     with requests.Session() as http:
-        answer = http.post(f"{whole_server.api_url}/runs", json={}, headers=_bearer(whole_server), timeout=20)
+        answer = http.post(f"{whole_server.api_url}/runs", json={}, headers=_bearer(whole_server), timeout=60)
     prefix = answer.json()["upload_uri_prefix"]
     _put(whole_server, prefix, b"rows")
     yield prefix

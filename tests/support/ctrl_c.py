@@ -40,7 +40,7 @@ class TerminalProgram:
     def press_ctrl_c(self) -> None:
         os.write(self.master, b"\x03")
 
-    def wait_for(self, word: bytes, deadline_s: float = 30.0) -> None:
+    def wait_for(self, word: bytes, deadline_s: float = 60.0) -> None:
         """Until the screen shows `word`."""
         until = time.monotonic() + deadline_s
         while word not in self.screen:
@@ -73,5 +73,5 @@ class TerminalProgram:
     def __exit__(self, *_: object) -> None:
         if self.popen.poll() is None:
             self.popen.kill()
-        self.popen.wait(10)
+        self.popen.wait(60)
         os.close(self.master)

@@ -234,7 +234,7 @@ class FarEnd:
             history = {uri: list(digests) for uri, digests in self.store.history.items()}
         return Evidence(self.objects, run.finish, run.upload_uri_prefix, history)
 
-    def wait_finished(self, run_id: str | None = None, deadline_s: float = 20.0) -> Run:
+    def wait_finished(self, run_id: str | None = None, deadline_s: float = 60.0) -> Run:
         """The run, once the service has taken its finish."""
 
         def finished(_: Journal) -> bool:

@@ -94,7 +94,7 @@ class Journal:
         times = sorted(entry.arrived_at_s for entry in self.requests(kind))
         return [later - earlier for earlier, later in pairwise(times)]
 
-    def wait_for(self, predicate: Callable[["Journal"], Any], deadline_s: float = 10.0) -> Any:
+    def wait_for(self, predicate: Callable[["Journal"], Any], deadline_s: float = 60.0) -> Any:
         """Return what `predicate(journal)` returns as soon as it is true, looking at every append."""
         until = time.monotonic() + deadline_s
         while not (met := predicate(self)):
@@ -106,7 +106,7 @@ class Journal:
         return met
 
     def wait_for_count(
-        self, kind: str, count: int, deadline_s: float = 10.0, *, stored: bool | None = None
+        self, kind: str, count: int, deadline_s: float = 60.0, *, stored: bool | None = None
     ) -> list[Entry]:
         self.wait_for(lambda journal: journal.count(kind, stored=stored) >= count, deadline_s)
         return self.requests(kind, stored=stored)

@@ -72,7 +72,7 @@ class Nursery:
         assert self._popen.stdin is not None
         assert self._popen.stdout is not None
         self._popen.stdin.close()
-        self._popen.wait(20)
+        self._popen.wait(60)
         self._popen.stdout.close()
 
     def __enter__(self) -> "Nursery":

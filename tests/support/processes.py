@@ -142,7 +142,7 @@ class Program:
 
     def kill(self) -> None:
         self.popen.kill()
-        self.popen.wait(10)
+        self.popen.wait(60)
 
     def __enter__(self) -> "Program":
         return self
@@ -276,7 +276,7 @@ def spare(pid: int) -> None:
         SPARED.add(found)
 
 
-def wait_gone(marker: str, deadline_s: float = 30.0) -> None:
+def wait_gone(marker: str, deadline_s: float = 60.0) -> None:
     """Wait until no process of the test is left."""
     eventually(lambda: not marked(marker), deadline_s, lambda: f"still there: {marked(marker)}")
 
@@ -289,7 +289,7 @@ def assert_none_left(marker: str) -> None:
 
 
 def eventually(
-    predicate: Callable[[], T], deadline_s: float = 10.0, describe: str | Callable[[], str] = "condition not met"
+    predicate: Callable[[], T], deadline_s: float = 60.0, describe: str | Callable[[], str] = "condition not met"
 ) -> T:
     """Return what `predicate()` returns as soon as it is true; AssertionError with `describe` after the deadline."""
     until = time.monotonic() + deadline_s

@@ -134,7 +134,7 @@ class RemoteFarEnd:
 
     def stop(self) -> None:
         """Close its stdin: it ends."""
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=60)
 
     def __enter__(self) -> "RemoteFarEnd":
         return self

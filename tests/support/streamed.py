@@ -71,11 +71,11 @@ class Streamed:
         """What the uploader wrote down."""
         return programs.log_of(self._home.spool_dir)
 
-    def wait_for_cause(self, cause: str, deadline_s: float = 30.0) -> None:
+    def wait_for_cause(self, cause: str, deadline_s: float = 60.0) -> None:
         """Until the spool tells people that this stands in the way."""
         processes.eventually(lambda: self.run().problem_cause == cause, deadline_s, self._said)
 
-    def wait_sent(self, count: int, deadline_s: float = 40.0) -> None:
+    def wait_sent(self, count: int, deadline_s: float = 60.0) -> None:
         processes.eventually(lambda: len(self.manager.uploaded_uris) >= count, deadline_s, self._said)
 
     def _said(self) -> str:

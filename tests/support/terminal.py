@@ -79,7 +79,7 @@ class Terminal:
         self._written += piece
         return bool(piece)
 
-    def wait_for(self, text: str, deadline_s: float = 30.0) -> None:
+    def wait_for(self, text: str, deadline_s: float = 60.0) -> None:
         """Until the program has written this."""
         until = time.monotonic() + deadline_s
         while text not in self.written:
@@ -113,7 +113,7 @@ class Terminal:
         if self.process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(60)
         os.close(self._master)
 
 

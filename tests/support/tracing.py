@@ -54,7 +54,7 @@ def run_traced(nursery: Nursery, order: dict[str, object], output: Path, *, opti
         said = tracer.stderr.readline()
         end = nursery.go()
         said += tracer.stderr.read()
-    tracer.wait(20)
+    tracer.wait(60)
     assert b"attached" in said, f"strace says: {said.decode()}"
     return end
 

@@ -139,7 +139,7 @@ def test_descriptors_and_timers_do_not_pile_up() -> None:
         with peer(serve) as port, deadline(LONG_S):
             assert get(port) == b"hi"
     assert len(os.listdir("/proc/self/fd")) <= before
-    eventually(lambda: not any(isinstance(thread, threading.Timer) for thread in threading.enumerate()), 5)
+    eventually(lambda: not any(isinstance(thread, threading.Timer) for thread in threading.enumerate()))
 
 
 def test_error_of_the_block_is_its_own_before_the_deadline() -> None:

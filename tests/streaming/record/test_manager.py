@@ -155,9 +155,9 @@ def test_feeder_goes_on_after_what_nobody_foresaw_and_tells_it_once_without_quot
     csv_path.write_bytes(HEADER + b"1,a\n")
     manager = Stumbling(far_end.token, str(csv_path), host_info={}, cloud_info={}, spool_interval=0.05)
     manager.start()
-    eventually(lambda: "feeder.defect" in caplog.text, 10)
+    eventually(lambda: "feeder.defect" in caplog.text)
     csv_path.write_bytes(HEADER + b"1,a\n2,b\n")
-    eventually(lambda: waiting_rows(manager) == 2, 10)
+    eventually(lambda: waiting_rows(manager) == 2)
     assert manager.stop()
     assert caplog.text.count("feeder.defect: LookupError") == 1
     assert "1,a" not in caplog.text
@@ -173,7 +173,7 @@ def test_csv_update_fn_that_exits_stops_nothing(far_end: FarEnd, home: Home, cap
     csv_path.write_bytes(HEADER + b"1,a\n")
     manager = manager_of(far_end, csv_path, csv_update_fn=sys.exit)
     manager.start()
-    eventually(lambda: waiting_rows(manager) == 1, 10)
+    eventually(lambda: waiting_rows(manager) == 1)
     assert manager.stop()
     assert caplog.text.count("csv_update.failed: SystemExit") == 1
 
@@ -224,7 +224,7 @@ def test_rows_of_a_growing_csv_arrive_and_stop_returns_the_answer(far_end: FarEn
     run_id = manager.wait_until_registered(30)
     assert run_id == manager.id == far_end.run().run_id
     assert manager.url == f"{far_end.api_url}/run/abc-1"
-    eventually(lambda: manager.uploaded_uris, 30)
+    eventually(lambda: manager.uploaded_uris)
     csv_path.write_bytes(csv_path.read_bytes() + b"2,b\n3,c")
     answer = manager.stop(exit_code=4, run_status="failed")
     assert answer
@@ -371,7 +371,7 @@ def test_update_function_brings_the_last_rows_before_the_run_ends(far_end: FarEn
 
     manager = manager_of(far_end, csv_path, csv_update_fn=update)
     manager.start()
-    eventually(lambda: len(rows) > 1, 30)
+    eventually(lambda: len(rows) > 1)
     manager.stop()
     oracle.judge(far_end.evidence(), Told(HEADER, rows), run_status="finished", exit_code=0)
 

@@ -52,7 +52,7 @@ def test_ctrl_c_while_append_waits_for_the_write_lock_leaves_no_transaction_open
 ) -> None:
     manager.append(HEADER + b"1,a\n")
     with closing(sqlite3.connect(spool_of(manager).path, isolation_level=None, check_same_thread=False)) as other:
-        eventually(lambda: other.execute("BEGIN IMMEDIATE") is not None, 10)
+        eventually(lambda: other.execute("BEGIN IMMEDIATE") is not None)
         release = threading.Timer(1.0, other.execute, ("ROLLBACK",))
         release.start()
         interrupt_in(0.3)
@@ -100,7 +100,7 @@ def test_append_cut_short_at_any_moment_is_whole_or_absent_and_the_run_goes_on(
 def test_ctrl_c_while_stop_waits_is_no_end_of_stopping(manager: StreamingManager, far_end: FarEnd) -> None:
     manager.append(HEADER + b"1,a\n")
     with closing(sqlite3.connect(spool_of(manager).path, isolation_level=None, check_same_thread=False)) as other:
-        eventually(lambda: other.execute("BEGIN IMMEDIATE") is not None, 10)
+        eventually(lambda: other.execute("BEGIN IMMEDIATE") is not None)
         release = threading.Timer(1.0, other.execute, ("ROLLBACK",))
         release.start()
         interrupt_in(0.3)
@@ -124,7 +124,7 @@ def test_append_by_a_signal_handler_amid_append_is_refused_in_words(manager: Str
     before = signal.signal(signal.SIGUSR1, last_row)
     try:
         with closing(sqlite3.connect(spool_of(manager).path, isolation_level=None, check_same_thread=False)) as other:
-            eventually(lambda: other.execute("BEGIN IMMEDIATE") is not None, 10)
+            eventually(lambda: other.execute("BEGIN IMMEDIATE") is not None)
             threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
             release = threading.Timer(0.8, other.execute, ("ROLLBACK",))
             release.start()

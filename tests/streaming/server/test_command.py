@@ -81,7 +81,7 @@ def test_up_env_status_down(server: Command, tmp_path: Path) -> None:
     token = Path(environment["SENTINEL_API_TOKEN_FILE"]).read_text().strip()
     assert token not in up.stdout
     answer = requests.post(
-        environment["SENTINEL_API_URL"] + "/runs", json={}, headers={"Authorization": f"Bearer {token}"}, timeout=10
+        environment["SENTINEL_API_URL"] + "/runs", json={}, headers={"Authorization": f"Bearer {token}"}, timeout=60
     )
     assert answer.status_code == 201
 
@@ -94,7 +94,7 @@ def test_up_env_status_down(server: Command, tmp_path: Path) -> None:
     assert server("status").returncode == 1
     assert server("down").stdout == "The server was not up.\n"
     with pytest.raises(requests.ConnectionError):
-        requests.get(environment["SENTINEL_API_URL"] + "/health", timeout=5)
+        requests.get(environment["SENTINEL_API_URL"] + "/health", timeout=60)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
@@ -104,17 +104,17 @@ def test_foreground_stays_until_a_signal_and_ends_everything(
     status = json.loads(server("status", "--json").stdout)
     assert status["up"] is True
     foreground.send_signal(number)
-    assert foreground.wait(20) == 0
+    assert foreground.wait(60) == 0
     assert server("status").returncode == 1
     with pytest.raises(requests.ConnectionError):
-        requests.get(status["api_url"] + "/health", timeout=5)
+        requests.get(status["api_url"] + "/health", timeout=60)
 
 
 def test_foreground_says_so_when_the_server_is_ended_elsewhere(
     server: Command, foreground: subprocess.Popen[str]
 ) -> None:
     assert server("down").returncode == 0
-    _, errors = foreground.communicate(timeout=20)
+    _, errors = foreground.communicate(timeout=60)
     assert foreground.returncode == 1
     assert "has ended" in errors
 

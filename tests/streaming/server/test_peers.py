@@ -167,7 +167,7 @@ def put_as_the_rust_client(service: Service, given: dict[str, Any], uri: str, bo
     request = AWSRequest("PUT", url, headers={"Content-Type": "application/gzip"}, data=body)
     keys = Credentials(given["access_key"], given["secret_key"], given["session_token"])
     S3SigV4Auth(keys, "s3", given["region"]).add_auth(request)
-    answer = requests.put(url, body, headers=dict(request.headers.items()), timeout=20)
+    answer = requests.put(url, body, headers=dict(request.headers.items()), timeout=60)
     assert answer.status_code == 200, answer.text
 
 

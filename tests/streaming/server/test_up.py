@@ -203,7 +203,7 @@ def registered(server: Command) -> dict[str, dict[str, str]]:
     environment = json.loads(server("env", "--json").stdout)
     token = Path(environment["SENTINEL_API_TOKEN_FILE"]).read_text().strip()
     headers = {"Authorization": f"Bearer {token}"}
-    answer = requests.post(f"{environment['SENTINEL_API_URL']}/runs", json={}, headers=headers, timeout=20)
+    answer = requests.post(f"{environment['SENTINEL_API_URL']}/runs", json={}, headers=headers, timeout=60)
     assert answer.status_code == 201, answer.text
     found: dict[str, dict[str, str]] = answer.json()
     return found
@@ -260,11 +260,11 @@ def test_the_link_logs_its_user_in_once_and_open_makes_another(
     for link in (first, second):
         url, _, ticket = link.partition("/login#ticket=")
         with requests.Session() as http:
-            assert http.post(f"{url}/session", json={"ticket": ticket}, timeout=20).json() == {"name": "default"}
-            assert http.get(f"{url}/runs", timeout=20).status_code == 200
-        assert requests.post(f"{url}/session", json={"ticket": ticket}, timeout=20).status_code == 401
+            assert http.post(f"{url}/session", json={"ticket": ticket}, timeout=60).json() == {"name": "default"}
+            assert http.get(f"{url}/runs", timeout=60).status_code == 200
+        assert requests.post(f"{url}/session", json={"ticket": ticket}, timeout=60).status_code == 401
         cookie = {"Cookie": f"tracker_stream_session_{url.rpartition(':')[2]}={ticket}"}
-        assert requests.get(f"{url}/runs", headers=cookie, timeout=20).status_code == 401
+        assert requests.get(f"{url}/runs", headers=cookie, timeout=60).status_code == 401
 
 
 def link_in(text: str) -> str:

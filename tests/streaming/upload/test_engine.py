@@ -41,7 +41,7 @@ def ask(link: EngineLink, path: Path, far_end: FarEnd, *, until: str = "done", *
     addresses = {"api_url": far_end.api_url, "s3_endpoint_url": far_end.s3_endpoint_url}
     order = {"token": far_end.token, **addresses, **vars(NO_WISHES), **terms}
     link.tell({"do": "drain", "path": str(path), **order})
-    eventually(lambda: any(event["event"] == until for event in link.events(0.1)), 30)
+    eventually(lambda: any(event["event"] == until for event in link.events(0.1)))
     link.tell({"do": "leave", "path": str(path)})
 
 

@@ -35,7 +35,7 @@ def test_process_is_tracked_until_it_ends(home: Home, program: AsProgram) -> Non
         sleeper(program) as tracked,
         program.start("attach", "--pid", str(tracked.pid), "-i", "0.1", "-n", "train") as tracking,
     ):
-        eventually(lambda: rows_and_run(home)[0] >= 2, 30)
+        eventually(lambda: rows_and_run(home)[0] >= 2)
         tracked.kill()
         result = tracking.wait()
     assert result.exit_code == 0
@@ -52,7 +52,7 @@ def test_signal_ends_the_tracking_and_not_the_process(
 ) -> None:
     with sleeper(program) as tracked:
         with program.start("attach", "--pid", str(tracked.pid), "-i", "0.1") as tracking:
-            eventually(lambda: rows_and_run(home)[0] >= 1, 30)
+            eventually(lambda: rows_and_run(home)[0] >= 1)
             tracking.send_signal(number)
             result = tracking.wait()
         assert tracked.popen.poll() is None
@@ -66,7 +66,7 @@ def test_rows_are_delivered(home: Home, program: AsProgram, far_end: FarEnd) -> 
         sleeper(program) as tracked,
         program.start("attach", "--pid", str(tracked.pid), "-i", "0.1", **far_end.environment()) as tracking,
     ):
-        eventually(lambda: rows_and_run(home)[0] >= 1, 30)
+        eventually(lambda: rows_and_run(home)[0] >= 1)
         tracked.kill()
         assert tracking.wait().exit_code == 0
     run = far_end.wait_finished()

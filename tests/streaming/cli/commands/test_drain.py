@@ -240,7 +240,7 @@ def test_run_that_kills_whoever_delivers_it_does_not_stop_the_others(
     with drain.start("drain") as running:
         for fault in held[:3]:
             assert fault.gate is not None
-            eventually(fault.gate.reached.is_set, 30)
+            eventually(fault.gate.reached.is_set)
             for process in uploaders(marker):
                 kill(process)
         result = running.wait()
@@ -333,9 +333,9 @@ def test_token_is_in_no_argument_and_no_environment_of_a_worker(
 def test_watch_serves_a_directory_until_sigterm(home: Home, drain: AsProgram, far_end: FarEnd) -> None:
     first = ended_run(home.spool_dir)
     with drain.start("drain", "--watch") as serving:
-        eventually(lambda: summarize(first).condition is Condition.DELIVERED, 30)
+        eventually(lambda: summarize(first).condition is Condition.DELIVERED)
         second = ended_run(home.spool_dir)  # comes later
-        eventually(lambda: summarize(second).condition is Condition.DELIVERED, 30)
+        eventually(lambda: summarize(second).condition is Condition.DELIVERED)
         serving.send_signal(signal.SIGTERM)
         result = serving.wait()
     assert result.exit_code == 0

@@ -228,9 +228,9 @@ def test_follow_goes_on_with_the_rows_that_come_until_the_run_ends(home: Home, t
     try:
         with closing(Spool(path)) as spool:
             expected = 2 + (form == "csv")
-            eventually(lambda: output.exists() and output.read_bytes().count(b"\n") == expected, 30)
+            eventually(lambda: output.exists() and output.read_bytes().count(b"\n") == expected)
             spool.append([Batch(HEADER, rows(3, first=2))])
-            eventually(lambda: output.read_bytes().count(b"\n") == expected + 3, 30)
+            eventually(lambda: output.read_bytes().count(b"\n") == expected + 3)
             spool.append([Batch(OTHER_HEADER, b'1700000009,55,"A, B"\n')])
             spool.end(exit_code=0, run_status="finished", ended_at=1700000010.0)
         assert following.wait(30) == 0

@@ -34,7 +34,7 @@ def metadata(home: Home) -> dict[str, Any]:
 
 def test_without_token_it_records_only_and_says_how_to_deliver(home: Home, program: AsProgram) -> None:
     with program.start("run", "-i", "0.1", "--", "sh", "-c", "read line", stdin=True) as running:
-        eventually(lambda: row_count(home) >= 2, 30)
+        eventually(lambda: row_count(home) >= 2)
         running.say("go on")
         result = running.wait()
     assert (result.exit_code, result.stdout) == (0, b"")
@@ -222,10 +222,12 @@ def test_token_file_is_used(home: Home, program: AsProgram, far_end: FarEnd) -> 
 
 def test_refused_token_is_told_once_and_rows_are_kept(home: Home, program: AsProgram, far_end: FarEnd) -> None:
     far_end.revoke_token()
-    result = program(
-        *("run", "-i", "0.1", "--exit-wait", "1", "--", "sleep", "2"),
-        **far_end.environment(),
-    )
+    words = ("run", "-i", "0.1", "--exit-wait", "1", "--", "sh", "-c", "echo began; read line")
+    with program.start(*words, stdin=True, **far_end.environment()) as running:
+        assert running.read_line() == "began"
+        eventually(lambda: only_run(home).problem_cause == "token refused")
+        running.say("end")
+        result = running.wait()
     assert result.exit_code == 0
     assert b"(token refused)" in result.stderr
     assert result.stderr.count(b"refuses the token") <= 1

@@ -88,7 +88,7 @@ def test_second_ctrl_c_ends_the_wait_for_a_delivery(home: Home, program: AsProgr
     with start(program, "run", "--exit-wait", "300", "--", *BUSY, **far_end.environment()) as terminal:
         terminal.wait_for("ready")
         terminal.press(CTRL_C)
-        eventually(lambda: [path for path in home.spool_dir.glob("*.spool") if has_ended(path)], 30)
+        eventually(lambda: [path for path in home.spool_dir.glob("*.spool") if has_ended(path)])
         terminal.press(CTRL_C)
         assert terminal.wait() == 130
         assert "to deliver: tracker-stream drain" in terminal.written

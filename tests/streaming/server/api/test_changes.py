@@ -33,7 +33,7 @@ def changes_of(run_id: str) -> list[tuple[str, str, Any]]:
 
 
 def guest(service: Service, path: str, secret: str, method: str = "GET") -> requests.Response:
-    return requests.request(method, service.url + path, headers={"X-Share": secret}, timeout=20)
+    return requests.request(method, service.url + path, headers={"X-Share": secret}, timeout=60)
 
 
 def shared(service: Service, run_id: str) -> str:
@@ -91,16 +91,16 @@ def test_another_sites_page_changes_nothing_with_the_sessions_cookie(service: Se
     run_id = finished(service)
     host = service.url.removeprefix("http://")
     own = {"Origin": service.url}
-    assert service.http.post(f"{service.url}/session", json={"token": service.token}, headers=own, timeout=20).ok
+    assert service.http.post(f"{service.url}/session", json={"token": service.token}, headers=own, timeout=60).ok
     is_ours = origin is not None and origin.endswith("HOST")  # TLS may end before us: the name counts
     headers = {} if origin is None else {"Origin": origin.replace("HOST", host)}
     for method, path, body in changes_of(run_id):
-        answer = service.http.request(method, service.url + path, json=body, headers=headers, timeout=20)
+        answer = service.http.request(method, service.url + path, json=body, headers=headers, timeout=60)
         assert answer.ok if is_ours else answer.status_code == 403, (method, answer.text)
     for content_type in ("text/plain", "application/x-www-form-urlencoded"):
         data = b'{"title": "taken"}'
         headers = {**own, "Content-Type": content_type}
-        answer = service.http.patch(f"{service.url}/runs/{run_id}", data=data, headers=headers, timeout=20)
+        answer = service.http.patch(f"{service.url}/runs/{run_id}", data=data, headers=headers, timeout=60)
         assert answer.status_code in (404, 415)
     assert service.get(f"/runs/{run_id}").status_code == (404 if is_ours else 200)
 
@@ -125,10 +125,10 @@ def test_link_shows_one_run_and_nothing_else(service: Service) -> None:
     for method, path, _ in changes_of(run_id):
         assert guest(service, path, secret, method).status_code in (401, 403), method
     for name in (service.app.state.cookie, "x-share"):
-        assert requests.get(f"{service.url}/runs/{run_id}", cookies={name: secret}, timeout=20).status_code == 401
+        assert requests.get(f"{service.url}/runs/{run_id}", cookies={name: secret}, timeout=60).status_code == 401
     bearer = {"Authorization": f"Bearer {secret}"}
-    assert requests.get(f"{service.url}/runs/{run_id}", headers=bearer, timeout=20).status_code == 401
-    answer = requests.post(f"{service.url}/session", json={"ticket": secret}, timeout=20)
+    assert requests.get(f"{service.url}/runs/{run_id}", headers=bearer, timeout=60).status_code == 401
+    answer = requests.post(f"{service.url}/session", json={"ticket": secret}, timeout=60)
     assert answer.status_code == 401, "it logs nobody in"
 
 

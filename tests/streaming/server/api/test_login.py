@@ -20,12 +20,12 @@ def browser(service: Service) -> requests.Session:
 
 
 def log_in(service: Service, browser: requests.Session, token: str | None = None, **headers: str) -> requests.Response:
-    return browser.post(service.url + "/session", json={"token": token or service.token}, headers=headers, timeout=10)
+    return browser.post(service.url + "/session", json={"token": token or service.token}, headers=headers, timeout=60)
 
 
 def test_a_token_becomes_a_session_that_reads(service: Service, browser: requests.Session) -> None:
     run_id = service.register()["run_id"]
-    assert browser.get(service.url + "/runs", timeout=10).status_code == 401
+    assert browser.get(service.url + "/runs", timeout=60).status_code == 401
     answer = log_in(service, browser)
     assert (answer.status_code, answer.json()) == (200, {"name": "tester"})
     cookie = answer.headers["Set-Cookie"]
@@ -33,29 +33,29 @@ def test_a_token_becomes_a_session_that_reads(service: Service, browser: request
     assert "SameSite=strict" in cookie
     assert "Path=/" in cookie
     assert service.token not in cookie
-    assert browser.get(service.url + "/session", timeout=10).json() == {"name": "tester"}
-    assert browser.get(service.url + f"/runs/{run_id}", timeout=10).status_code == 200
+    assert browser.get(service.url + "/session", timeout=60).json() == {"name": "tester"}
+    assert browser.get(service.url + f"/runs/{run_id}", timeout=60).status_code == 200
 
 
 def test_a_session_changes_nothing(service: Service, browser: requests.Session) -> None:
     log_in(service, browser)
-    assert browser.post(service.url + "/runs", json={}, timeout=10).status_code == 401
+    assert browser.post(service.url + "/runs", json={}, timeout=60).status_code == 401
 
 
 def test_logging_out_ends_the_session(service: Service, browser: requests.Session) -> None:
     log_in(service, browser)
     secret = browser.cookies[service.app.state.cookie]
-    assert browser.delete(service.url + "/session", timeout=10).status_code == 204
-    answer = requests.get(service.url + "/runs", cookies={service.app.state.cookie: secret}, timeout=10)
+    assert browser.delete(service.url + "/session", timeout=60).status_code == 204
+    answer = requests.get(service.url + "/runs", cookies={service.app.state.cookie: secret}, timeout=60)
     assert answer.status_code == 401
 
 
 def test_a_revoked_token_ends_its_sessions_for_good(service: Service, browser: requests.Session) -> None:
     log_in(service, browser)
     service.app.state.tokens.revoke("tester")
-    assert browser.get(service.url + "/runs", timeout=10).status_code == 401
+    assert browser.get(service.url + "/runs", timeout=60).status_code == 401
     service.app.state.tokens.add("tester")
-    assert browser.get(service.url + "/runs", timeout=10).status_code == 401
+    assert browser.get(service.url + "/runs", timeout=60).status_code == 401
 
 
 def test_a_session_ends_by_itself(service: Service, browser: requests.Session) -> None:
@@ -67,7 +67,7 @@ def test_a_session_ends_by_itself(service: Service, browser: requests.Session) -
     ended = datetime.now(timezone.utc) - timedelta(seconds=1)
     with database.transaction() as db:
         db.conn.execute("UPDATE sessions SET expires_at = ?", (ended.isoformat(timespec="microseconds"),))
-    assert browser.get(service.url + "/runs", timeout=10).status_code == 401
+    assert browser.get(service.url + "/runs", timeout=60).status_code == 401
 
 
 def test_neither_token_nor_cookie_is_in_the_database(service: Service, browser: requests.Session) -> None:
@@ -80,7 +80,7 @@ def test_neither_token_nor_cookie_is_in_the_database(service: Service, browser: 
 def test_another_sites_page_can_neither_log_in_nor_out(service: Service, browser: requests.Session) -> None:
     assert log_in(service, browser, Origin="http://evil.example").status_code == 403
     assert log_in(service, browser, Origin=service.url).status_code == 200
-    answer = browser.delete(service.url + "/session", headers={"Origin": "null"}, timeout=10)
+    answer = browser.delete(service.url + "/session", headers={"Origin": "null"}, timeout=60)
     assert answer.status_code == 403
 
 
@@ -100,14 +100,14 @@ def test_another_sites_page_can_neither_log_in_nor_out(service: Service, browser
 def test_a_bad_login_is_refused(
     service: Service, browser: requests.Session, body: bytes, headers: dict[str, str], status: int
 ) -> None:
-    answer = browser.post(service.url + "/session", data=body, headers=headers, timeout=10)
+    answer = browser.post(service.url + "/session", data=body, headers=headers, timeout=60)
     assert answer.status_code == status
     assert "Set-Cookie" not in answer.headers
 
 
 @pytest.mark.parametrize("path", ["/runs", "/openapi.json", "/health", "/nope", "/session"])
 def test_every_answer_has_the_security_headers(service: Service, path: str) -> None:
-    headers = requests.get(service.url + path, timeout=10).headers
+    headers = requests.get(service.url + path, timeout=60).headers
     policy = headers["Content-Security-Policy"]
     assert "default-src 'self'" in policy
     assert "frame-ancestors 'none'" in policy
@@ -117,7 +117,7 @@ def test_every_answer_has_the_security_headers(service: Service, path: str) -> N
 
 
 def test_the_description_names_every_call_and_that_bodies_are_closed(service: Service) -> None:
-    api = requests.get(service.url + "/openapi.json", timeout=10).json()
+    api = requests.get(service.url + "/openapi.json", timeout=60).json()
     calls = {f"{method.upper()} {path}" for path, methods in api["paths"].items() for method in methods}
     assert calls > {"POST /runs", "POST /runs/{run_id}/finish", "GET /runs/{run_id}/series", "POST /session"}
     assert api["components"]["schemas"]["RunMetadata"]["additionalProperties"] is False

@@ -17,7 +17,7 @@ from streaming.server.api.serve import ConnectionLimits, bounded
 
 LIMITS = ConnectionLimits(connections=8, head_timeout_s=0.5, body_timeout_s=0.5, taking_timeout_s=0.5)
 LARGE = b"x" * 2**20
-DEADLINE_S = 20
+DEADLINE_S = 60
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:

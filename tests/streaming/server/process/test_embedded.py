@@ -30,7 +30,7 @@ def server(tmp_path: Path, s3: S3Settings) -> Iterator[EmbeddedServer]:
 
 def post(server: EmbeddedServer, path: str, body: object = None, **headers: str) -> requests.Response:
     headers = {"Authorization": f"Bearer {server.token}", **headers}
-    return requests.post(server.api_url + path, json=body, headers=headers, timeout=10)
+    return requests.post(server.api_url + path, json=body, headers=headers, timeout=60)
 
 
 def test_sigkill_loses_no_acknowledged_run_and_no_finish(server: EmbeddedServer) -> None:

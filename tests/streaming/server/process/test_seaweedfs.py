@@ -43,7 +43,7 @@ def uploader(real_server: EmbeddedServer, run: dict[str, Any]) -> Any:
 
 def post(server: EmbeddedServer, path: str, body: object = None) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {server.token}"}
-    answer = requests.post(server.api_url + path, json=body, headers=headers, timeout=10)
+    answer = requests.post(server.api_url + path, json=body, headers=headers, timeout=60)
     assert answer.ok, answer.text
     content: dict[str, Any] = answer.json()
     return content

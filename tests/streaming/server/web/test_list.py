@@ -29,7 +29,7 @@ def test_login_is_asked_for_and_leads_to_where_one_wanted_to_go(
 ) -> None:
     run_id = runs.finished(60)
     tab = open_tab(log_in=False)
-    tab.page.goto(f"{tab.url}/run/{run_id}?from=1&to=2")
+    tab.begin(f"/run/{run_id}?from=1&to=2")
     tab.page.wait_for_url(re.compile(r"/login\?next=/"))
     tab.page.fill("#token", "wrong")
     tab.page.press("#token", "Enter")
@@ -40,7 +40,7 @@ def test_login_is_asked_for_and_leads_to_where_one_wanted_to_go(
     tab.page.wait_for_url(f"**/run/{run_id}?from=1&to=2")
     tab.page.click("#logout")
     tab.page.wait_for_url("**/login")
-    tab.page.goto(f"{tab.url}/")
+    tab.begin("/")
     tab.page.wait_for_url(re.compile(r"/login\?next=/"))
 
 
