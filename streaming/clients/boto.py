@@ -13,13 +13,14 @@ import threading
 from typing import Any
 
 import boto3
-import botocore.loaders
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import Credentials, ReadOnlyCredentials
 from botocore.httpsession import URLLib3Session
+from botocore.loaders import Loader
 from botocore.utils import get_environ_proxies
 
+from streaming.clients.aws_models import PutObjectOnly
 from streaming.clients.certificates import certificates
 
 CONNECT_TIMEOUT_S = 10.0
@@ -51,9 +52,14 @@ def make_client(
     read_timeout_s: float,
     attempt_count: int = 1,
     max_connections: int = 10,
+    is_for_puts: bool = False,
 ) -> Any:
-    """A client for "s3" or "sts" with exactly these settings. Thread-safe. Raises Unreachable for missing certificates."""
-    return boto3.Session(botocore_session=_isolated_session(keys), region_name=region).client(
+    """A client for "s3" or "sts" with exactly these settings. Thread-safe. Raises Unreachable for missing certificates.
+
+    `is_for_puts`: it knows no other operation, and takes a tenth of the memory.
+    """
+    loader = _loader(PutObjectOnly()) if is_for_puts else _whole_loader()
+    return boto3.Session(botocore_session=_isolated_session(keys, loader), region_name=region).client(
         service,
         endpoint_url=endpoint_url,
         verify=certificates(endpoint_url or _AWS),
@@ -91,7 +97,7 @@ def _proxies(endpoint_url: str | None) -> dict[str, str]:
     return found
 
 
-def _isolated_session(keys: Credentials) -> botocore.session.Session:
+def _isolated_session(keys: Credentials, loader: Loader) -> botocore.session.Session:
     """Every setting at its default, whatever variables and files say; signing with `keys`."""
     names = botocore.session.Session.SESSION_VARIABLES.items()
     session = botocore.session.Session(
@@ -101,15 +107,21 @@ def _isolated_session(keys: Credentials) -> botocore.session.Session:
             "credentials_file": (None, None, os.devnull, None),
         }
     )
-    session.register_component("data_loader", _loader())
+    session.register_component("data_loader", loader)
     session.register_component("credential_provider", _GivenKeys(keys))
     return session
 
 
 @functools.cache
-def _loader() -> Any:
+def _whole_loader() -> Loader:
     """The descriptions of the services: megabytes, and a third of a second of CPU, for all clients of the process."""
-    return botocore.loaders.create_loader()
+    return _loader()
+
+
+def _loader(file_loader: PutObjectOnly | None = None) -> Loader:
+    """Of botocore's own files; none of the user's (`~/.aws/models`)."""
+    paths = [Loader.BUILTIN_DATA_PATH]
+    return Loader(extra_search_paths=paths, file_loader=file_loader, include_default_search_paths=False)
 
 
 class _GivenKeys:

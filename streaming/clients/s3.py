@@ -227,7 +227,12 @@ class _Client:
         self._read_timeout_s = read_timeout_s
         self._session = make_http_session(endpoint_url, read_timeout_s=read_timeout_s)
         self._client = make_client(
-            "s3", region=region, endpoint_url=endpoint_url, keys=self._keys, read_timeout_s=read_timeout_s
+            "s3",
+            region=region,
+            endpoint_url=endpoint_url,
+            keys=self._keys,
+            read_timeout_s=read_timeout_s,
+            is_for_puts=True,
         )
         self._client.meta.events.register("before-send.s3", self._send_capped)
 

@@ -138,7 +138,7 @@ def _start_by_exec(
     try:
         process = subprocess.Popen(
             [
-                _interpreter(),
+                interpreter(),
                 *_interpreter_options(),
                 "-S",
                 "-c",
@@ -160,8 +160,11 @@ def _start_by_exec(
         os.close(log_file)
 
 
-def _interpreter() -> str:
-    """The Python that runs us, also where another program embeds it and `sys.executable` is empty or that program."""
+def interpreter() -> str:
+    """The Python that runs us, also where another program embeds it and `sys.executable` is empty or that program.
+
+    Raises ValueError.
+    """
     name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     folders = [Path(sys.exec_prefix, "bin"), Path(sys.base_exec_prefix, "bin"), Path(sys.exec_prefix)]
     given = [sys.executable, getattr(sys, "_base_executable", None)]

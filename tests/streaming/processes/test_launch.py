@@ -47,7 +47,7 @@ def test_unknown_and_impossible_start_methods_are_told() -> None:
 
 def test_child_that_cannot_be_started_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
     before = set(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr(launch, "_interpreter", lambda: str(home.path / "no-python"))
+    monkeypatch.setattr(launch, "interpreter", lambda: str(home.path / "no-python"))
     with pytest.raises(LaunchFailed, match="cannot be started") as told:
         launch.start("discovery", {}, log_path=None)
     assert "tracker-stream drain" in told.value.hint
@@ -130,6 +130,6 @@ def test_log_of_a_child_is_private(home: Home, marker: str, tmp_path: Path) -> N
 
 
 def test_embedded_python_without_an_executable_finds_one() -> None:
-    code = "import sys; sys.executable = ''; from streaming.processes import launch; print(launch._interpreter())"
+    code = "import sys; sys.executable = ''; from streaming.processes import launch; print(launch.interpreter())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert os.access(done.stdout.strip(), os.X_OK)
