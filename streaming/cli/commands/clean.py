@@ -11,10 +11,10 @@ import click
 from spool import directory, ownership
 from spool.errors import Owned, SpoolError
 from streaming.cli import options
-from streaming.cli.terminal.quantity import duration, moment, parse_duration, rows, size
 from streaming.cli.terminal.screen import Screen, stderr, stdout
 from streaming.cli.terminal.table import clean as cleaned
 from streaming.config import SPOOL_DIR
+from streaming.read.quantity import duration, moment, parse_duration, rows, size
 from streaming.read.status import Condition, Summary, summaries, summarize
 
 DEFAULT_AGE = "7d"

@@ -11,12 +11,12 @@ import click
 from spool import Spool
 from streaming.cli import Mistake, options
 from streaming.cli.output import STDOUT, opened
-from streaming.cli.terminal.quantity import rows as row_text
 from streaming.cli.terminal.screen import stderr
 from streaming.config import SPOOL_DIR
 from streaming.read import export as formats
 from streaming.read.export.rows import JoinedRows, MissingRows, RunRows
 from streaming.read.names import find_runs
+from streaming.read.quantity import rows as row_text
 
 INCOMPLETE = 1
 

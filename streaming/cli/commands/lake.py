@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from streaming import config
-from streaming.cli.terminal.quantity import rows as row_text
 from streaming.cli.terminal.screen import stderr
+from streaming.read.quantity import rows as row_text
 
 
 @click.group()

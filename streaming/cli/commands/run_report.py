@@ -14,11 +14,11 @@ from spool.model import Counts
 from streaming import config
 from streaming.cli.commands.recording_options import RunOptions
 from streaming.cli.terminal.log import PREFIX
-from streaming.cli.terminal.quantity import count, duration, rows
 from streaming.cli.terminal.screen import Screen
 from streaming.cli.terminal.sparkline import Series, sparkline
 from streaming.collect.need import Need, advice_for_one
 from streaming.errors import Unauthorized
+from streaming.read.quantity import count, duration, rows
 from streaming.record.recorder import Recorder
 
 PROBLEM_LOOK_S = 15.0

@@ -15,7 +15,6 @@ import click
 from spool.model import Backlog, iso_utc
 from streaming.cli import options
 from streaming.cli.commands.uploader import sentence
-from streaming.cli.terminal.quantity import count, duration, moment, rows, short_moment, size
 from streaming.cli.terminal.screen import Screen, stderr, stdout
 from streaming.cli.terminal.table import Column, Line, Span, clean, lay_out
 from streaming.config import SPOOL_DIR
@@ -23,6 +22,7 @@ from streaming.processes import engine_link
 from streaming.read.advice import advise
 from streaming.read.jobs import Job, grouped, place_key, place_of, tag_of
 from streaming.read.names import find_runs
+from streaming.read.quantity import count, duration, moment, rows, short_moment, size
 from streaming.read.status import Condition, Summary, summaries, summarize
 
 SCHEMA_VERSION = 1

@@ -8,11 +8,11 @@ import time
 import click
 
 from streaming.cli import options
-from streaming.cli.terminal.quantity import count, duration
 from streaming.cli.terminal.screen import stdout
 from streaming.config import HURRY_S, SPOOL_DIR
 from streaming.processes import engine_link
 from streaming.processes.engine_link import Event
+from streaming.read.quantity import count, duration
 
 STILL_THERE = 3
 

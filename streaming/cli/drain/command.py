@@ -16,10 +16,10 @@ from streaming.cli import Mistake, options
 from streaming.cli.drain.progress import DrainReport
 from streaming.cli.drain.results import SET_ASIDE, STILL_WAITING, exitcode_of, tell_results
 from streaming.cli.terminal.log import log_to_stderr
-from streaming.cli.terminal.quantity import count, rows, size
 from streaming.cli.terminal.screen import Screen, stderr, stdout
 from streaming.cli.terminal.table import clean
 from streaming.read.names import find_runs
+from streaming.read.quantity import count, rows, size
 from streaming.read.status import Condition, Summary, summaries, summarize
 from streaming.upload.drain import Drain
 from streaming.upload.model import Terms, Wishes

@@ -11,9 +11,9 @@ from typing import Any
 
 from spool import directory
 from streaming.cli.terminal.log import PREFIX
-from streaming.cli.terminal.quantity import count, duration, rows, size
 from streaming.cli.terminal.screen import Screen
 from streaming.cli.terminal.table import Line, clean, cropped
+from streaming.read.quantity import count, duration, rows, size
 from streaming.read.status import Summary
 from streaming.upload.drain import Result
 from streaming.upload.model import Outcome

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from spool import directory
-from streaming.cli.terminal.quantity import count, duration
 from streaming.cli.terminal.screen import Screen
+from streaming.read.quantity import count, duration
 from streaming.read.status import Condition, Summary
 from streaming.upload.drain import Result
 from streaming.upload.model import Outcome

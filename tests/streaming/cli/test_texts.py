@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.cli.terminal import quantity
 from streaming.cli.terminal.sparkline import ASCII_LEVELS, LEVELS, Series, sparkline
 from streaming.cli.terminal.table import Column, clean, cropped, lay_out, text_of, width_of
+from streaming.read import quantity
 
 COLUMNS = (
     Column("RUN"),
