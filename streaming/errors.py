@@ -83,6 +83,8 @@ class NoRoom(Transient):
 class Defect(Transient):
     """Something that nobody foresaw."""
 
+    cause = "defect"
+
 
 class Unauthorized(StreamError):
     """The token is wrong or revoked."""

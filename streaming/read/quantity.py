@@ -37,9 +37,10 @@ def duration(seconds: float | None) -> str:
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
+        return f"{whole // 60} min {whole % 60:02d} s" if whole % 60 else f"{whole // 60} min"
     if whole < _DAY_S:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+        minutes = whole % 3600 // 60
+        return f"{whole // 3600} h {minutes:02d} min" if minutes else f"{whole // 3600} h"
     hours = whole % _DAY_S // 3600
     return f"{whole // _DAY_S} d {hours} h" if hours else f"{whole // _DAY_S} d"
 

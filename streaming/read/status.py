@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -15,24 +15,38 @@ from typing import Any
 from spool import Run, RunState, SegmentState, Spool, SpoolError, directory, ownership, queries
 from spool.errors import SpoolDamaged
 from spool.model import Backlog, Counts, iso_utc
+from streaming.errors import Defect, Unauthorized
+from streaming.read.quantity import duration
 from streaming.upload import life
 from streaming.upload.life import Sight
 
+REFUSED_FOR_GOOD, STILL_WAITING, TOKEN_REFUSED = 1, 3, 4
 DISK_FULL_BYTES = 1 << 20
 _NO_ROWS = Counts(0, 0, 0, 0, 0)
 _NO_BACKLOG = Backlog(0, 0, None)
 
 
 class Condition(str, Enum):
-    """What a person wants to know first."""
+    """What a person is shown of a run, and the exit code of a command that was to deliver it."""
 
-    RECORDING = "recording"  # its tracker appends
-    SILENT = "silent"  # its tracker is on another host, and nothing was seen of it for a while
-    WAITING = "waiting"  # its tracker is gone or has ended it, and something is not delivered
-    DELIVERED = "delivered"  # the service has acknowledged its end
-    FAILED = "failed"  # something of it was refused for good: a person must decide
-    DAMAGED = "damaged"  # its file, or some of its rows, fail their checksums
-    UNREADABLE = "unreadable"  # its file cannot be opened: somebody else's, a newer version's, locked
+    exit_code: int
+
+    def __new__(cls, word: str, exit_code: int) -> Condition:
+        member = str.__new__(cls, word)
+        member._value_ = word
+        member.exit_code = exit_code
+        return member
+
+    RECORDING = "recording", 0  # its tracker appends
+    SILENT = "silent", STILL_WAITING  # its tracker is on another host, and nothing was seen of it for a while
+    WAITING = "waiting", STILL_WAITING  # its tracker is gone or has ended it, and something is not delivered
+    DELIVERED = "delivered", 0  # the service has acknowledged its end
+    FAILED = "failed", REFUSED_FOR_GOOD  # something of it was refused for good: a person must decide
+    DAMAGED = "damaged", REFUSED_FOR_GOOD  # its file, or some of its rows, fail their checksums
+    UNREADABLE = "unreadable", REFUSED_FOR_GOOD  # its file cannot be opened: somebody else's, a newer version's, locked
+
+
+_CODE_OF_CAUSE = {Unauthorized.cause: TOKEN_REFUSED, Defect.cause: REFUSED_FOR_GOOD}
 
 
 @dataclass(frozen=True)
@@ -66,11 +80,12 @@ class Summary:
         return None if name is None else str(name)
 
     @property
-    def is_left(self) -> bool:
-        """Whether something waits: a run that records well is on its way, whatever it has not sent yet."""
-        if self.condition is Condition.RECORDING:
-            return self.problem is not None
-        return self.condition is not Condition.DELIVERED
+    def exit_code(self) -> int:
+        """0 if nothing is left to do: a run that records well is on its way, whatever it has not sent yet."""
+        if self.cause in _CODE_OF_CAUSE:
+            return _CODE_OF_CAUSE[self.cause]
+        is_in_trouble = self.condition is Condition.RECORDING and self.problem is not None
+        return STILL_WAITING if is_in_trouble else self.condition.exit_code
 
     @property
     def is_finished(self) -> bool:
@@ -124,6 +139,11 @@ class Summary:
             "is_being_delivered": self.is_owned,
             "problem": self.problem and {"cause": self.cause, "text": self.problem, "at": _iso(self.problem_at)},
         }
+
+
+def exit_code_of(runs: Iterable[Summary]) -> int:
+    """Of several, what is worth knowing first: a refused token, then what trying again can mend, then what it cannot."""
+    return max((run.exit_code for run in runs), default=0)
 
 
 def _iso(at: float | None) -> str | None:
@@ -192,17 +212,10 @@ def _silence(run: Run, sight: Sight) -> tuple[str, str, None]:
     """Since when nothing was seen of a tracker elsewhere, and what will become of its run."""
     host = run.tracker.host.rpartition("/")[2] or "another host"
     text = (
-        f"silent for {_about(sight.silent_s or 0.0)} on {host}; ended after {_about(sight.limit_s)} of silence,"
+        f"not seen for {duration(sight.silent_s)} on {host}; ended after {duration(sight.limit_s)} of silence,"
         " or now by: tracker-stream drain --ended RUN"
     )
     return text, "silent tracker", None
-
-
-def _about(seconds: float) -> str:
-    units = ((172_800, 86_400, "d"), (7200, 3600, "h"), (120, 60, "min"))
-    return next(
-        (f"{seconds // size:.0f} {unit}" for least, size, unit in units if seconds >= least), f"{seconds:.0f} s"
-    )
 
 
 def _problem(spool: Spool, run: Run, condition: Condition) -> tuple[str | None, str | None, float | None]:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from streaming.errors import LaunchFailed
+from streaming.errors import Defect, LaunchFailed
 from streaming.processes import engine_link
 from streaming.processes.engine_link import EngineLink, Event
 from streaming.upload.model import Outcome, Terms, Wishes
@@ -162,7 +162,7 @@ class Drain:
         mine = [result for result in self._running.values() if result.path.parent == folder]
         self._death_count += 1
         if len(mine) == 1 and self._death_count >= DEATHS_MAX:
-            mine[0].problem, mine[0].cause = "the process that delivers it ended, again and again", "defect"
+            mine[0].problem, mine[0].cause = "the process that delivers it ended, again and again", Defect.cause
             self._end(mine.pop(), Outcome.ERROR)
         time.sleep(RESTART_S)
         for result in mine[1:]:

@@ -82,7 +82,7 @@ class RunDelivery:
             return self._failed(error)
         except Exception as error:  # a defect that one run brings to light must not stop the others
             log.exception("delivery.defect: %s", self.path.stem)
-            return self._failed(Defect(f"defect: {error!r}", cause="defect"))
+            return self._failed(Defect(f"defect: {error!r}", cause=Defect.cause))
 
     def _work(
         self, spool: Spool, *, terms: Terms, wishes: Wishes, is_adopted: bool, may_go_on: Callable[[], bool]

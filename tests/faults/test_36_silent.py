@@ -1,6 +1,7 @@
 """Fault 36: everything of a run is killed on a node that shares its directory with others: silent, and ended in minutes."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -88,10 +89,10 @@ def test_fault_36_run_killed_on_a_node_is_silent_and_then_ended_by_the_login_nod
     shown = login("status", "--check")
     assert shown.exit_code == 3
     assert b"1 run: 1 silent." in shown.stdout
-    assert b"silent for 4 min on n1" in shown.stdout
+    assert re.search(rb"not seen for 4 min( \d\d s)? on n1", shown.stdout)
     drained = login("drain")
     assert drained.exit_code == 3
-    assert b"uploaded: silent for 4 min on n1; ended after 5 min of silence" in drained.stdout
+    assert re.search(rb"  silent: not seen for 4 min( \d\d s)? on n1; ended after 5 min of silence", drained.stdout)
     assert far_end.run().finish is None
     pass_time(path, 61)
     drained = login("drain")
@@ -140,7 +141,7 @@ def test_fault_36_copy_of_a_killed_run_is_uploaded_and_not_ended(
         copying.wait().check_unfelt()
     drained = login("drain")
     assert drained.exit_code == 3
-    assert b"ended after 24 h of silence" in drained.stdout
+    assert b"ended after 1 d of silence" in drained.stdout
     assert far_end.run().finish is None
     named = login("drain", "--ended", path.stem)
     assert (named.exit_code, named.stdout.split()[-1]) == (0, b"delivered")
@@ -162,7 +163,7 @@ def test_fault_37_word_that_names_no_run_spares_those_that_were_seen_just_now(
         eventually(lambda: len(recorded(path).acknowledged) > 3)
         spared = login("drain", "--ended")
         assert spared.exit_code == 0
-        assert b"uploaded: not ended, its tracker was seen" in spared.stdout
+        assert b"recording: not ended, its tracker was seen" in spared.stdout
         assert f"drain --ended {directory.short_name(path)}".encode() in spared.stdout
         job.say("")
         job.wait().check_unfelt()

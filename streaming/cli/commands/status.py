@@ -23,12 +23,11 @@ from streaming.read.advice import advise
 from streaming.read.jobs import Job, grouped, place_key, place_of, tag_of
 from streaming.read.names import find_runs
 from streaming.read.quantity import count, duration, moment, rows, short_moment, size
-from streaming.read.status import Condition, Summary, summaries, summarize
+from streaming.read.status import STILL_WAITING, Condition, Summary, exit_code_of, summaries, summarize
 
 SCHEMA_VERSION = 1
 WATCH_S = 2.0
 PLAIN_WATCH_S = 30.0
-SOMETHING_WAITS = 3
 MOST_CODES = 3  # of a job's runs
 
 _STYLES = {
@@ -91,7 +90,7 @@ def status(runs: tuple[str, ...], expand: bool, as_json: bool, watch: bool, chec
         screen.write(_details(found[0]) if details else _table(found, in_directory, screen, expand=expand))
         for engine in engine_link.ask_all(in_directory):
             screen.write([[(clean(sentence(engine)), "")]])
-    sys.exit(SOMETHING_WAITS if check and any(summary.is_left for summary in found) else 0)
+    sys.exit(STILL_WAITING if check and exit_code_of(found) else 0)
 
 
 def _document(found: Sequence[Summary], in_directory: Path) -> dict[str, Any]:

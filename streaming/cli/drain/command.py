@@ -14,13 +14,13 @@ import click
 from streaming import config
 from streaming.cli import Mistake, options
 from streaming.cli.drain.progress import DrainReport
-from streaming.cli.drain.results import SET_ASIDE, STILL_WAITING, exitcode_of, tell_results
+from streaming.cli.drain.results import state_after, tell_results
 from streaming.cli.terminal.log import log_to_stderr
 from streaming.cli.terminal.screen import Screen, stderr, stdout
 from streaming.cli.terminal.table import clean
 from streaming.read.names import find_runs
 from streaming.read.quantity import count, rows, size
-from streaming.read.status import Condition, Summary, summaries, summarize
+from streaming.read.status import STILL_WAITING, Condition, Summary, exit_code_of, summaries, summarize
 from streaming.upload.drain import Drain
 from streaming.upload.model import Terms, Wishes
 
@@ -108,7 +108,7 @@ def _chosen(in_directory: Path, names: Sequence[str], *, anew: bool) -> list[Sum
     if names:
         return [summarize(path) for path in find_runs(in_directory, tuple(names))]
     found = summaries(in_directory)
-    return [summary for summary in found if not summary.is_finished or (anew and summary.condition in SET_ASIDE)]
+    return [summary for summary in found if not summary.is_finished or (anew and summary.exit_code)]
 
 
 def _tell_plan(chosen: Sequence[Summary], in_directory: Path) -> None:
@@ -141,11 +141,10 @@ def _drain(
             "tracker-stream: interrupted; what was sent stays sent, the rest waits. To go on: tracker-stream drain"
         )
         raise
-    after = {result.path: summarize(result.path) for result in results}
-    tell_results(results, plan, after, stdout(), spared=wishes.has_ended and wishes.spares_recent)
+    after = [state_after(result) for result in results]
+    tell_results(after, plan, stdout(), spares_recent=wishes.has_ended and wishes.spares_recent)
     _tell_elsewhere(elsewhere, terms.api_url)
-    code = exitcode_of(results, after)
-    return code or (STILL_WAITING if elsewhere else 0)
+    return exit_code_of(after) or (STILL_WAITING if elsewhere else 0)
 
 
 def _recorded_for_others(chosen: Sequence[Summary], api_url: str) -> dict[Path, str]:

@@ -6,11 +6,11 @@ import signal
 import time
 from pathlib import Path
 
-from streaming.cli.drain.results import STILL_WAITING, code_of, tell_results
+from streaming.cli.drain.results import state_after, tell_results
 from streaming.cli.terminal.screen import Screen, stdout
 from streaming.errors import LaunchFailed
 from streaming.processes import engine_link, engine_socket
-from streaming.read.status import summaries, summarize
+from streaming.read.status import STILL_WAITING, exit_code_of, summaries
 from streaming.upload.drain import Result
 from streaming.upload.engine import Engine
 from streaming.upload.model import Outcome, Terms, Turn
@@ -31,7 +31,7 @@ def serve(in_directory: Path, terms: Terms, *, timeout_s: float | None, screen: 
     engine.heed_signals([signal.SIGINT, signal.SIGTERM, signal.SIGHUP], hurry_s=STOP_S)
     screen.say(f"tracker-stream: serving {in_directory} for {terms.api_url}; end with Ctrl-C")
     engine.serve()
-    return STILL_WAITING if any(summary.is_left for summary in summaries(in_directory)) else 0
+    return STILL_WAITING if exit_code_of(summaries(in_directory)) else 0
 
 
 def _take_over(in_directory: Path) -> engine_socket.Claim:
@@ -61,6 +61,6 @@ class _Report:
             self._told[path] = state
         text = str(turn.problem) if turn.problem else None
         result = Result(path, turn.outcome, text, getattr(turn.problem, "cause", None), turn.sent_rows)
-        after = summarize(path)
-        if turn.outcome is Outcome.DELIVERED or code_of(result, after):
-            tell_results([result], {}, {path: after}, stdout())
+        after = state_after(result)
+        if turn.outcome is Outcome.DELIVERED or after.exit_code:
+            tell_results([after], {}, stdout())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from spool import Batch, Registration, Spool, Tracker, ownership, system
-from streaming.read.status import Condition, summaries, summarize
+from streaming.read.status import Condition, exit_code_of, summaries, summarize
 from tests.support.processes import Home
 from tests.support.runs import HEADER, dead_run, dead_tracker, ended_run, live_run, make_run
 
@@ -15,7 +15,7 @@ ELSEWHERE = Tracker(pid=1, started_at="1", boot_id="b", pid_namespace="n", host=
 
 def test_live_run_is_recording_and_not_left(home: Home) -> None:
     found = summarize(live_run(home.spool_dir, row_count=5))
-    assert (found.condition, found.counts.recorded, found.is_left) == (Condition.RECORDING, 5, False)
+    assert (found.condition, found.counts.recorded, found.exit_code) == (Condition.RECORDING, 5, 0)
 
 
 def test_live_run_in_trouble_is_left(home: Home) -> None:
@@ -23,16 +23,26 @@ def test_live_run_in_trouble_is_left(home: Home) -> None:
     with closing(Spool(path)) as spool:
         spool.note_problem("the service cannot be reached (DNS)", cause="DNS")
     found = summarize(path)
-    assert (found.condition, found.cause, found.is_left) == (Condition.RECORDING, "DNS", True)
+    assert (found.condition, found.cause, found.exit_code) == (Condition.RECORDING, "DNS", 3)
+
+
+def test_run_whose_token_is_refused_counts_more_than_others_in_trouble(home: Home) -> None:
+    refused, waiting, damaged = ended_run(home.spool_dir), ended_run(home.spool_dir), ended_run(home.spool_dir)
+    with closing(Spool(refused)) as spool:
+        spool.note_problem("the service refuses the token", cause="token refused")
+    damaged.write_bytes(b"not a database at all" * 100)
+    found = [summarize(path) for path in (waiting, refused, damaged)]
+    assert [run.exit_code for run in found] == [3, 4, 1]
+    assert [exit_code_of(found), exit_code_of([found[0], found[2]]), exit_code_of([])] == [4, 3, 0]
 
 
 @pytest.mark.parametrize("make", [dead_run, ended_run])
 def test_run_without_its_tracker_waits(home: Home, make: object) -> None:
     found = summarize(make(home.spool_dir, row_count=7))  # type: ignore[operator]
-    assert (found.condition, found.counts.waiting, found.is_left, found.cause) == (
+    assert (found.condition, found.counts.waiting, found.exit_code, found.cause) == (
         Condition.WAITING,
         7,
-        True,
+        3,
         "no token",
     )
 
@@ -60,7 +70,7 @@ def test_parked_run_has_failed(home: Home) -> None:
     with closing(Spool(path)) as spool:
         spool.park("the service does not know this run any more")
     found = summarize(path)
-    assert (found.condition, found.cause, found.is_left) == (Condition.FAILED, "parked", True)
+    assert (found.condition, found.cause, found.exit_code) == (Condition.FAILED, "parked", 1)
 
 
 def test_refused_segment_makes_it_failed_even_when_it_is_finished(home: Home) -> None:
@@ -72,7 +82,7 @@ def test_refused_segment_makes_it_failed_even_when_it_is_finished(home: Home) ->
         spool.register(Registration("r1", "s3://bucket/r1"))
         spool.finish({})
     found = summarize(path)
-    assert (found.condition, found.cause, found.is_left) == (Condition.FAILED, "refused for good", True)
+    assert (found.condition, found.cause, found.exit_code) == (Condition.FAILED, "refused for good", 1)
 
 
 def test_damaged_rows_make_it_damaged(home: Home) -> None:

@@ -76,7 +76,8 @@ def test_1_what_the_service_refuses_for_good(home: Home, drain: AsProgram, far_e
     refuse_first(far_end)
     result = drain("drain", "-j", "1")
     assert result.exit_code == 1
-    assert "parked" in words(result)[bad.stem]
+    assert "failed: " in words(result)[bad.stem]
+    assert "no such team" in words(result)[bad.stem]
     assert words(result)[good.stem].endswith("delivered")
     assert summarize(bad).condition is Condition.FAILED
 
@@ -92,7 +93,8 @@ def test_1_a_damaged_run_does_not_stop_the_others(home: Home, drain: AsProgram, 
     bad.write_bytes(b"no database" * 1000)
     bad.chmod(0o600)
     result = drain("drain")
-    assert result.exit_code in (0, 1)
+    assert result.exit_code == 1
+    assert "damaged" in words(result)[bad.stem]
     assert words(result)[good.stem].endswith("delivered")
 
 
@@ -133,7 +135,7 @@ def test_3_another_process_delivers_an_ended_run(home: Home, drain: AsProgram) -
     with ownership.own(path):
         result = drain("drain", "--timeout", "3")
     assert result.exit_code == 3
-    assert "busy: another process delivers" in words(result)[path.stem]
+    assert "waiting: another process delivers" in words(result)[path.stem]
 
 
 def test_4_token_refused_is_asked_once_whatever_the_number_of_runs(
@@ -178,7 +180,7 @@ def test_named_run_only_is_delivered(home: Home, drain: AsProgram) -> None:
 def test_live_run_is_uploaded_and_not_finished(home: Home, drain: AsProgram, far_end: FarEnd) -> None:
     path = live_run(home.spool_dir, row_count=9)
     result = drain("drain")
-    assert (result.exit_code, words(result)[path.stem].split()[-1]) == (0, "uploaded")
+    assert (result.exit_code, words(result)[path.stem].split()[-1]) == (0, "recording")
     assert len(far_end.objects) == 1
     assert far_end.run().finish is None
 
@@ -188,8 +190,8 @@ def test_run_of_a_silent_machine_is_finished_when_the_user_says_it_has_ended(
 ) -> None:
     elsewhere = Tracker(pid=1, started_at="1", boot_id="b", pid_namespace="n", host="another/machine")
     path = make_run(home.spool_dir, tracker=elsewhere, row_count=9)
-    assert words(drain("drain"))[path.stem].endswith("uploaded")
-    assert "uploaded: not ended, its tracker was seen" in words(drain("drain", "--ended"))[path.stem]
+    assert words(drain("drain"))[path.stem].endswith("recording")
+    assert "recording: not ended, its tracker was seen" in words(drain("drain", "--ended"))[path.stem]
     assert words(drain("drain", "--ended", path.stem))[path.stem].endswith("delivered")
     assert far_end.run().finish is not None
 
