@@ -69,8 +69,8 @@ def ours(address: dict[str, str], cycles: int) -> str:
     """The uploader's cycles, without its waits."""
     from benchmarks.spools import new_run
     from spool import Batch, Spool, directory
-    from streaming.clients.connect import Clients
     from streaming.upload import delivery
+    from tests.support.clients import Clients
 
     spool = Spool.create(directory.default_directory(), new_run(**address))
     clients = Clients.connect(**address)

@@ -30,7 +30,7 @@ import pyarrow.compute as pc
 
 from streaming.errors import BadArgument
 from streaming.read.lake_source import NO_DAY, NO_PROJECT, ROWS_FOLDER, RUNS_FILE, SCHEMA, files_of, noted_runs, seconds
-from streaming.read.opening import open_source
+from streaming.read.runs import open_source
 from streaming.read.sources import RunFacts, Source, runs_table
 from streaming.tables import parquet_file
 from streaming.tables.schema import KNOWN, TIMESTAMP

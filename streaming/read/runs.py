@@ -12,15 +12,18 @@ import html
 import os
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from spool import directory
 from streaming.errors import BadArgument
 
 try:
     import pyarrow as pa
 
-    from streaming.read.opening import open_source
-    from streaming.read.sources import RunFacts, Source, runs_table
+    from streaming.read.lake_source import RUNS_FILE, LakeSource
+    from streaming.read.remote import ServerSource
+    from streaming.read.sources import RunFacts, Source, SpoolSource, runs_table
     from streaming.tables.figures import figures_of, numbers
 except ImportError as missing:
     raise BadArgument("reading rows needs pyarrow and numpy", hint="pip install 'tracker-stream[read]'") from missing
@@ -147,6 +150,20 @@ def runs(source: str | os.PathLike[str] | None = None, *, token: str | None = No
     """
     found = open_source(source, token=token)
     return Runs(found, found.runs())
+
+
+def open_source(source: str | os.PathLike[str] | None, *, token: str | None = None) -> Source:
+    """None: the user's own spool directory. Raises BadArgument for what is no source."""
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        return ServerSource(source, token)
+    if isinstance(source, str) and source.startswith("s3://"):
+        from streaming.read.bucket import BucketSource
+
+        return BucketSource(source)
+    path = directory.default_directory() if source is None else Path(source).expanduser().absolute()
+    if source is not None and not path.is_dir():
+        raise BadArgument(f"{path} is no directory", hint="give a spool directory, a server's address, or a lake")
+    return LakeSource(path) if (path / RUNS_FILE).is_file() else SpoolSource(path)
 
 
 def _matches(row: dict[str, Any], metadata: dict[str, Any], values: dict[str, Any]) -> bool:

@@ -15,13 +15,13 @@ from spool import Batch, SegmentState, Spool, SpoolError, ownership, queries
 from spool.errors import SpoolDamaged
 from spool.recovery.audit import audit
 from spool.recovery.recover import recover, surviving_damage
-from streaming.clients.connect import Clients
 from streaming.errors import StreamError
 from streaming.record.recorder import Delivery, Recorder
 from streaming.upload import delivery
 from streaming.upload.adoption import end_dead_run
 from streaming.upload.model import Outcome
 from tests.support import oracle, plays, spools, tracing
+from tests.support.clients import Clients
 from tests.support.far_end import FarEnd
 from tests.support.memory_far_end import MemoryFarEnd
 from tests.support.nursery import Nursery, order

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from streaming.clients import s3, sentinel
-from streaming.clients.connect import Clients
 from streaming.upload.model import Outcome
 from tests.support import faults, processes
+from tests.support.clients import Clients
 from tests.support.far_end import FarEnd
 from tests.support.faults import Fault
 from tests.support.listener import BlackHole

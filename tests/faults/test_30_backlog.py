@@ -24,7 +24,7 @@ DRAIN = """
 import json, re, sys
 from pathlib import Path
 from streaming import config
-from streaming.clients.connect import Clients
+from tests.support.clients import Clients
 from tests.support.turns import NoWait, drain_run
 clients = Clients.connect(config.token_from_environment(), api_url=config.api_url(), s3_endpoint_url=config.s3_endpoint_url())
 outcome = drain_run(Path(sys.argv[1]), clients, NoWait(), api_url=config.api_url())

@@ -13,9 +13,9 @@ from spool.database import schema
 from spool.database.connection import PAGE_BYTES
 from spool.errors import NewerSchema, SpoolRefused
 from spool.recovery.audit import audit
-from streaming.clients.connect import Clients
 from streaming.upload.model import Outcome
 from tests.support import oracle, spools
+from tests.support.clients import Clients
 from tests.support.memory_far_end import MemoryFarEnd, Run
 from tests.support.oracle import Evidence, Told
 from tests.support.turns import drain_run

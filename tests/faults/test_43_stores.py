@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from spool import Batch, NewRun, Spool
-from streaming.clients.connect import Clients
 from streaming.errors import NotTheService, SegmentRefused, StreamError, Unreachable
 from streaming.server import EmbeddedServer
 from streaming.server.process.embedded import embedded
 from streaming.server.storage.objects import Bucket
 from streaming.upload import delivery
 from tests.support import stores
+from tests.support.clients import Clients
 from tests.support.gate import Gate
 from tests.support.processes import Home
 from tests.support.recorded import HEADER, rows

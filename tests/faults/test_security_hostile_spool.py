@@ -14,11 +14,11 @@ import pytest
 
 from spool import Batch, Spool, SpoolError, key, system
 from spool.errors import SpoolRefused
-from streaming.clients.connect import Clients
 from streaming.collect.csv_tail import CsvFeeder
 from streaming.errors import BadArgument
 from streaming.read.status import Condition, summarize
 from tests.support import oracle, plays, spools
+from tests.support.clients import Clients
 from tests.support.far_end import FarEnd
 from tests.support.processes import Home, clean_environment
 from tests.support.spools import HEADER

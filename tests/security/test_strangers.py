@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from streaming.server import EmbeddedServer
-from streaming.server.api.security_headers import HEADERS
+from streaming.server.api.headers import HEADERS
 from tests.security.conftest import Tried
 
 pytestmark = [pytest.mark.weed, pytest.mark.xdist_group("whole-server")]

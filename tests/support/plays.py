@@ -14,11 +14,11 @@ from typing import Any
 
 from spool import Batch, NewRun, Spool, SpoolError, directory, ownership, system
 from spool.database import connection
-from streaming.clients.connect import Clients
 from streaming.collect.csv_tail import CsvFeeder
 from streaming.processes import engine_socket
 from streaming.upload import delivery
 from streaming.upload.engine import Engine
+from tests.support.clients import Clients
 from tests.support.memory_far_end import MemoryFarEnd
 
 Step = Callable[[str], None]

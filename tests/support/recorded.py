@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from spool import Batch, NewRun, Run, Spool, Tracker
-from streaming.clients.connect import Clients
 from streaming.clients.credentials import CredentialKeeper
 from streaming.clients.s3 import ObjectStore
 from streaming.clients.sentinel import SentinelApi
 from streaming.errors import GaveUp
 from streaming.upload.model import Outcome
 from tests.support import oracle
+from tests.support.clients import Clients
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Told
 from tests.support.runs import dead_tracker

@@ -5,11 +5,11 @@ from contextlib import closing
 from pathlib import Path
 
 from spool import Spool, directory, ownership
-from streaming.clients.connect import Clients
 from streaming.upload import delivery
 from streaming.upload.adoption import end_dead_run
 from streaming.upload.delivery import Progress
 from tests.support import oracle, plays
+from tests.support.clients import Clients
 from tests.support.far_end import FarEnd
 from tests.support.memory_far_end import MemoryFarEnd
 from tests.support.oracle import Line, Told

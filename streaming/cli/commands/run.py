@@ -9,14 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
-from spool import Spool, SpoolError
-from spool.errors import SpoolFull
+from spool import Spool, SpoolError, directory, ownership
+from spool.errors import Owned, SpoolFull
 from streaming import config
 from streaming.cli import options
 from streaming.cli.commands.recording_options import RunOptions, detect_placement, run_options
@@ -26,7 +27,6 @@ from streaming.cli.terminal.screen import stderr
 from streaming.collect.job_processes import JobProcesses
 from streaming.collect.sampler import Use
 from streaming.config import HURRY_S, Mode
-from streaming.record import node_lock
 from streaming.record.command import CannotStart, Command, Ended, wait_for_stop
 from streaming.record.recorder import Recorder
 from streaming.record.tracker import Tracking
@@ -35,6 +35,7 @@ OTHERS_LOOK_S = 0.2
 LEAVE_S = 10.0  # for a recording that hangs after the command's end and the wait for the delivery
 
 log = logging.getLogger(__name__)
+_held = ExitStack()  # until this process ends: the kernel releases it then, whatever ended us
 
 
 class RunCommand(click.Command):
@@ -87,7 +88,7 @@ def run(
     if job is not None:
         where = where.of_node(os.environ)
     wanted = run_options(given, list(command), where, unusable)
-    if job is not None and not node_lock.take(wanted.plan.spool_dir, job.key):
+    if job is not None and not _is_first_on_node(wanted.plan.spool_dir, job.key):
         _replace_by(command)
     spool = _create_spool(wanted)
     try:
@@ -99,6 +100,22 @@ def run(
     if spool is None:
         sys.exit(running.wait().exit_code)
     sys.exit(_record(running, _Recording(running, spool, wanted, os.path.basename(command[0]), job), job))
+
+
+def _is_first_on_node(in_directory: Path, job_key: str) -> bool:
+    """One tracker for all that a job runs on a node: the first of its processes takes a lock, for as long as it lives.
+
+    The lock is a file of the spool directory, which nobody else may enter; nodes that share it have host names of their own.
+    Where no lock can be had, each is the first: rather recorded twice than not at all.
+    """
+    try:
+        directory.prepare(in_directory)
+        _held.enter_context(ownership.own(in_directory / f"node-{os.uname().nodename}-{job_key}{directory.SUFFIX}"))
+    except Owned:
+        return False
+    except SpoolError:
+        pass  # told where the spool is made
+    return True
 
 
 def _replace_by(command: tuple[str, ...]) -> None:

@@ -1,6 +1,6 @@
-"""The formats that a run can be exported in: one file each, loaded when it is asked for.
+"""The formats that a run can be exported in, loaded when they are asked for.
 
-A format is a function `write(rows: RunRows, out: BinaryIO) -> None` that takes the rows as they come and holds few of them
+A format is a function `(rows: RunRows, out: BinaryIO) -> None` that takes the rows as they come and holds few of them
 at a time. A new one needs a line here and nothing else.
 """
 
@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from streaming.read.export.rows import RunRows, fields_under
+from streaming.read.export.text import json_line
 
 Write = Callable[[RunRows, BinaryIO], None]
 
-# Name: the module whose `write` it is, and whether it may go to a terminal.
+# Name: the function that writes it, and whether it may go to a terminal.
 FORMATS = {
-    "csv": ("streaming.read.export.csv_lines", True),
-    "jsonl": ("streaming.read.export.json_lines", True),
-    "parquet": ("streaming.read.export.parquet", False),
-    "html": ("streaming.read.export.html", False),
+    "csv": ("streaming.read.export.text:write_csv", True),
+    "jsonl": ("streaming.read.export.text:write_json_lines", True),
+    "parquet": ("streaming.read.export.parquet:write", False),
+    "html": ("streaming.read.export.html:write", False),
 }
-
 
 # What can be written row by row while the run goes on.
 FOLLOWED = ("csv", "jsonl")
@@ -29,12 +29,10 @@ FOLLOWED = ("csv", "jsonl")
 
 def followed(rows: RunRows, name: str) -> Iterator[bytes]:
     """The run in this format as its rows come. A header that changes is written again, before its rows."""
-    from streaming.read.export import json_lines
-
     current = None
     for header, lines in rows.following():
         if name == "jsonl":
-            yield b"".join(map(json_lines.line, fields_under(header, lines)))
+            yield b"".join(map(json_line, fields_under(header, lines)))
         else:
             yield lines if header == current else header + lines
         current = header
@@ -42,7 +40,8 @@ def followed(rows: RunRows, name: str) -> Iterator[bytes]:
 
 def writer(name: str) -> Write:
     """The function that writes this format. Raises BadArgument if something it needs is not installed."""
-    write: Write = importlib.import_module(FORMATS[name][0]).write
+    module, _, function = FORMATS[name][0].partition(":")
+    write: Write = getattr(importlib.import_module(module), function)
     return write
 
 

@@ -1,16 +1,21 @@
-"""HTML: one self-contained page with the charts of the server's run page, to look at or to send around."""
+"""HTML: one self-contained page with the charts of the server's run page, to look at or to send around.
+
+The static files are those that the server serves; this needs none of the server's code.
+"""
 
 from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import json
+import re
 import time
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from spool.model import iso_utc
 from streaming.errors import BadArgument
-from streaming.read.export import page_bundle
 from streaming.read.export.rows import RunRows
 
 try:
@@ -26,6 +31,13 @@ except ImportError as missing:
 MOST_POINTS = 60_000  # rows that a page carries as they are: 17 hours at a second, some 2 MB
 STRETCHES = 30_000  # of longer runs: a week at a second in stretches of 20 s
 COLUMNS = (*MEASURES, *TOTALS)
+
+_PAGES = Path(__file__).parents[2] / "server" / "web"
+_ENTRY = "run_file"
+_IMPORT = re.compile(r'^import \{([^}]*)\} from "\./(\w+)\.js";$', re.MULTILINE)
+_EXPORT = re.compile(r"^export ((?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
+_SERVER_ONLY = re.compile(r"<!-- server -->.*?<!-- /server -->\n?", re.DOTALL)
+_LOADED = re.compile(r"^<(?:link rel|script)[^\n]*\n", re.MULTILINE)
 
 
 def write(rows: RunRows, out: BinaryIO) -> None:
@@ -61,7 +73,7 @@ def page(facts: RunFacts, table: pa.Table) -> str:
         "count": len(starts),
         "numbers": packed,
     }
-    return page_bundle.page(json.dumps(payload))
+    return _document(json.dumps(payload))
 
 
 def _run_json(facts: RunFacts, figures: dict[str, Any]) -> dict[str, Any]:
@@ -90,3 +102,53 @@ def _run_json(facts: RunFacts, figures: dict[str, Any]) -> dict[str, Any]:
         "missing_count": 0,
         "unreadable_count": 0,
     }
+
+
+def _document(payload_json: str) -> str:
+    """The server's run page: its styles and scripts put into it, with a policy that allows nothing else."""
+    style = _read("vendor/uPlot.min.css") + _read("base.css")
+    scripts = [_read("vendor/uPlot.min.js"), f'"use strict";\n{_bundle(_ENTRY)}']
+    html = _LOADED.sub("", _SERVER_ONLY.sub("", _read("run.html")))
+    head = f'<meta http-equiv="Content-Security-Policy" content="{_policy(style, scripts)}">\n<style>{style}</style>\n'
+    data = payload_json.replace("<", "\\u003c")
+    body = f'<script type="application/json" id="run-data">{data}</script>\n'
+    body += "".join(f"<script>{_no_end(script)}</script>\n" for script in scripts)
+    return html.replace("</head>", f"{head}</head>", 1).replace("</body>", f"{body}</body>", 1)
+
+
+def _bundle(entry: str) -> str:
+    """The module and all that it imports, each after what it needs.
+
+    Each becomes a function whose result are its exports, so that names of one never meet those of another.
+    """
+    done: dict[str, str] = {}
+    _add(entry, done)
+    return "const modules = {};\n" + "\n".join(done.values())
+
+
+def _add(name: str, done: dict[str, str]) -> None:
+    text = _read(f"{name}.js")
+    for _, needed in _IMPORT.findall(text):
+        if needed not in done:
+            _add(needed, done)
+    names = ", ".join(found for _, found in _EXPORT.findall(text))
+    body = _EXPORT.sub(r"\1", _IMPORT.sub(r"const {\1} = modules.\2;", text))
+    done[name] = f"modules.{name} = (() => {{\n{body}return {{ {names} }};\n}})();"
+
+
+def _policy(style: str, scripts: list[str]) -> str:
+    allowed = " ".join(_hash(script) for script in scripts)
+    return f"default-src 'none'; style-src {_hash(style)}; script-src {allowed}; base-uri 'none'; form-action 'none'"
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _no_end(script: str) -> str:
+    assert "</script" not in script, "a script would end the element that it is in"
+    return script
+
+
+def _read(name: str) -> str:
+    return (_PAGES / name).read_text(encoding="utf-8")

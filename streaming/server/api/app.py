@@ -17,8 +17,7 @@ from starlette.types import ASGIApp
 from streaming.server.api import changes, data, login, pages, runs
 from streaming.server.api.admission import Admission, Share
 from streaming.server.api.bodies import BodyLimits
-from streaming.server.api.own_cookie import OwnCookie
-from streaming.server.api.security_headers import SecurityHeaders
+from streaming.server.api.headers import OwnCookie, SecurityHeaders
 from streaming.server.errors import Unavailable
 from streaming.server.metrics.reader import RunReader
 from streaming.server.metrics.watcher import Watcher

@@ -23,7 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from streaming.processes.system import forbid_core_dumps
 from streaming.server.api.app import create_app
-from streaming.server.api.security_headers import HEADERS
+from streaming.server.api.headers import HEADERS
 from streaming.server.settings import ApiSettings
 
 _KEEP_ALIVE_S = 15

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from spool import Batch, NewRun, Spool, directory, system
-from streaming.clients.connect import Clients
+from tests.support.clients import Clients
 from tests.support.turns import adopt_all
 
 DAY_S = 86_400.0

@@ -11,11 +11,11 @@ import pytest
 
 from spool import Batch, NewRun, RunState, Spool, ownership, system
 from spool.directory import LOCK_SUFFIX, SUFFIX
-from streaming.clients.connect import Clients
 from streaming.collect.csv_tail import CsvFeeder
 from streaming.upload.adoption import end_dead_run
 from streaming.upload.model import Outcome
 from tests.support import faults, oracle
+from tests.support.clients import Clients
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Told
 from tests.support.processes import Home

@@ -10,12 +10,12 @@ from typing import cast
 import pytest
 
 from spool import Spool, ownership, system
-from streaming.clients.connect import Clients
 from streaming.errors import BadArgument, SegmentTooLarge
 from streaming.upload.model import Outcome, Terms
 from streaming.upload.reachability import Reached
 from streaming.upload.run_delivery import RunDelivery
 from tests.support import faults, oracle, spools
+from tests.support.clients import Clients
 from tests.support.far_end import FarEnd
 from tests.support.memory_far_end import MemoryFarEnd, Receipt
 from tests.support.oracle import Told

@@ -14,7 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from spool import Batch, Registration, Spool
-from streaming.read.export.json_lines import value
+from streaming.read.export.text import json_value
 from tests.streaming.cli.conftest import AsProgram, InProcess
 from tests.support.processes import Home, clean_environment, eventually, new_marker
 from tests.support.runs import HEADER, ended_run, live_run, rows
@@ -70,8 +70,8 @@ def test_json_lines_have_numbers_and_the_columns_of_their_own_header(home: Home,
     [("", None), ("7", 7), ("-0.5", -0.5), ("1e3", 1000.0), ("007", "007"), ("nan", "nan"), ("1_0", "1_0"), ("x", "x")],
 )
 def test_fields_as_json(text: str, expected: object) -> None:
-    assert value(text) == expected
-    assert type(value(text)) is type(expected)
+    assert json_value(text) == expected
+    assert type(json_value(text)) is type(expected)
 
 
 def test_parquet_has_types_and_every_row(home: Home, cli: InProcess, tmp_path: Path) -> None:
