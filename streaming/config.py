@@ -305,23 +305,23 @@ METADATA = (
     _describing("project_name", "Project that the run belongs to."),
     _describing("stage_name", "Stage of the pipeline."),
     _describing("task_name", "Task within the stage."),
-    _describing("team", "Team that runs it."),
+    _describing("team", "Team that runs the job."),
     _describing("env", "Environment, e.g. dev or prod."),
     _describing("language", "Programming language of the job."),
-    _describing("orchestrator", "What started it; found by itself, e.g. slurm."),
-    _describing("executor", "What executes it, e.g. kubernetes."),
-    _describing("external_run_id", "The scheduler's id of it; found by itself."),
-    _describing("container_image", "Image that it runs in."),
+    _describing("orchestrator", "What started the job, e.g. slurm; detected if not given."),
+    _describing("executor", "What executes the job, e.g. kubernetes."),
+    _describing("external_run_id", "The scheduler's id of the run; detected if not given."),
+    _describing("container_image", "Container image that the job runs in."),
 )
 METADATA_NAMES = tuple(setting.name for setting in METADATA)
 TAGS = Setting("tags", "TRACKER_TAGS", "A tag; may be repeated.", Kind.TAGS, flags=("--tag",), describes_run=True)
 INTERVAL = Setting(
-    "interval", "TRACKER_INTERVAL", "Between two samples.", Kind.SECONDS, 1.0, ("--interval", "-i"), 0.01, True
+    "interval", "TRACKER_INTERVAL", "Time between two samples.", Kind.SECONDS, 1.0, ("--interval", "-i"), 0.01, True
 )
 UPLOAD_INTERVAL = Setting(
     "upload_interval",
     "TRACKER_UPLOAD_INTERVAL",
-    "Between two uploads.",
+    "Time between two uploads.",
     Kind.SECONDS,
     UPLOAD_INTERVAL_S,
     describes_run=True,
@@ -329,11 +329,11 @@ UPLOAD_INTERVAL = Setting(
 EXIT_WAIT = Setting(
     "exit_wait",
     "TRACKER_STREAM_EXIT_WAIT",
-    "Wait for the delivery after the command's end.",
+    "How long to wait for delivery after the command has ended.",
     Kind.SECONDS,
     STOP_TIMEOUT_S,
 )
-MODE = Setting("mode", "TRACKER_STREAM_MODE", "auto, offline (only record) or disabled.", Kind.MODE, Mode.AUTO.value)
+MODE = Setting("mode", "TRACKER_STREAM_MODE", "auto, offline (record only) or disabled.", Kind.MODE, Mode.AUTO.value)
 QUIET = Setting(
     "quiet",
     "TRACKER_QUIET",
@@ -343,11 +343,11 @@ QUIET = Setting(
     ("--quiet", "-q"),
 )
 SAMPLING = (INTERVAL, UPLOAD_INTERVAL, EXIT_WAIT, MODE, QUIET)
-SPOOL_DIR = Setting("spool_dir", "TRACKER_STREAM_DIR", "Where runs are kept.")
+SPOOL_DIR = Setting("spool_dir", "TRACKER_STREAM_DIR", "Directory that runs are kept in.")
 DELIVERY = (
     Setting("token_file", TOKEN_FILE, "File that holds the token.", Kind.TOKEN_FILE),
-    Setting("api_url", API_URL, "The service.", Kind.URL, DEFAULT_API_URL),
-    Setting("s3_endpoint_url", S3_ENDPOINT_URL, "Another S3 than AWS.", Kind.URL),
+    Setting("api_url", API_URL, "Address of the service.", Kind.URL, DEFAULT_API_URL),
+    Setting("s3_endpoint_url", S3_ENDPOINT_URL, "Endpoint of an S3 other than AWS.", Kind.URL),
 )
 RECORDING = (*METADATA, TAGS, *SAMPLING, SPOOL_DIR, *DELIVERY)
 BY_NAME = {setting.name: setting for setting in RECORDING}

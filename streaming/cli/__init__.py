@@ -17,17 +17,20 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 # Name: where it is, what `--help` says of it (so that help loads none of them).
 _COMMANDS = {
     "run": ("streaming.cli.commands.run:run", "Track a command and leave with its exit code."),
-    "attach": ("streaming.cli.commands.attach:attach", "Track a process that already runs."),
-    "status": ("streaming.cli.commands.status:status", "Show what is recorded, what arrived, what waits and why."),
-    "drain": ("streaming.cli.drain.command:drain", "Deliver what waits."),
-    "uploader": ("streaming.cli.commands.uploader:uploader", "Look at the process that delivers, or end it."),
+    "attach": ("streaming.cli.commands.attach:attach", "Track a process that is already running."),
+    "status": ("streaming.cli.commands.status:status", "Show which runs are recorded, delivered or waiting, and why."),
+    "drain": ("streaming.cli.drain.command:drain", "Deliver the runs that are waiting."),
+    "uploader": (
+        "streaming.cli.commands.uploader:uploader",
+        "Show or stop the process that delivers in the background.",
+    ),
     "export": ("streaming.cli.commands.export:export", "Write the rows of a run as CSV, JSON lines or Parquet."),
-    "advise": ("streaming.cli.commands.advise:advise_command", "Say what jobs used, and what to ask for next time."),
-    "query": ("streaming.cli.commands.query:query", "Ask rows and runs in SQL."),
-    "lake": ("streaming.cli.commands.lake:lake", "Keep runs as a Parquet dataset."),
+    "advise": ("streaming.cli.commands.advise:advise_command", "Show what jobs used, and what to request next time."),
+    "query": ("streaming.cli.commands.query:query", "Query runs and their rows in SQL."),
+    "lake": ("streaming.cli.commands.lake:lake", "Build a Parquet dataset of runs."),
     "clean": ("streaming.cli.commands.clean:clean", "Remove delivered runs past their retention."),
-    "doctor": ("streaming.cli.commands.doctor:doctor", "Check what recording and delivering need."),
-    "server": ("streaming.cli.commands.server:server", "A service to deliver to, on this machine."),
+    "doctor": ("streaming.cli.commands.doctor:doctor", "Check that this machine can record and deliver."),
+    "server": ("streaming.cli.commands.server:server", "Run a service of your own on this machine."),
 }
 _ALIASES = {"sync": "drain"}
 

@@ -73,7 +73,7 @@ def with_settings(*chosen: Setting, is_recording: bool = False) -> Callable[[Any
             "config_file",
             type=click.Path(dir_okay=False, path_type=Path),
             help=f"TOML file with settings.  [default: {settings.FILE_NAME} in the user's configuration directory;"
-            " names and tags also from the one that lies here]",
+            " names and tags also from the one in the working directory]",
         )(with_values)
 
     return decorate

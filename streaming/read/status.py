@@ -22,6 +22,7 @@ from streaming.upload.life import Sight
 
 REFUSED_FOR_GOOD, STILL_WAITING, TOKEN_REFUSED = 1, 3, 4
 DISK_FULL_BYTES = 1 << 20
+NO_TOKEN = "no token"
 _NO_ROWS = Counts(0, 0, 0, 0, 0)
 _NO_BACKLOG = Backlog(0, 0, None)
 
@@ -231,7 +232,7 @@ def _problem(spool: Spool, run: Run, condition: Condition) -> tuple[str | None, 
     if run.problem and condition in (Condition.RECORDING, Condition.WAITING):
         return run.problem, run.problem_cause or None, run.problem_at
     if condition is Condition.WAITING and not run.has_token:
-        return "it was recorded without a token", "no token", None
+        return "it was recorded without a token", NO_TOKEN, None
     return None, None, None
 
 

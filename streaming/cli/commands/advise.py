@@ -30,10 +30,10 @@ _COLUMNS = (
 @click.argument("names", metavar="[PROJECT | JOB | RUN]...", nargs=-1, shell_complete=options.complete_run)
 @options.with_settings(SPOOL_DIR)
 def advise_command(names: tuple[str, ...], spool_dir: str | None) -> None:
-    """Say what the jobs of a project used of what they asked for, and what to ask for next time.
+    """Show what the jobs of a project used of what they requested, and what to request next time.
 
-    CPUs are those of one task: 99 of 100 samples used at most that. Memory is the peak of one node. What to ask for has a
-    margin of 10 and 20 %. Runs that were too short to tell are left out.
+    CPUs are per task: 99 of 100 samples used at most that. Memory is the peak of one node. The recommended request adds
+    10 % to the CPUs and 20 % to the memory. Runs that were too short to tell are left out.
 
     \b
     Example: tracker-stream advise vision

@@ -36,12 +36,12 @@ class CannotAttach(click.ClickException):
 
 @click.command()
 @options.with_settings(*config.RECORDING, is_recording=True)
-@click.option("--pid", type=click.IntRange(min=1), required=True, metavar="N", help="The process.")
+@click.option("--pid", type=click.IntRange(min=1), required=True, metavar="N", help="Process id.")
 def attach(pid: int, unusable: Mapping[str, str], **given: Any) -> None:
-    """Track a process that already runs, until it ends or Ctrl-C.
+    """Track a process that is already running, until it ends or Ctrl-C.
 
-    The process is left alone: it is not stopped when the tracking stops. Its exit code is not known to us, so the run ends
-    as finished, without one.
+    The process is never signalled, and goes on when the tracking stops. Its exit code cannot be known, so the run ends as
+    finished, without one.
 
     \b
     Example: tracker-stream attach --pid 4711 --job-name train

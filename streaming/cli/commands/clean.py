@@ -35,14 +35,16 @@ class Age(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic f
 
 
 @click.command()
-@click.option("--older-than", type=Age(), default=DEFAULT_AGE, show_default=True, metavar="AGE", help="Since delivery.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option(
+    "--older-than", type=Age(), default=DEFAULT_AGE, show_default=True, metavar="AGE", help="Time since delivery."
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @options.with_settings(SPOOL_DIR)
 def clean(older_than: float, dry_run: bool, yes: bool, spool_dir: str | None) -> None:
     """Remove delivered runs past their retention.
 
-    A run is removed only if the service has acknowledged its end, every row of it was delivered, and nobody works on it.
+    A run is removed only if the service has acknowledged its end, every row was delivered, and no process is using it.
 
     \b
     Example: tracker-stream clean --older-than 30d --dry-run

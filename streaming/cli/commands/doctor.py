@@ -29,10 +29,10 @@ _STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 def doctor(
     runs: tuple[str, ...], as_json: bool, unusable: Mapping[str, str], spool_dir: str | None, **addresses: str | None
 ) -> None:
-    """Check what recording and delivering need; with RUN, whether its file is whole. Exit code 1 if something fails.
+    """Check that this machine can record and deliver; with RUN, that the run's file is intact. Exit code 1 if not.
 
-    Nothing of a run is sent; each look at the network takes a few seconds at most. A run's file is read byte by byte, and
-    its rows compared with their checksums.
+    No rows are sent; each check of the network takes a few seconds at most. A run's file is read whole, and its rows are
+    compared with their checksums.
 
     \b
     Example: tracker-stream doctor

@@ -28,19 +28,19 @@ INCOMPLETE = 1
     "-o",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A file, - for stdout, or a directory, for one file each. [default: stdout]",
+    help="A file, - for stdout, or a directory for one file per run. [default: stdout]",
 )
 @click.option(
     "--format", "-f", "form", type=click.Choice(list(formats.FORMATS)), help="[default: by FILE's name, else csv]"
 )
-@click.option("--follow", is_flag=True, help="Go on with the rows that come, until the run ends (csv, jsonl).")
+@click.option("--follow", is_flag=True, help="Keep writing new rows until the run ends (csv, jsonl).")
 @options.with_settings(SPOOL_DIR)
 def export(run: tuple[str, ...], output: Path | None, form: str | None, follow: bool, spool_dir: str | None) -> None:
     """Write every row of each RUN that its spool holds, also after its delivery.
 
-    The rows of several runs in one file have the column run before the others. Where the header changed within a run, CSV
-    and Parquet have the columns of all its headers. Exit code 1 if rows are missing: damaged ones, or such that were released
-    on a full disk after S3 had them. HTML is one self-contained page with a run's charts.
+    In one file with several runs, the first column is the run's name. Where the header changed within a run, CSV and
+    Parquet have the columns of all its headers. HTML is one self-contained page with a run's charts. Exit code 1 if rows are
+    missing: damaged, or removed from a full disk after S3 had stored them.
 
     \b
     Example: tracker-stream export 3f2a9c01 -o run.parquet

@@ -13,7 +13,7 @@ from streaming.read.quantity import rows as row_text
 
 @click.group()
 def lake() -> None:
-    """Runs as a Parquet dataset, which DuckDB, Polars, pandas, Dask and Spark read.
+    """Build a Parquet dataset of runs, for DuckDB, Polars, pandas, Dask or Spark.
 
     \b
     Example: tracker-stream lake build http://127.0.0.1:8742 /data/lake
@@ -25,14 +25,14 @@ def lake() -> None:
 @click.argument("dest", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes on this machine.")
 @click.option(
-    "--scheduler", metavar="ADDRESS", help="A Dask scheduler, e.g. tcp://host:8786; its workers see DEST, too."
+    "--scheduler", metavar="ADDRESS", help="A Dask scheduler, e.g. tcp://host:8786; its workers must see DEST."
 )
 @click.option("--token-file", metavar="FILE", help="The token for a server. [default: SENTINEL_API_TOKEN]")
 def build(source: str, dest: Path, workers: int, scheduler: str | None, token_file: str | None) -> None:
     """Bring the dataset in DEST up to date with the runs of SOURCE.
 
-    SOURCE is a server's address (http://...), s3://bucket/prefix, or a spool directory. Only runs with other rows than last
-    time are read. May be killed at any moment and repeated: no row is missing then, and none is there twice.
+    SOURCE is a server's address (http://...), s3://bucket/prefix, or a spool directory. Only runs whose rows have changed
+    are read again. It may be killed at any moment and repeated: no row is then missing or doubled.
 
     \b
     Example: tracker-stream lake build http://127.0.0.1:8742 lake --workers 8

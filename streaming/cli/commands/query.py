@@ -58,9 +58,9 @@ def _type(kind: Any) -> str:
 )
 @click.option("--token-file", metavar="FILE", help="The token for a server. [default: SENTINEL_API_TOKEN]")
 def query(sql: str, source: str | None, form: str, output: Path | None, token_file: str | None) -> None:
-    """Answer SQL (one SELECT, as DuckDB understands it) from the tables rows and runs.
+    """Run one SELECT, in DuckDB's SQL, on the tables `rows` and `runs`.
 
-    A query can read nothing else and write nothing: files, extensions and the network are out of its reach.
+    A query can read nothing else and write nothing: it has no access to files, extensions or the network.
 
     \b
     Example: tracker-stream query "SELECT run, max(process_memory_mib)

@@ -58,7 +58,7 @@ class RunCommand(click.Command):
     "--scope",
     type=click.Choice(["process", "node"]),
     default="process",
-    help="node: all that the job runs on this node, by one tracker.",
+    help="node: one tracker for all processes of the job on this node.",
 )
 @click.argument("command", metavar="[--] CMD...", nargs=-1, type=click.UNPROCESSED, required=True)
 def run(
@@ -66,12 +66,12 @@ def run(
 ) -> None:
     """Track CMD and leave with its exit code.
 
-    CMD keeps its stdin, stdout, stderr and signals. Without a token nothing is sent and nothing fails: rows are kept,
-    and `tracker-stream drain` delivers them later. The exit code is CMD's; 128 + N if signal N ended it, 127 if it was not
-    found, 126 if it could not be started.
+    CMD keeps its stdin, stdout, stderr and signals. Without a token nothing is sent and nothing fails: rows are kept on
+    disk, and `tracker-stream drain` delivers them later. The exit code is CMD's; 128 + N if signal N ended it, 127 if it
+    was not found, 126 if it could not be started.
 
-    With --scope node the first of a job's processes on a node records all of them, and stays, if its CMD ended well,
-    until the last of them has ended; the others become their CMD.
+    With --scope node the first of a job's processes on a node records all of them and, if its own CMD succeeded, stays
+    until the last one has ended; the others are replaced by their CMD.
 
     \b
     Example: tracker-stream run --job-name train --tag fold=3 -- python train.py

@@ -59,7 +59,7 @@ class ServerGroup(click.Group):
 
 @click.group(cls=ServerGroup)
 def server() -> None:
-    """A service to deliver to, on this machine: a Sentinel-compatible API and a real S3.
+    """Run a service of your own on this machine: a Sentinel-compatible API and a real S3.
 
     \b
     Example: tracker-stream server up
@@ -72,7 +72,7 @@ def server() -> None:
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    help=f"0: a free one.  [default: the one it had before, else {DEFAULT_PORT}, else a free one]",
+    help=f"0 picks a free one.  [default: the one it had before, else {DEFAULT_PORT}, else a free one]",
 )
 @click.option(
     "--credential-lifetime",
@@ -83,21 +83,25 @@ def server() -> None:
     help="Lifetime of upload credentials. Below 900 only the embedded S3 enforces it.",
 )
 @click.option(
-    "--s3-endpoint", metavar="URL", help="Use this S3 instead of the embedded one (keys: AWS_ACCESS_KEY_ID ...)."
+    "--s3-endpoint",
+    metavar="URL",
+    help="Use this S3 instead of the embedded one; its keys come from AWS_ACCESS_KEY_ID ...",
 )
 @click.option("--s3-region", default="us-east-1", show_default=True)
-@click.option("--s3-bucket", metavar="NAME", help="Its bucket; given without --s3-endpoint, AWS is used.")
+@click.option("--s3-bucket", metavar="NAME", help="Bucket of that S3; without --s3-endpoint, AWS is used.")
 @click.option("--s3-role-arn", default=_ANY_ROLE_ARN, show_default=True, help="Role to assume for upload credentials.")
 @click.option(
     "--s3-credentials",
     type=click.Choice(["sts", "static"]),
     default="sts",
     show_default=True,
-    help="What uploaders get of another S3: short-lived keys for one run from its STS, or the keys of the environment.",
+    help="What uploaders get for another S3: short-lived keys for one run from its STS, or the keys of the environment.",
 )
-@click.option("--foreground", is_flag=True, help="Stay until Ctrl-C or SIGTERM, then end everything.")
+@click.option(
+    "--foreground", is_flag=True, help="Stay in the foreground until Ctrl-C or SIGTERM, then stop everything."
+)
 def up(foreground: bool, directory: Path, **options: Any) -> None:
-    """Start the server, in the background unless told otherwise, and return when it takes requests.
+    """Start the server in the background, and return when it accepts requests.
 
     \b
     Example: tracker-stream server up --port 0
@@ -126,7 +130,7 @@ def up(foreground: bool, directory: Path, **options: Any) -> None:
 @server.command()
 @_directory_option
 def down(directory: Path) -> None:
-    """End the processes that `up` started, and nothing else. Runs and objects are kept.
+    """Stop the processes that `up` started, and nothing else. Runs and objects are kept.
 
     \b
     Example: tracker-stream server down
@@ -145,7 +149,7 @@ def down(directory: Path) -> None:
 @_directory_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(directory: Path, as_json: bool) -> None:
-    """Say what runs. Exit code 0 if the server takes requests, 1 if not.
+    """Show what is running. Exit code 0 if the server accepts requests, 1 if not.
 
     \b
     Example: tracker-stream server status
@@ -162,7 +166,7 @@ def status(directory: Path, as_json: bool) -> None:
 @_directory_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def env(directory: Path, as_json: bool) -> None:
-    """Print the exports that a shell needs: eval "$(tracker-stream server env)".
+    """Print the environment for a shell: eval "$(tracker-stream server env)".
 
     \b
     Example: eval "$(tracker-stream server env)"
@@ -180,7 +184,7 @@ def env(directory: Path, as_json: bool) -> None:
 @server.command("open")
 @_directory_option
 def open_page(directory: Path) -> None:
-    """Open the server's page in the browser, logged in. The link that is printed works once, for ten minutes.
+    """Open the server's page in the browser, logged in. The printed link works once, within ten minutes.
 
     \b
     Example: tracker-stream server open
@@ -212,7 +216,7 @@ def _link(status: Status, place: ServerDirectory) -> str:
 
 @server.group()
 def token() -> None:
-    """Named bearer tokens. Each sees its own runs only.
+    """Manage bearer tokens. Each sees only its own runs.
 
     \b
     Example: tracker-stream server token add ada
@@ -223,7 +227,7 @@ def token() -> None:
 @_directory_option
 @click.argument("name")
 def token_add(directory: Path, name: str) -> None:
-    """Make a token and print it, this once: only its hash is kept.
+    """Create a token and print it once: only its hash is kept.
 
     \b
     Example: tracker-stream server token add ada
@@ -248,7 +252,7 @@ def token_list(directory: Path) -> None:
 @_directory_option
 @click.argument("name")
 def token_revoke(directory: Path, name: str) -> None:
-    """Refuse the token from now on. Its runs are kept.
+    """Revoke a token. Its runs are kept.
 
     \b
     Example: tracker-stream server token revoke ada
@@ -296,7 +300,6 @@ def _start(place: ServerDirectory, *, detach: bool, **options: Any) -> EmbeddedS
 
 def _other_s3(options: dict[str, Any]) -> S3Settings | None:
     """The S3 of the options with the keys of the environment; None means the embedded one. Raises click.UsageError."""
-
     is_static = options["s3_credentials"] == "static"
     if not options["s3_endpoint"] and not options["s3_bucket"]:
         if is_static:
@@ -316,7 +319,6 @@ def _other_s3(options: dict[str, Any]) -> S3Settings | None:
 
 def _usable_bucket(bucket: str) -> str:
     """Refused here, by the client's own rule, and not by every client later."""
-
     try:
         prefix.require_prefix(f"s3://{bucket}/runs")
     except NotTheService:
@@ -327,7 +329,6 @@ def _usable_bucket(bucket: str) -> str:
 
 
 def _usable_region(region: str) -> str:
-
     try:
         return prefix.require_region(region)
     except NotTheService:
@@ -335,7 +336,6 @@ def _usable_region(region: str) -> str:
 
 
 def _usable_endpoint(url: str | None) -> str | None:
-
     try:
         return config.require_safe_url(url, "--s3-endpoint") if url else None
     except BadArgument as exc:
@@ -369,7 +369,6 @@ def _warn_if_different(status: Status, options: dict[str, Any]) -> None:
 
 
 def _warn_if_exposed(host: str, *, own_s3: bool) -> None:
-
     if config.is_loopback(host):
         return
     click.echo(

@@ -54,19 +54,19 @@ _COLUMNS = (
 
 @click.command()
 @click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=options.complete_run)
-@click.option("--expand", is_flag=True, help="Show each run of a job by itself.")
+@click.option("--expand", is_flag=True, help="Show each run of a job on a line of its own.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
-@click.option("--watch", is_flag=True, help="Stay and keep it up to date, until Ctrl-C.")
-@click.option("--check", is_flag=True, help="Exit with 3 when anything is not delivered.")
+@click.option("--watch", is_flag=True, help="Keep the table up to date until Ctrl-C.")
+@click.option("--check", is_flag=True, help="Exit with 3 if anything is not delivered.")
 @options.with_settings(SPOOL_DIR)
 def status(runs: tuple[str, ...], expand: bool, as_json: bool, watch: bool, check: bool, spool_dir: str | None) -> None:
-    """Show what is recorded, what arrived, what waits and why.
+    """Show which runs are recorded, delivered or waiting, and why.
 
-    A run is recording, silent (its tracker on another host was not seen for a while), waiting (ended, not all delivered),
-    delivered, failed (something was refused for good), damaged (rows fail their checksums) or unreadable. The runs of a job
-    (ranks, steps, array tasks, attempts) are one line.
+    A run is recording, silent (its tracker is on another host and was not seen for a while), waiting (ended, not all
+    delivered), delivered, failed (something was refused for good), damaged (rows fail their checksums) or unreadable. The
+    runs of a job (ranks, steps, array tasks, attempts) share one line.
 
-    RUN is a run's name, any part of it that is unique, a job's id or name (all its runs are shown), or `latest`.
+    RUN is a run's name, any unique part of it, a job's id or name (all its runs are shown), or `latest`.
 
     \b
     Example: tracker-stream status --check

@@ -19,7 +19,7 @@ STILL_THERE = 3
 
 @click.group()
 def uploader() -> None:
-    """The process that delivers the runs of a directory. It starts and ends by itself.
+    """Show or stop the process that delivers the runs of a directory. It starts and ends by itself.
 
     \b
     Example: tracker-stream uploader status
@@ -29,7 +29,7 @@ def uploader() -> None:
 @uploader.command()
 @options.with_settings(SPOOL_DIR)
 def status(spool_dir: str | None) -> None:
-    """Say which processes deliver, since when, and what they do now.
+    """Show which processes deliver, since when, and what they are doing.
 
     \b
     Example: tracker-stream uploader status
@@ -45,7 +45,7 @@ def status(spool_dir: str | None) -> None:
 @uploader.command()
 @options.with_settings(SPOOL_DIR)
 def stop(spool_dir: str | None) -> None:
-    """End it in order: what is there is sent, for 20 seconds at most.
+    """Stop it in order: what is recorded so far is sent, for 20 seconds at most.
 
     The next run, or drain, starts another one.
 

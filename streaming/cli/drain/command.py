@@ -29,18 +29,18 @@ JOBS = 8  # runs that the uploader has in hand at once; it sends a few segments 
 
 @click.command()
 @click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=options.complete_run)
-@click.option("--all", "everything", is_flag=True, help="Every run that waits: the default without RUN.")
-@click.option("--watch", is_flag=True, help="Stay and serve the whole directory, until Ctrl-C or SIGTERM.")
+@click.option("--all", "everything", is_flag=True, help="Every waiting run; the default without RUN.")
+@click.option("--watch", is_flag=True, help="Keep delivering all runs of the directory until Ctrl-C or SIGTERM.")
 @click.option("--jobs", "-j", type=click.IntRange(1, 64), metavar="N", help=f"Runs at once.  [default: {JOBS}]")
-@click.option("--timeout", type=options.Seconds(), metavar="S", help="Give up after so many seconds.")
-@click.option("--dry-run", is_flag=True, help="Only say what waits.")
+@click.option("--timeout", type=options.Seconds(), metavar="S", help="Give up after this many seconds.")
+@click.option("--dry-run", is_flag=True, help="Only show what is waiting.")
 @click.option(
     "--ended",
     is_flag=True,
-    help="The runs' trackers are gone, also those on other machines. Without RUN, runs seen in the last minutes are spared.",
+    help="End runs whose trackers are gone, also on other machines. Without RUN, not those seen in the last 5 minutes.",
 )
 @click.option("--anew", is_flag=True, help="Register runs again that the service forgot; try refused rows again.")
-@click.option("--to", metavar="URL", help="Deliver to this service also runs that were recorded for another one.")
+@click.option("--to", metavar="URL", help="Deliver to this service, even runs that were recorded for another one.")
 @options.with_settings(config.SPOOL_DIR, *config.DELIVERY)
 def drain(
     runs: tuple[str, ...],
@@ -57,11 +57,11 @@ def drain(
     api_url: str | None,
     s3_endpoint_url: str | None,
 ) -> None:
-    """Deliver RUNs, or every run that waits.
+    """Deliver RUNs, or every run that is waiting.
 
     A run that is still being recorded is uploaded, but not finished. One run that cannot be delivered never stops another.
-    If the service cannot be reached, that is told at once; without --timeout it is tried for ten seconds more, and a run
-    that gets nowhere for another reason is given up after a minute.
+    Without --timeout, drain gives up after ten seconds if the service cannot be reached, and gives up a run that makes no
+    progress for a minute.
 
     \b
     Exit codes: 0 nothing is left, 1 something was refused for good, 2 usage,

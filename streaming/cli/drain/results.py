@@ -9,7 +9,7 @@ from pathlib import Path
 from spool import directory
 from streaming.cli.terminal.screen import Screen
 from streaming.read.quantity import count, duration
-from streaming.read.status import Summary, summarize
+from streaming.read.status import NO_TOKEN, Summary, summarize
 from streaming.upload.drain import Result
 from streaming.upload.model import Outcome
 
@@ -17,6 +17,8 @@ from streaming.upload.model import Outcome
 def state_after(result: Result) -> Summary:
     """The run's state, with what the drain has met: a problem that goes on is noted in the spool only after its attempt."""
     after = summarize(result.path)
+    if not result.problem and after.cause == NO_TOKEN:  # the drain has one
+        return replace(after, problem=None, cause=None)
     if not result.problem or after.is_finished or (result.outcome is Outcome.BUSY and after.exit_code == 0):
         return after
     return replace(after, problem=result.problem, cause=result.cause)
