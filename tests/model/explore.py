@@ -1,7 +1,7 @@
 """Every order of events in a small world (`tests.model.world`), or long random ones.
 
-Depth first, fewest faults first. Between two quiet moments a state is reached again by making its moves again; from a quiet
-one on a snapshot is gone on from. A state that was seen with as many faults left is not looked at twice, so the search ends.
+Fewest faults first, then fewest moves, so that the first violation is a short one. A state that was seen with as many
+faults left is not looked at twice, so the search ends.
 
     python -m tests.model.explore --engines 2 --batches 3 --crashes 2 --lost 2      # all of it
     python -m tests.model.explore --seed 7 --minutes 10                             # long random ones
@@ -14,133 +14,140 @@ import argparse
 import random
 import sys
 import time
-from collections import defaultdict
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-from tests.model.world import Bounds, Snapshot, Violation, World, made
+from tests.model.engines import made
+from tests.model.world import Bounds, State, Violation, World
 
 TOLD_EVERY_S = 30.0
 
 
-@dataclass
+class Node(NamedTuple):
+    """A state, and how it was reached first."""
+
+    state: State
+    before: Node | None = None
+    move: str = ""
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        found, node = [], self
+        while node.before is not None:
+            found.append(node.move)
+            node = node.before
+        return tuple(reversed(found))
+
+
 class Explored:
     """What an exploration has seen."""
 
-    seen: defaultdict[bytes, list[tuple[int, ...]]] = field(default_factory=lambda: defaultdict(list))
-    transitions: int = 0
-    repeated: int = 0  # moves made again to get back to a state
-    deepest: int = 0
-    waiting: int = 0  # ways that were not gone: 0 if everything was seen
+    def __init__(self, world: World) -> None:
+        self._steps = world.steps
+        self._seen: dict[tuple[object, ...], list[tuple[int, ...]]] = {}
+        self.transitions = 0
+        self.waiting = 0  # ways that were not gone: 0 if everything was seen
 
-    def is_new(self, state: bytes, budget: tuple[int, ...]) -> bool:
+    @property
+    def states(self) -> int:
+        return len(self._seen)
+
+    def is_new(self, state: State) -> bool:
         """Whether it was not seen with at least as many faults of each kind left; notes that it is seen now."""
-        budgets = self.seen[state]
-        if any(all(map(int.__ge__, known, budget)) for known in budgets):
+        budgets = self._seen.setdefault(state.key, [])
+        if any(all(map(int.__ge__, known, state.left)) for known in budgets):
             return False
-        budgets[:] = [known for known in budgets if not all(map(int.__le__, known, budget))] + [budget]
+        budgets[:] = [known for known in budgets if not all(map(int.__le__, known, state.left))] + [state.left]
         return True
 
     def __str__(self) -> str:
-        end = f"{self.waiting} ways not gone" if self.waiting else "all of it"
+        end = f"{self.waiting:,} ways not gone" if self.waiting else "all of it"
         return (
-            f"{len(self.seen):,} states, {self.transitions:,} transitions ({self.repeated:,} made again),"
-            f" at most {self.deepest} moves, {time.process_time():.0f} s of CPU; {end}"
+            f"{self.states:,} states, {self.transitions:,} transitions, put together from {self._steps.made:,} steps"
+            f" ({self._steps.made_again:,} made again), {time.process_time():.0f} s of CPU; {end}"
         )
-
-
-@dataclass(frozen=True)
-class Way:
-    """From a snapshot by these moves, all but the last of which have been made before."""
-
-    start: Snapshot
-    moves: tuple[str, ...]
 
 
 def explore(place: Path, bounds: Bounds, *, until: float = float("inf"), is_told: bool = False) -> Explored:
     """Every reachable state. Raises Violation with the moves that lead there."""
+    with opened(place, bounds) as world:
+        found = Explored(world)
+        most = sum(world.origin.left)
+        ways: list[deque[Node]] = [deque() for _ in range(most + 1)]  # by how many faults they take
+        found.is_new(world.origin)
+        ways[0].append(Node(world.origin))
+        tell_at = time.monotonic() + TOLD_EVERY_S
+        for waiting in ways:
+            while waiting and time.monotonic() < until:
+                for node in _following(world, waiting.popleft(), found):
+                    ways[most - sum(node.state.left)].append(node)
+                if is_told and time.monotonic() > tell_at:
+                    tell_at += TOLD_EVERY_S
+                    found.waiting = sum(map(len, ways))
+                    print(found, flush=True)
+        found.waiting = sum(map(len, ways))
+        return found
+
+
+def _following(world: World, node: Node, found: Explored) -> Iterator[Node]:
+    """What every possible move leads to, if that is new."""
+    move = ""
+    try:
+        world.require_progress(node.state)
+        for move in world.possible(node.state):
+            found.transitions += 1
+            state = world.make(node.state, move)
+            if found.is_new(state):
+                yield Node(state, node, move)
+    except Violation as violation:
+        violation.moves = (*node.moves, move) if move else node.moves
+        raise
+
+
+@contextmanager
+def opened(place: Path, bounds: Bounds) -> Iterator[World]:
     world = World(place, bounds)
-    found = Explored()
-    ways: defaultdict[int, list[Way]] = defaultdict(list)  # by how many faults they take
-    found.is_new(world.state(), world.budget())
-    first = _branch(world, world.origin, (), ways)
-    assert first is not None
-    ways[0].append(Way(world.origin, (first,)))
-    tell_at = time.monotonic() + TOLD_EVERY_S
-    while ways and time.monotonic() < until:
-        way = _next(ways)
-        world.restore(way.start)
-        for move in way.moves[:-1]:
-            world.make(move, is_checked=False)
-        found.repeated += len(way.moves) - 1
-        _follow(world, way, found, ways)
-        if is_told and time.monotonic() > tell_at:
-            tell_at += TOLD_EVERY_S
-            print(f"{found}; {sum(map(len, ways.values()))} ways wait", flush=True)
-    found.waiting = sum(map(len, ways.values()))
-    world.abandon()
-    return found
+    with closing(world.steps):
+        yield world
 
 
-def _next(ways: defaultdict[int, list[Way]]) -> Way:
-    faults = min(ways)
-    way = ways[faults].pop()
-    if not ways[faults]:
-        del ways[faults]
-    return way
-
-
-def _follow(world: World, way: Way, found: Explored, ways: defaultdict[int, list[Way]]) -> None:
-    """Go on by the first move that is possible, as long as that leads to something new; the others wait."""
-    start, since, move = way.start, way.moves[:-1], way.moves[-1]
-    while True:
-        world.make(move)
-        found.transitions += 1
-        found.deepest = max(found.deepest, len(world.moves))
-        if not found.is_new(world.state(), world.budget()):
-            return
-        since = (*since, move)
-        if world.is_quiet:
-            start, since = world.snapshot(), ()
-            world.require_progress()
-            world.restore(start)
-        following = _branch(world, start, since, ways)
-        if following is None:
-            return
-        move = following
-
-
-def _branch(world: World, start: Snapshot, since: tuple[str, ...], ways: defaultdict[int, list[Way]]) -> str | None:
-    """The first possible move, None without any; all others wait as ways."""
-    following, *others = world.possible() or [None]
-    left = sum(world.budget())
-    for move in reversed(others):
-        assert move is not None
-        ways[_is_fault(move) - left].append(Way(start, (*since, move)))
-    return following
-
-
-def _is_fault(move: str) -> bool:
-    return ":" in move or move.startswith("crash") or move in ("forget", "copy")
-
-
-def wander(place: Path, bounds: Bounds, seed: int) -> World:
+def wander(place: Path, bounds: Bounds, seed: int) -> Node:
     """One long random sequence, with a probe for progress at its end. Raises Violation."""
     chance = random.Random(seed)
-    world = World(place, bounds)
-    while not world.is_over:  # engines on a copy of a run that never ended there would go on for ever
-        world.make(chance.choice(world.possible()))
-    world.require_progress()
-    world.abandon()
-    return world
+    with opened(place, bounds) as world:
+        node = Node(world.origin)
+        while not world.is_over(node.state):  # engines on a copy of a run that never ended there would go on for ever
+            node = _made(world, node, chance.choice(world.possible(node.state)))
+        return _progressing(world, node)
 
 
-def replay(place: Path, bounds: Bounds, moves: tuple[str, ...]) -> World:
-    """One sequence of moves again."""
-    world = World(place, bounds)
-    for move in moves:
-        world.make(move)
-    return world
+def replay(place: Path, bounds: Bounds, moves: tuple[str, ...]) -> Node:
+    """One sequence of moves again, and the same probe."""
+    with opened(place, bounds) as world:
+        node = Node(world.origin)
+        for move in moves:
+            node = _made(world, node, move)
+        return _progressing(world, node)
+
+
+def _made(world: World, node: Node, move: str) -> Node:
+    try:
+        return Node(world.make(node.state, move), node, move)
+    except Violation as violation:
+        violation.moves = (*node.moves, move)
+        raise
+
+
+def _progressing(world: World, node: Node) -> Node:
+    try:
+        world.require_progress(node.state)
+    except Violation as violation:
+        violation.moves = node.moves
+        raise
+    return node
 
 
 def shortest(place: Path, bounds: Bounds, violation: Violation) -> Violation:
@@ -158,17 +165,16 @@ def shortest(place: Path, bounds: Bounds, violation: Violation) -> Violation:
 
 
 def _tried(place: Path, bounds: Bounds, moves: tuple[str, ...]) -> Violation | None:
-    world = World(place, bounds)
-    try:
-        for move in moves:
-            if move not in world.possible():
-                return None
-            world.make(move)
-        world.require_progress()
-    except Violation as violation:
-        return violation
-    finally:
-        world.abandon()
+    with opened(place, bounds) as world:
+        node = Node(world.origin)
+        try:
+            for move in moves:
+                if move not in world.possible(node.state):
+                    return None
+                node = _made(world, node, move)
+            _progressing(world, node)
+        except Violation as violation:
+            return violation
     return None
 
 
@@ -187,7 +193,7 @@ def main() -> int:
     with made() as place:
         try:
             if again is not None:
-                replay(place, bounds, tuple(again.split(","))).require_progress()
+                replay(place, bounds, tuple(again.split(",")))
             elif seed is not None:
                 print(f"{_wander_until(place, bounds, seed, until)} random sequences from seed {seed}, no violation")
             else:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dis
 import operator
 import sqlite3
 from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, cast
 
 import greenlet
@@ -24,7 +26,7 @@ CONTENT = {
     "segment": "seq, first_batch_id, last_batch_id, sha256, state, uri, refusal_count",
     "batch": "batch_id, sha256",
 }
-DEAD = {"sent_count"}  # a variable that decides nothing while nothing is refused
+DEAD = frozenset({"sent_count"})  # a variable that decides nothing while nothing is refused
 
 
 def pause(name: str) -> None:
@@ -43,9 +45,21 @@ def frames(frame: FrameType | None, may_refuse: bool) -> Iterator[tuple[Any, ...
 
 def _frame(frame: FrameType, may_refuse: bool) -> tuple[Any, ...]:
     """A frame's place and variables, and what its loops still hold."""
-    dead = () if may_refuse else DEAD
-    values = tuple((name, _value(value)) for name, value in sorted(frame.f_locals.items()) if name not in dead)
+    needed = _needed(frame.f_code, frame.f_lasti) - (frozenset() if may_refuse else DEAD)
+    values = tuple((name, _value(value)) for name, value in sorted(frame.f_locals.items()) if name in needed)
     return frame.f_code.co_name, frame.f_lasti, values
+
+
+@cache
+def _needed(code: CodeType, at: int) -> frozenset[str]:
+    """The variables that may still be read from there on: further down (handlers of exceptions are there, too), in what
+    a loop leads back to, or by a function within."""
+    instructions = [*dis.get_instructions(code)]
+    jumps = [each.argval for each in instructions if each.offset > at and each.opcode in (*dis.hasjrel, *dis.hasjabs)]
+    first = min([at, *jumps])
+    names = [each.argval for each in instructions if each.offset >= first and "LOAD" in each.opname]
+    read = {part for name in names for part in (name if isinstance(name, tuple) else (name,))}
+    return frozenset(read | {*code.co_cellvars})
 
 
 def _value(value: object) -> object:
@@ -75,8 +89,9 @@ class SeenSpool(Spool):
         if self.sealing is None or at is None:
             return (self.marked_count,)
         left = operator.length_hint(self.sealing.gi_yieldfrom or ())
-        plain = {name: repr(value) for name, value in at.f_locals.items() if name != "self"}
-        return self.marked_count, at.f_lasti, sorted(plain.items()), left
+        needed = _needed(at.f_code, at.f_lasti) - {"self"}
+        plain = sorted((name, repr(value)) for name, value in at.f_locals.items() if name in needed)
+        return self.marked_count, at.f_lasti, plain, left
 
 
 class Eyes:

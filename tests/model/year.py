@@ -30,8 +30,9 @@ from streaming.upload.model import Outcome
 from streaming.upload.peers import Peer
 from streaming.upload.reachability import Address, Reached
 from streaming.upload.run_delivery import RunDelivery
+from tests.model.engines import TERMS, Crash, made
 from tests.model.positions import NOW
-from tests.model.world import TERMS, Crash, Violation, made
+from tests.model.world import Violation
 from tests.support import oracle, plays
 from tests.support.memory_far_end import DOWN, FINE, REPLY_LOST, MemoryFarEnd
 from tests.support.memory_far_end import Outcome as Answer
