@@ -29,6 +29,7 @@ class Unanswered:
 
     def __init__(self) -> None:
         self._since: dict[int, float] = {}  # by thread
+        self.connected_at = float("-inf")  # when one of them got its connection, on the monotonic clock
 
     @property
     def since(self) -> float:
@@ -48,6 +49,12 @@ class Unanswered:
 
     def begin(self) -> None:
         self._since.setdefault(threading.get_ident(), time.monotonic())
+
+    def connected(self) -> None:
+        """This thread's request is sent. Over a connection of before, that says nothing of the network."""
+        if threading.get_ident() in self._since:
+            self.connected_at = time.monotonic()
+            self.end()
 
     def end(self) -> None:
         self._since.pop(threading.get_ident(), None)
@@ -134,7 +141,7 @@ def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
         if event in ("socket.getaddrinfo", "socket.connect"):
             _watched.unanswered.begin()
         elif event == "http.client.send":
-            _watched.unanswered.end()
+            _watched.unanswered.connected()
     if event in ("socket.connect", "http.client.send") and _watched.deadline is not None:
         connection = arguments[0] if event == "socket.connect" else arguments[0].sock
         _watched.deadline.watch(connection)

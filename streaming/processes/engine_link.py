@@ -2,8 +2,8 @@
 
 Orders and events are JSON objects, one a line. An order is {"do": ...}: "deliver" (path, terms; from a run's tracker,
 once more when it has ended; this connection is its life sign), "drain" (path, terms, wishes), "leave" (path: it is not
-waited for any more), "status", "stop". An event is {"event": ...}: "hello" (pid), "progress", "problem", "done" (each
-with path), "stopping", "status".
+waited for any more), "status", "stop". An event is {"event": ...}: "hello" (pid), "progress", "problem", "answering",
+"done" (each with path), "stopping", "status".
 """
 
 from __future__ import annotations

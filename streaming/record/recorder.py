@@ -27,6 +27,7 @@ RESTART_FIRST_S = 1.0
 RESTART_MAX_S = 60.0  # an engine that lived longer than this died of something new
 SILENT_S = 60.0  # an engine that has said nothing for so long since it was found will never come up
 UNREACHABLE_WAIT_S = 1.5  # after the run's end, once it is known that nobody answers
+UNHEARD_WAIT_S = 2.0  # after the run's end, or the engine's start, unless it is known that the service answers
 TELL_S = 1.0  # a wait that lasts longer is told
 LOOK_S = 0.5  # how often a wait for the delivery looks whether it is to end early
 CONTINUES = "continues"  # the tag of a run that goes on where another one was ended while its tracker lived
@@ -71,7 +72,8 @@ class Recorder:
         self._link: EngineLink | None = None
         self._linked_at = 0.0
         self._over: engine_link.Event | None = None  # what the engine told at the end of its work for this run
-        self._is_unreachable = False  # told since the run's end
+        self._is_reachable: bool | None = None  # as told since the run's end
+        self._engine_up_at = 0.0  # when its first word was heard
         self._is_stopped = False  # a person ended the engine: another may come, but not because of us
         self._pid = os.getpid()
         self._lock = threading.RLock()  # held while another run or another link takes the place of the former one
@@ -271,6 +273,8 @@ class Recorder:
         """Take note of what the engine tells within so many seconds."""
         link = self._link
         for event in link.events(timeout_s) if link is not None and self.is_ours else []:
+            if event["event"] == "hello":
+                self._engine_up_at = time.monotonic()
             if event["event"] == "stopping":
                 self._is_stopped = True
             if event.get("path") != str(self.spool.path):
@@ -278,7 +282,9 @@ class Recorder:
             if event["event"] == "done":
                 self._over = event
             elif event["event"] == "problem" and self._has_ended:
-                self._is_unreachable = event["is_unreachable"]
+                self._is_reachable = not event["is_unreachable"]
+            elif event["event"] == "answering":
+                self._is_reachable = True
 
     def end(self, *, exit_code: int | None, run_status: str, ended_at: float) -> None:
         """Record the end of the run and tell the engine. Raises SpoolError.
@@ -332,9 +338,7 @@ class Recorder:
     def _wait_over(self, give_up_at: float, is_over: Callable[[], bool], on_wait: Callable[[], None]) -> None:
         began_at, is_told = time.monotonic(), False
         while self._over is None and self._link is not None and not is_over():
-            if self._is_unreachable:
-                give_up_at = min(give_up_at, self._ended_at + UNREACHABLE_WAIT_S)
-            left_s = give_up_at - time.monotonic()
+            left_s = min(give_up_at, self._give_up_unheard_at()) - time.monotonic()
             if left_s <= 0:
                 return
             if not is_told and time.monotonic() - began_at > TELL_S:
@@ -345,6 +349,14 @@ class Recorder:
             else:
                 time.sleep(min(POLL_S, left_s))
                 self.tend()
+
+    def _give_up_unheard_at(self) -> float:
+        """Until when the engine is given time for a first word of the service. What it needs to come up does not count:
+        that is this machine's time, not the network's."""
+        if self._is_reachable is None:
+            has_come_up = self._link is not None and self._link.engine_pid is not None
+            return max(self._ended_at, self._engine_up_at) + UNHEARD_WAIT_S if has_come_up else float("inf")
+        return float("inf") if self._is_reachable else self._ended_at + UNREACHABLE_WAIT_S
 
     def waiting_text(self) -> str:
         """One sentence: how many rows wait where, and which command delivers them."""

@@ -29,7 +29,7 @@ from streaming.processes.system import open_pid, seconds_since_boot
 from streaming.upload.job import OVER, Job, ending, problem, progress
 from streaming.upload.model import NO_WISHES, Outcome, Terms, Turn, Wishes
 from streaming.upload.peers import Peer, Peers
-from streaming.upload.reachability import AllReached
+from streaming.upload.reachability import FRESH_S, AllReached
 from streaming.upload.run_delivery import RunDelivery
 from streaming.upload.threads import Threads
 
@@ -177,9 +177,17 @@ class Engine:
         for terms, at in [*self._scan_terms.items()]:
             if time.monotonic() >= at:
                 self._scan(terms)
-        for job in self._jobs.values():  # who waits for a run is told, while the attempt itself is patient and goes on
-            if job.is_awaited and (unanswered := self._reached.unanswered(job.terms)):
-                self._tell_all(job.trackers, "problem", job, text=unanswered, cause="timeout", is_unreachable=True)
+        for job in self._jobs.values():
+            if job.awaited_at is not None:
+                self._tell_whether_answered(job, job.awaited_at)
+
+    def _tell_whether_answered(self, job: Job, awaited_at: float) -> None:
+        """Who waits for a run waits for the network no longer than it makes sense; the attempt itself is patient, and goes
+        on."""
+        if unanswered := self._reached.unanswered(job.terms):
+            self._tell_all(job.trackers, "problem", job, text=unanswered, cause="timeout", is_unreachable=True)
+        elif self._reached.answers_since(job.terms, awaited_at - FRESH_S):
+            self._tell_all(job.trackers, "answering", job)
 
     def _everything_is_due(self) -> None:
         self._reached.ask_now()
@@ -307,7 +315,8 @@ class Engine:
         self._has_served_tracker, self._idle_s = True, IDLE_S
         self._watch_pid(job, int(order["tracker_pid"]))
         if order["is_awaited"]:
-            job.is_awaited = True
+            job.awaited_at = time.monotonic()
+            self._reached.drop_stale(terms)
             self._hasten(job)
         else:
             self._make_due(job)
@@ -393,7 +402,7 @@ class Engine:
         job.trackers.discard(peer)
         job.drains.discard(peer)
         if was_tracker and not job.trackers:
-            job.is_awaited = False
+            job.awaited_at = None
         if was_tracker and not job.trackers and job.is_open:
             self._make_due(job, time.monotonic() + (DEATH_LOOK_S if job.pidfd is None else 0.0))
         if not job.drains and job.earlier_terms is not None:

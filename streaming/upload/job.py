@@ -40,7 +40,7 @@ class Job:
     ends_at: float = float("inf")  # given up then, unless somebody waits for it
     is_running: bool = False
     is_due_again: bool = False  # something happened while it ran
-    is_awaited: bool = False  # its tracker has ended it and waits
+    awaited_at: float | None = None  # its tracker has ended it and waits, from then on
     is_open: bool = True
     pidfd: int | None = None
     last: Turn | None = None
@@ -52,6 +52,10 @@ class Job:
     @property
     def peers(self) -> set[Peer]:
         return self.trackers | self.drains
+
+    @property
+    def is_awaited(self) -> bool:
+        return self.awaited_at is not None
 
     @property
     def is_held(self) -> bool:

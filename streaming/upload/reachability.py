@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 UNANSWERED_S = 0.75  # without a connection: who waits for a run is told that nobody can be reached
 ASKED_LOOK_S = 0.5  # while another run asks
+FRESH_S = 2.0  # what was heard of an address so lately says that it answers
 
 Result = TypeVar("Result")
 
@@ -40,6 +41,7 @@ class Address:
         self._is_asked = False
         self._ask_at = 0.0
         self._unanswered = Unanswered()
+        self._answered_at = float("-inf")
 
     def call(self, request: Callable[[], Result]) -> Result:
         """The request's result. Raises what it raises, and Unreachable without asking where that is known already."""
@@ -60,6 +62,10 @@ class Address:
     def is_unanswered(self) -> bool:
         """Whether somebody asks, and no connection has come about for a while: the network may swallow everything."""
         return self._clock() - self._unanswered.since > UNANSWERED_S
+
+    def answers_since(self, at: float) -> bool:
+        """Whether an answer, or a connection, has come from there since then."""
+        return max(self._answered_at, self._unanswered.connected_at) >= at
 
     def ask_now(self) -> None:
         """The next request asks, however long the pause would be: somebody has a reason to believe in it."""
@@ -96,6 +102,7 @@ class Address:
     def _answered(self) -> None:
         with self._lock:
             self._problem, self._is_asked = None, False
+            self._answered_at = self._clock()
             self._attempts.begin_anew()
 
 
@@ -120,6 +127,10 @@ class Reached:
         named = zip((self._service_url, self._s3_endpoint_url or "S3"), self.addresses, strict=True)
         silent = [name for name, address in named if address.is_unanswered]
         return f"{silent[0]} does not answer" if silent else ""
+
+    def answers_since(self, at: float) -> bool:
+        """Whether the service has answered, or at least let us connect, since then."""
+        return self._api.answers_since(at)
 
     def register(self, payload: dict[str, Any], *, idempotency_key: str) -> tuple[Registration, Credentials]:
         return self._api.call(lambda: self._service.register(payload, idempotency_key=idempotency_key))
@@ -182,6 +193,18 @@ class AllReached:
         """Which of their addresses does not answer now, in words; "" if none is asked in vain."""
         reached = self._reached.get(terms)
         return reached.unanswered() if reached is not None else ""
+
+    def answers_since(self, terms: Terms, at: float) -> bool:
+        """Whether their service was heard of since then, on the monotonic clock."""
+        reached = self._reached.get(terms)
+        return reached is not None and reached.answers_since(at)
+
+    def drop_stale(self, terms: Terms) -> None:
+        """Somebody waits for an answer now. Over an old connection nobody learns whether the network still carries; a new
+        one tells at once."""
+        reached = self._reached.get(terms)
+        if reached is not None and not reached.answers_since(time.monotonic() - FRESH_S):
+            reached.reset()
 
     def ask_now(self) -> None:
         for address in [*self._addresses.values()]:

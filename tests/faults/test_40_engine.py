@@ -1,5 +1,6 @@
 """Faults 40 and 41, and what the engine promises: one process for all runs, elected anew, fair, quick to say what it met."""
 
+import math
 import os
 import resource
 import signal
@@ -14,7 +15,7 @@ import pytest
 from spool import Batch, NewRun, RunState, Spool, system
 from streaming.processes import engine_link, engine_socket
 from streaming.processes.runtime_folder import runtime_folder
-from streaming.record.recorder import Delivery, Recorder
+from streaming.record.recorder import UNHEARD_WAIT_S, Delivery, Recorder
 from tests.support import faults, oracle, spools
 from tests.support.far_end import FarEnd
 from tests.support.listener import BlackHole
@@ -86,6 +87,33 @@ def test_nobody_waits_at_the_end_for_a_network_that_swallows_everything_while_th
         assert hole.unanswered_count() == 1, "the attempt itself has more patience"
         for process in uploaders(marker):
             kill(process)
+
+
+@pytest.mark.timeout(60)
+def test_nobody_waits_at_the_end_for_an_engine_that_says_nothing(
+    recorders: Callable[..., Recorder], home: Home, far_end: FarEnd, marker: str
+) -> None:
+    """Suspended, it cannot tell that nobody answers; and there is no other bound on this wait."""
+    recorder = recorders(interval_s=LONG_S)
+    batches = [append(recorder, 0)]
+    eventually(lambda: next_turn_at(home) > time.time(), 30, "it holds no lock between two turns")
+    assert recorder.uploader_pid is not None
+    (engine,) = uploaders(marker)
+    kill(engine, signal.SIGSTOP)
+    end(recorder)
+    assert recorder.wait_finished(math.inf) is None
+    kill(engine, signal.SIGCONT)
+    eventually(lambda: recorder.spool.run().state is RunState.FINISHED, 40)
+    judge(far_end, recorder, batches)
+
+
+def test_service_that_answers_slowly_is_waited_for(recorders: Callable[..., Recorder], far_end: FarEnd) -> None:
+    recorder = recorders()
+    batches = [append(recorder, 0)]
+    far_end.fail_next("register", faults.delayed(UNHEARD_WAIT_S + 1))
+    end(recorder)
+    assert recorder.wait_finished(40)
+    judge(far_end, recorder, batches)
 
 
 def test_all_runs_of_a_directory_are_delivered_by_one_process(

@@ -53,3 +53,16 @@ def test_any_answer_lets_all_go_on(answer: Callable[[], None]) -> None:
     with suppress(Busy):
         address.call(answer)
     assert address.call(lambda: 7) == 7
+
+
+def test_an_address_answers_with_any_answer_and_not_with_a_failure() -> None:
+    now = [10.0]
+    address = Address(clock=lambda: now[0])
+    with pytest.raises(Unreachable):
+        address.call(fails)
+    assert not address.answers_since(0.0)
+    address.ask_now()
+    with suppress(Busy):
+        address.call(refuses)
+    assert address.answers_since(10.0)
+    assert not address.answers_since(10.5)
