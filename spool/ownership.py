@@ -79,7 +79,7 @@ def _translated_lock_error(error: OSError, path: Path) -> SpoolError:
     if path.is_symlink():
         return SpoolRefused(f"{path} is a symbolic link", path=path, hint="remove the link, keep the spool")
     if system.is_no_room(error):
-        return SpoolFull(f"no room left for {path} ({error.strerror})", path=path, hint="free space")
+        return SpoolFull(f"no room left for {path} ({error.strerror})", path=path, hint=system.MAKE_ROOM)
     return SpoolUnavailable(f"the lock {path} cannot be used now ({error.strerror})", path=path)
 
 

@@ -18,6 +18,7 @@ from spool.model import Tracker
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 _PROBE_BYTES = 64 << 10
+MAKE_ROOM = "free space, or raise the limit (ulimit -f, quota)"  # which of them it is, the kernel does not always tell
 _NEAR_BYTES = 256 << 20  # to the limit: an append may be that large
 _SQLITE_PENDING_BYTE = 0x40000000  # SQLite's lock bytes, part of its file format: pending, reserved, 510 shared
 _SQLITE_LOCK_BYTES = 512
@@ -85,7 +86,7 @@ def is_no_room(error: OSError) -> bool:
 def translated_error(error: OSError, path: Path) -> SpoolError:
     """What an OSError about a spool's files means."""
     if is_no_room(error):
-        return SpoolFull(f"no room left for the spool {path} ({error.strerror})", path=path, hint="free space")
+        return SpoolFull(f"no room left for the spool {path} ({error.strerror})", path=path, hint=MAKE_ROOM)
     return SpoolUnavailable(f"the spool {path} cannot be used now ({error.strerror})", path=path)
 
 

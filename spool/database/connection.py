@@ -329,7 +329,7 @@ def _translate(error: sqlite3.Error, path: Path) -> SpoolError:
         return SpoolFull(
             f"no room left for the spool {path} (disk full, quota, or file size limit)",
             path=path,
-            hint="free space; recording goes on by itself",
+            hint=system.MAKE_ROOM,
         )
     if kind is SpoolDamaged:
         return SpoolDamaged(f"the spool {path} is damaged ({str(error)[:100]!r})", path=path)

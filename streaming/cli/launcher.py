@@ -19,6 +19,7 @@ def main() -> None:
     """Run the command line, by our own packages if they are there."""
     why = _put_us_first()
     if not why:
+        _leave_no_halves()
         try:
             from streaming.cli import main as command_line
 
@@ -50,6 +51,14 @@ def _put_us_first() -> str:
     for name in [name for name in sys.modules if name.split(".")[0] in ("streaming", "spool")]:
         del sys.modules[name]  # somebody's sitecustomize had imported another one
     return ""
+
+
+def _leave_no_halves() -> None:
+    """Under a limit for files (`ulimit -f`) Python would write compiled modules in part, and fail on them ever after."""
+    import resource
+
+    if resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
+        sys.dont_write_bytecode = True
 
 
 def _is_intact(folder: str) -> bool:

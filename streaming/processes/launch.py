@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -177,9 +178,12 @@ def interpreter() -> str:
 
 
 def _interpreter_options() -> list[str]:
-    """As isolated as the caller. A warning of a library must not become an error in us."""
+    """As isolated as the caller. A warning of a library must not become an error in us, nor a module that could only be
+    written in part one in every process after us."""
     isolation = [("ignore_environment", "-E"), ("no_user_site", "-s")]
-    return ["-W", "ignore", *(option for flag, option in isolation if getattr(sys.flags, flag))]
+    is_limited = resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
+    compiled = ["-B"] if is_limited or sys.dont_write_bytecode else []
+    return ["-W", "ignore", *compiled, *(option for flag, option in isolation if getattr(sys.flags, flag))]
 
 
 def _start_by_fork(

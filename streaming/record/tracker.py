@@ -163,7 +163,7 @@ class Tracking:
         except SpoolError as error:
             if self._problem != error.message:
                 self._problem = error.message
-                log.warning("spool.unavailable: %s; rows wait in memory", error)
+                log.warning("spool.unavailable: %s; rows wait in memory for the next try", error)
         return bool(self._buffer)
 
     def _note_losses(self) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from spool import Spool, SpoolError, directory, ownership
-from spool.errors import Owned, SpoolFull
+from spool.errors import Owned
 from streaming import config
 from streaming.cli import options
 from streaming.cli.commands.recording_options import RunOptions, detect_placement, run_options
@@ -135,8 +135,6 @@ def _create_spool(wanted: RunOptions) -> Spool | None:
     try:
         return Spool.create(wanted.plan.spool_dir, wanted.plan.new_run(os.getpid()))
     except Exception as error:  # noqa: BLE001 - also a library that cannot be loaded
-        if isinstance(error, SpoolFull):  # nothing goes on by itself: there is no run
-            error.hint = "free space, or raise the limit (ulimit -f, quota)"
         click.echo(f"tracker-stream: this run is NOT recorded: {error}", err=True)
         return None
 

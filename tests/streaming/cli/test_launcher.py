@@ -94,3 +94,14 @@ def test_doctor_tells_that_we_have_overwritten_another_package(home: Home, marke
     environment = {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
     result = run(home, marker, sys.executable, "-m", "streaming", "doctor", **environment)
     assert b"mosaicml-streaming" in result.stdout
+
+
+def test_file_size_limit_leaves_no_half_of_a_compiled_module_behind(home: Home, marker: str, overwritten: Path) -> None:
+    """It would be the end of recording for every run of this installation. (Python sees no error in a short write.)"""
+    shutil.copy(ROOT / "streaming" / "__init__.py", overwritten / "streaming" / "__init__.py")
+    limit = ("sh", "-c", 'ulimit -f 20; exec "$@"', "sh")
+    limited = run(home, marker, *limit, *START, "run", *SCRIPT, PYTHONPATH=str(overwritten))
+    assert (limited.exit_code, limited.stdout) == (3, b"ran word\n")
+    assert b"no room left" in limited.stderr
+    result = run(home, marker, *START, "run", *SCRIPT, PYTHONPATH=str(overwritten))
+    assert b"recording sh as run" in result.stderr

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 from contextlib import closing, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.support import faults
 from tests.support.far_end import FarEnd
 from tests.support.processes import Home, eventually, start_program
 
+WRITING_NO_MODULES = {"PYTHONDONTWRITEBYTECODE": "1"}  # under a limit Python would write half of one, for all of us
 CANARY = "canary-token-that-must-not-be-kept"
 
 
@@ -306,13 +308,33 @@ def test_hint_at_the_end_is_what_helps(state: tuple[str | None, str | None, int,
 def test_file_size_limit_that_leaves_no_room_for_a_run_is_told_in_one_voice(program: AsProgram, blocks: int) -> None:
     words = [*program.line("run", "--", "sh", "-c", "echo ran; exit 3")]
     script = f'ulimit -f {blocks}; exec "$@"'
-    with start_program(["sh", "-c", script, "sh", *words], program.environment) as running:
+    with start_program(["sh", "-c", script, "sh", *words], {**program.environment, **WRITING_NO_MODULES}) as running:
         result = running.wait()
     assert (result.exit_code, result.stdout) == (3, b"ran\n")
     (line,) = result.stderr.decode().splitlines()
     assert "NOT recorded" in line
     assert "ulimit -f" in line
     assert "goes on" not in line
+
+
+def test_limit_that_is_reached_while_a_run_is_recorded_is_told_as_it_is_and_costs_no_row(
+    home: Home, program: AsProgram
+) -> None:
+    words = [*program.line("run", "-i", "0.05", "--", "sh", "-c", "read line")]
+    environment = {**program.environment, **WRITING_NO_MODULES}
+    with start_program(["sh", "-c", 'exec "$@" 2>&1', "sh", *words], environment, stdin=True) as running:
+        eventually(lambda: row_count(home) >= 1, 30)
+        unlimited = resource.prlimit(running.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(running.pid, resource.RLIMIT_FSIZE, (4096, unlimited[1]))
+        before = row_count(home)
+        told = next(line for line in iter(running.read_line, "") if "spool.unavailable" in line)
+        assert (
+            "file size limit): free space, or raise the limit (ulimit -f, quota); rows wait in memory for the" in told
+        )
+        resource.prlimit(running.pid, resource.RLIMIT_FSIZE, unlimited)
+        eventually(lambda: row_count(home) > before, 30)
+        running.say("go on")
+        assert b"spool.unavailable" not in running.wait().stdout, "told once"
 
 
 def test_job_that_srun_named_after_us_is_named_after_the_command(home: Home, program: AsProgram) -> None:
