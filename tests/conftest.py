@@ -15,6 +15,10 @@ from tests.support.far_end import FarEnd
 from tests.support.processes import Home, Process
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--runs", type=int, help="so many at once in the sweep of an engine's failpoints")
+
+
 def pytest_configure() -> None:
     """Signals as in a terminal, however the tests were started: `nohup` and a shell's `&` leave them ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)

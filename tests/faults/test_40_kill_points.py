@@ -1,4 +1,7 @@
-"""Fault 40, by name: an engine that serves ten runs dies at each named step in turn, and another one goes on."""
+"""Fault 40, by name: an engine that serves some runs dies at each named step in turn, and another one goes on.
+
+pytest tests/faults/test_40_kill_points.py --runs 30
+"""
 
 import os
 import time
@@ -14,12 +17,13 @@ from streaming.processes import engine_link
 from streaming.record.recorder import Delivery
 from tests.support import oracle, plays
 from tests.support.far_end import FarEnd
-from tests.support.nursery import End, Nursery, order
+from tests.support.nursery import ANY_STEP, End, Nursery, order
 from tests.support.oracle import Told
 from tests.support.processes import Home, eventually
 from tests.support.recorded import HEADER, rows
 
-RUNS = 10
+RUNS = (1, 3, 10)
+KILLS = 20
 BEFORE_THE_END = {"register:sending", "registered", "sealed", "upload:sending", "upload:replied", "marked"}
 AT_THE_END = {"finish:sending", "finish:replied", "finished"}
 
@@ -78,15 +82,21 @@ def steps_of_a_life(nursery: Nursery, home: Home, far_end: FarEnd) -> list[str]:
         return list(dict.fromkeys(engine.result().steps))
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "count" in metafunc.fixturenames:
+        given = metafunc.config.getoption("--runs")
+        metafunc.parametrize("count", [given] if given else RUNS)
+
+
 @pytest.mark.timeout(300)
-def test_fault_40_engine_of_ten_runs_killed_at_each_step_loses_and_doubles_nothing(
-    nursery: Nursery, home: Home, tmp_path: Path
+def test_fault_40_engine_killed_at_each_step_loses_and_doubles_nothing(
+    nursery: Nursery, home: Home, count: int
 ) -> None:
     with FarEnd() as far_end:
         steps = steps_of_a_life(nursery, home, far_end)
     assert set(steps) >= BEFORE_THE_END | AT_THE_END
     with FarEnd() as far_end, ExitStack() as stack:
-        recorded = Recorded(home.spool_dir, far_end, RUNS)
+        recorded = Recorded(home.spool_dir, far_end, count)
         for spool in recorded.spools:
             stack.enter_context(closing(spool))
         for name in steps:
@@ -94,14 +104,34 @@ def test_fault_40_engine_of_ten_runs_killed_at_each_step_loses_and_doubles_nothi
                 recorded.end()
             elif not name.startswith("finish"):
                 recorded.append()
-            with served(nursery, home, recorded, kill_at=(name, 2)) as engine:
+            with served(nursery, home, recorded, kill_at=(name, min(2, count))) as engine:
                 assert engine.result(60).was_killed, name
-        with served(nursery, home, recorded):
-            eventually(lambda: recorded.are_finished, 60)
-        assert len(far_end.runs) == RUNS
-        assert far_end.journal.count("finish") > RUNS, "some were finished twice, and are one all the same"
-        for spool, batches in zip(recorded.spools, recorded.batches, strict=True):
-            registration = spool.run().registration
-            assert registration is not None
-            evidence = far_end.evidence(registration.run_id)
-            oracle.judge(evidence, Told(HEADER, batches), run_status="finished", exit_code=0)
+        end_and_judge(nursery, home, far_end, recorded)
+        assert far_end.journal.count("finish") > count, "some were finished twice, and are one all the same"
+
+
+@pytest.mark.timeout(300)
+def test_fault_40_engine_killed_twenty_times_after_a_few_steps_each_loses_and_doubles_nothing(
+    nursery: Nursery, home: Home, far_end: FarEnd
+) -> None:
+    with ExitStack() as stack:
+        recorded = Recorded(home.spool_dir, far_end, 10)
+        for spool in recorded.spools:
+            stack.enter_context(closing(spool))
+        for steps in range(1, KILLS + 1):
+            recorded.append()
+            with served(nursery, home, recorded, kill_at=(ANY_STEP, steps)) as engine:
+                assert engine.result(60).was_killed, steps
+        recorded.end()
+        end_and_judge(nursery, home, far_end, recorded)
+
+
+def end_and_judge(nursery: Nursery, home: Home, far_end: FarEnd, recorded: Recorded) -> None:
+    with served(nursery, home, recorded):
+        eventually(lambda: recorded.are_finished, 60)
+    assert len(far_end.runs) == len(recorded.spools)
+    for spool, batches in zip(recorded.spools, recorded.batches, strict=True):
+        registration = spool.run().registration
+        assert registration is not None
+        evidence = far_end.evidence(registration.run_id)
+        oracle.judge(evidence, Told(HEADER, batches), run_status="finished", exit_code=0)

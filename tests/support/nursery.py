@@ -19,6 +19,8 @@ from typing import Any
 
 from tests.support.processes import ROOT
 
+ANY_STEP = "*"
+
 
 @dataclass(frozen=True)
 class End:
@@ -143,7 +145,7 @@ def _live(order: dict[str, Any], go: int, steps: int) -> None:
 
 
 class Killer:
-    """An observer of steps that writes each down, and kills the process after the n-th of one name."""
+    """An observer of steps that writes each down, and kills the process after the n-th of one name, or of all."""
 
     def __init__(self, kill_at: tuple[str, int] | None, steps: int) -> None:
         self._name, self._left = kill_at or ("", 0)
@@ -151,7 +153,7 @@ class Killer:
 
     def __call__(self, name: str) -> None:
         os.write(self._steps, name.encode() + b"\n")
-        if name == self._name:
+        if self._name in (name, ANY_STEP):
             self._left -= 1
             if self._left <= 0:  # several threads may be at it
                 os.kill(os.getpid(), signal.SIGKILL)

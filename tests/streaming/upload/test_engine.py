@@ -1,4 +1,4 @@
-"""What a long-lived engine keeps of the runs that came and went."""
+"""Whose turn it is in an engine, and what one keeps of the runs that came and went."""
 
 import socket
 import threading
@@ -11,6 +11,7 @@ from typing import Any
 from streaming.processes.engine_link import EngineLink
 from streaming.upload.engine import Engine
 from streaming.upload.model import NO_WISHES
+from streaming.upload.threads import THREADS
 from tests.support import faults
 from tests.support.far_end import FarEnd
 from tests.support.processes import Home, eventually
@@ -36,13 +37,39 @@ def serving(spool_dir: Path) -> Iterator[tuple[Engine, EngineLink]]:
         assert not thread.is_alive()
 
 
+def order(link: EngineLink, path: Path, far_end: FarEnd, **terms: str) -> None:
+    addresses = {"api_url": far_end.api_url, "s3_endpoint_url": far_end.s3_endpoint_url}
+    link.tell({"do": "drain", "path": str(path), "token": far_end.token, **addresses, **vars(NO_WISHES), **terms})
+
+
 def ask(link: EngineLink, path: Path, far_end: FarEnd, *, until: str = "done", **terms: str) -> None:
     """Have a run drained, until the engine tells this of it; then leave it."""
-    addresses = {"api_url": far_end.api_url, "s3_endpoint_url": far_end.s3_endpoint_url}
-    order = {"token": far_end.token, **addresses, **vars(NO_WISHES), **terms}
-    link.tell({"do": "drain", "path": str(path), **order})
+    order(link, path, far_end, **terms)
     eventually(lambda: any(event["event"] == until for event in link.events(0.1)))
     link.tell({"do": "leave", "path": str(path)})
+
+
+def test_week_of_backlog_of_as_many_runs_as_there_are_threads_waits_behind_the_first_turn_of_another(
+    home: Home, far_end: FarEnd
+) -> None:
+    first, rest = faults.held(), faults.held()
+    far_end.always("put", first, matching=lambda head: "/00000001-" in head.path)
+    far_end.always("put", rest, matching=lambda head: "/00000001-" not in head.path)
+    backlogs = [record(home.spool_dir, far_end, segments=3) for _ in range(THREADS)]
+    other = record(home.spool_dir, far_end, is_sealed=False)
+    with serving(home.spool_dir) as (_, link):
+        for backlog in backlogs:
+            order(link, backlog.path, far_end)
+        eventually(lambda: far_end.journal.count("put") == THREADS, 30)
+        order(link, other.path, far_end)
+        link.tell({"do": "status"})
+        eventually(lambda: any(event["event"] == "status" for event in link.events(0.1)))
+        for fault in (first, rest):
+            assert fault.gate is not None
+        first.gate.release()
+        done = eventually(lambda: [event for event in link.events(0.1) if event["event"] == "done"], 30)
+        assert [event["path"] for event in done] == [str(other.path)]
+        rest.gate.release()
 
 
 def settle(engine: Engine, link: EngineLink) -> None:
