@@ -17,8 +17,8 @@ from tests.support.oracle import Told
 from tests.support.recovery import BEFORE, acknowledged, deliver_from_memory, judge, lines, told
 
 UP_TO = 4  # it appends 2 and 3; 3 begins a new header
-APPEND_SAMPLE = 90
-DELIVERY_SAMPLE = 12
+APPEND_SAMPLE = 45
+DELIVERY_SAMPLE = 6
 CALLS_THAT_COME_AND_GO = 2  # of a sample: which memory is freed when is the interpreter's choice
 
 pytestmark = pytest.mark.timeout(600)  # a sweep of processes, on a machine that may be busy
