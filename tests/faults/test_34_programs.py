@@ -4,6 +4,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -79,11 +80,9 @@ os._exit(1)
 FORKED = """
 pid = os.fork()
 if pid == 0:
-    manager = manager
 {helper}
 os.waitpid(pid, 0)
-append(manager, 5, 8)
-manager.stop()
+append(manager, {number}, {number} + 1)
 """
 
 
@@ -111,14 +110,17 @@ def finished_as(far_end: FarEnd, marker: str, result: ProgramResult, *, run_stat
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
-@pytest.mark.parametrize("helper", HELPERS)
 def test_fault_34_forked_helper_neither_ends_nor_feeds_its_parents_run(
-    home: Home, marker: str, far_end: FarEnd, helper: str, method: str
+    home: Home, marker: str, far_end: FarEnd, method: str
 ) -> None:
-    code = "".join(f"    {line}\n" for line in HELPERS[helper].strip().splitlines())
-    environment = surroundings(home, marker, far_end, METHOD=method)
-    result = run(START + FORKED.format(helper=code), environment)
-    result.check_unfelt(traceback_count=int(helper == "exception"))
+    """One after the other, and a row of the program's after each."""
+    forked = [
+        FORKED.format(helper=indent(helper.strip(), "    "), number=number)
+        for number, helper in enumerate(HELPERS.values(), start=5)
+    ]
+    result = run(START + "".join(forked) + "manager.stop()\n", surroundings(home, marker, far_end, METHOD=method))
+    result.check_unfelt(traceback_count=1)  # of the helper that fails
+    assert result.stdout.count(b"appended") == 5 + len(HELPERS)
     finished_as(far_end, marker, result, run_status="finished", exit_code=0)
 
 
@@ -341,22 +343,22 @@ def test_fault_34_started_by_fork_is_delivered_when_the_program_is_killed(
 TRACKED = """
 import os, sys, time
 import streaming
-with streaming.track(job_name="forks", interval=0.1, upload_interval=1, host_info={{}}, cloud_info={{}}):
+with streaming.track(job_name="forks", interval=0.1, upload_interval=1, host_info={}, cloud_info={}):
     time.sleep(0.5)
-    pid = os.fork()
-    if pid == 0:
-        {helper}
-    os.waitpid(pid, 0)
-    time.sleep(0.3)
+    for helper in ("sys.exit(5)", "raise RuntimeError('the helper fails')", "os._exit(6)"):
+        pid = os.fork()
+        if pid == 0:
+            exec(helper)
+        os.waitpid(pid, 0)
+        time.sleep(0.2)
 """
 
 
-@pytest.mark.parametrize("helper", ["sys.exit(5)", "raise RuntimeError('the helper fails')", "os._exit(6)"])
 def test_fault_34_forked_helper_does_not_end_its_parents_tracked_block(
-    home: Home, marker: str, far_end: FarEnd, helper: str
+    home: Home, marker: str, far_end: FarEnd
 ) -> None:
-    result = run(TRACKED.format(helper=helper), surroundings(home, marker, far_end))
-    result.check_unfelt(traceback_count=int("raise" in helper))
+    result = run(TRACKED, surroundings(home, marker, far_end))
+    result.check_unfelt(traceback_count=1)
     far_end.wait_finished()
     wait_gone(marker)
     assert len(far_end.runs) == 1
