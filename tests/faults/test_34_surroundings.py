@@ -268,8 +268,12 @@ def test_sitecustomize_of_the_program_is_not_run_in_ours(hostile: Hostile, tmp_p
 
 
 ELSEWHERE = {
-    "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_PROFILE": "nobody", "AWS_CA_BUNDLE": "/nowhere",
-    "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9",
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+    "AWS_PROFILE": "nobody",
+    "AWS_CA_BUNDLE": "/nowhere",
+    "http_proxy": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9",
+    "ALL_PROXY": "http://127.0.0.1:9",
     "TZ": "Pacific/Kiritimati",
 }
 

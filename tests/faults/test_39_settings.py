@@ -24,7 +24,8 @@ NONSENSE = {
     "TRACKER_TAGS": "fold",
     "TRACKER_QUIET": "perhaps",
 }
-NEVER_SENT = {"SENTINEL_API_URL", "SENTINEL_S3_ENDPOINT_URL", "SENTINEL_API_TOKEN", "SENTINEL_API_TOKEN_FILE"}
+NO_TOKEN = {"SENTINEL_API_URL", "SENTINEL_S3_ENDPOINT_URL", "SENTINEL_API_TOKEN", "SENTINEL_API_TOKEN_FILE"}
+NEVER_SENT = {*NO_TOKEN, "TRACKER_STREAM_MODE"}
 IN_TRACKER_ONLY = {"TRACKER_STREAM_KEEP_DAYS"}  # read by the uploader
 
 
@@ -39,26 +40,34 @@ def command(environment: dict[str, str], *words: str, cwd: Path | None = None) -
         return program.wait()
 
 
-def surroundings(home: Home, marker: str, far_end: FarEnd, name: str) -> dict[str, str]:
-    settings = {**far_end.environment(), "TRACKER_STREAM_LINGER": "2", name: NONSENSE[name]}
-    if name == "SENTINEL_API_TOKEN_FILE":
+def surroundings(home: Home, marker: str, far_end: FarEnd, *names: str) -> dict[str, str]:
+    settings = {**far_end.environment(), "TRACKER_STREAM_LINGER": "2", **{name: NONSENSE[name] for name in names}}
+    if "SENTINEL_API_TOKEN_FILE" in names:
         del settings["SENTINEL_API_TOKEN"]
     return clean_environment(home, marker, **settings)
 
 
-@pytest.mark.parametrize("name", NONSENSE)
-def test_command_runs_and_is_recorded(home: Home, marker: str, far_end: FarEnd, name: str) -> None:
-    environment = surroundings(home, marker, far_end, name)
+SENT_ALL_THE_SAME = tuple(name for name in NONSENSE if name not in NEVER_SENT)
+
+
+@pytest.mark.parametrize(
+    "names", [*((name,) for name in sorted(NEVER_SENT)), SENT_ALL_THE_SAME], ids=lambda names: names[0]
+)
+def test_command_runs_and_is_recorded(home: Home, marker: str, far_end: FarEnd, names: tuple[str, ...]) -> None:
+    environment = surroundings(home, marker, far_end, *names)
     result = command(environment, "--", "sh", "-c", "sleep 0.3; echo ran; exit 3")
     assert (result.exit_code, result.stdout) == (3, b"ran\n")
     run, row_count = only_run(home)
     assert (run.exit_code, row_count > 0) == (3, True)
     told = [line for line in result.stderr.decode().splitlines() if "setting.unusable" in line]
-    assert len(told) == (name not in IN_TRACKER_ONLY), told
-    assert all(name in line for line in told)
-    if name in NEVER_SENT:
+    expected = set(names) - IN_TRACKER_ONLY
+    assert len(told) == len(expected), told
+    assert all(any(name in line for line in told) for name in expected), told
+    if NEVER_SENT.intersection(names):
         assert far_end.journal.count() == 0
-        assert not run.has_token
+        assert not NO_TOKEN.intersection(names) or not run.has_token
+    else:
+        far_end.wait_finished()
     wait_gone(marker)
 
 
