@@ -6,10 +6,11 @@ nothing at all, where the command stands: a child of ours, in the same process g
 group, the tree or to everything reaches it, too; what is meant for us alone does not. Our signals are blocked in it (a
 mask survives exec), so each that comes stays pending, for us to read.
 
-Absence is only certain once the sender has finished: it is waited for until the sender sleeps or has ended, `LONGEST_S` at
-most, and `UNSEEN_S` where it cannot be seen (another pid namespace). Limits: a command that has left our group is taken not
-to be reached by the first signal after that; a second signal of the same kind and sender that comes before another
-witness stands, a millisecond later, is taken to have come the same way as the first.
+Absence is only certain once the sender has finished: it is waited for until the sender sleeps, has ended, or has computed
+for `BUSY_S` since (its own time: a busy machine may keep it from the next process for long), `LONGEST_S` at most, and
+`UNSEEN_S` where it cannot be seen (another pid namespace). Limits: a command that has left our group is taken not to be
+reached by the first signal after that; a second signal of the same kind and sender that comes before another witness stands,
+a millisecond later, is taken to have come the same way as the first.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = "wc"  # reads until we are gone; nobody would think of killing it by its name
-LONGEST_S = 0.5
+BUSY_S = 0.3
+LONGEST_S = 3.0
 UNSEEN_S = 0.1
 POLL_S = 0.005
 
@@ -51,9 +53,9 @@ class Witness:
             self._has_own_group ^= has_moved
             self._replace(number, sender)
             return False
-        asked_at = time.monotonic()
-        while True:
-            may_come = _is_at_work(sender, time.monotonic() - asked_at)  # asked before the look that settles it
+        asked_at, used_s = time.monotonic(), _cpu_s(sender)
+        while True:  # the sender is asked before the look that settles it
+            may_come = _is_at_work(sender, time.monotonic() - asked_at, _cpu_s(sender) - used_s)
             if self._seen.pop(number, -1) in (sender, None) or number in _pending(self._pid):
                 self._replace(number, sender)
                 return True
@@ -126,11 +128,12 @@ def _pending(pid: int) -> set[int]:
     return set()
 
 
-def _is_at_work(sender: int, waited_s: float) -> bool:
-    """Whether the sender may be about to signal others, after so many seconds. 0: the kernel, or nobody that we see."""
+def _is_at_work(sender: int, waited_s: float, used_s: float) -> bool:
+    """Whether the sender may be about to signal others, so many seconds, and so many of its own, after it signalled us.
+    0: the kernel, or nobody that we see."""
     if sender == 0:
         return waited_s < UNSEEN_S
-    return waited_s < LONGEST_S and any(state in b"RD" for state in _states(sender))
+    return waited_s < LONGEST_S and used_s < BUSY_S and any(state in b"RD" for state in _states(sender))
 
 
 def _states(pid: int) -> list[bytes]:
@@ -142,3 +145,12 @@ def _states(pid: int) -> list[bytes]:
                 stat = Path(f"/proc/{pid}/task/{thread}/stat").read_bytes()
                 states.append(stat[stat.rindex(b")") + 2 :][:1])
     return states
+
+
+def _cpu_s(pid: int) -> float:
+    """Of all its threads; 0 once it has ended."""
+    with suppress(OSError):
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        user, system = stat[stat.rindex(b")") + 2 :].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    return 0.0

@@ -90,8 +90,8 @@ def test_different_signals_at_once_come_once_each(home: Home, marker: str) -> No
 def test_sender_that_takes_its_time_between_the_processes_is_waited_for(home: Home, marker: str) -> None:
     with counting(home, marker, "wrapped") as program:
         assert program.read_line() == "ready"
-        for _ in range(3):
-            send("slow tree", program.pid, signal.SIGUSR1)
+        for how in ("slow tree", "starved tree", "slow tree"):
+            send(how, program.pid, signal.SIGUSR1)
             assert program.read_line() == "SIGUSR1"
         assert received(program) == []
 

@@ -25,8 +25,8 @@ else:
 os.write(1, b"ended\\n")
 """
 
-_SENDING = """
-import os, sys, time
+_SENDING = '''
+import os, subprocess, sys, tempfile, time
 how, root, *numbers = sys.argv[1], *map(int, sys.argv[2:])
 
 def children(pid):
@@ -42,6 +42,13 @@ def everything(pid):  # as a control group lists it: by number
 def leaves_first(pid):
     return tree(pid)[::-1]
 
+def get_no_cpu(seconds):
+    """Wait as one does who gets none: neither asleep nor stopped (state D, until the child has opened the pipe)."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.mkfifo(pipe := folder + "/pipe")
+        subprocess.Popen(["sh", "-c", f"sleep {seconds}; : >{pipe}"])
+        os.posix_spawnp("true", ["true"], {}, file_actions=[(os.POSIX_SPAWN_OPEN, 9, pipe, os.O_RDONLY, 0)])
+
 for number in numbers:
     if how == "process":
         os.kill(root, number)
@@ -55,7 +62,9 @@ for number in numbers:
                 until = time.monotonic() + 0.05
                 while time.monotonic() < until:
                     pass
-"""
+            elif how == "starved tree" and pid == root:
+                get_no_cpu(1)
+'''
 
 SENDERS = ("process", "group", "tree", "leaves first", "everything")
 
