@@ -26,6 +26,7 @@ from streaming.processes.engine_link import ask_all
 from streaming.processes.runtime_folder import runtime_folder
 
 NETWORK_DEADLINE_S = 5.0
+COMMITS = 3
 COMMIT_SLOW_S = 0.1
 FREE_LOW_BYTES = 1 << 30
 FREE_LEAST_BYTES = 16 << 20
@@ -53,6 +54,18 @@ class Finding:
     hint: str = ""
 
 
+def ok(check: str, text: str) -> Finding:
+    return Finding(Level.OK, check, text)
+
+
+def warn(check: str, text: str, hint: str) -> Finding:
+    return Finding(Level.WARN, check, text, hint)
+
+
+def fail(check: str, text: str, hint: str) -> Finding:
+    return Finding(Level.FAIL, check, text, hint)
+
+
 @dataclass(frozen=True)
 class Context:
     """What the checks look at."""
@@ -73,9 +86,9 @@ def run_checks(context: Context) -> Iterator[Finding]:
         try:
             yield from check(context)
         except (SpoolError, StreamError) as error:
-            yield Finding(Level.FAIL, name, error.message, error.hint or "see the text")
+            yield fail(name, error.message, error.hint or "see the text")
         except Exception as error:  # noqa: BLE001 - the other checks still tell something
-            yield Finding(Level.FAIL, name, f"the check itself failed: {error!r}", "please report this defect")
+            yield fail(name, f"the check itself failed: {error!r}", "please report this defect")
 
 
 def check_run(path: Path) -> Iterator[Finding]:
@@ -84,21 +97,19 @@ def check_run(path: Path) -> Iterator[Finding]:
     try:
         problems = audit(path)
     except SpoolError as error:
-        yield Finding(Level.FAIL, name, error.message, error.hint or "see the text")
+        yield fail(name, error.message, error.hint or "see the text")
         return
     for problem in problems:
-        yield Finding(
-            Level.FAIL, name, problem, "tracker-stream drain delivers what is whole, and keeps the damaged file"
-        )
+        yield fail(name, problem, "tracker-stream drain delivers what is whole, and keeps the damaged file")
     if not problems:
-        yield Finding(Level.OK, name, f"{path} is whole")
+        yield ok(name, f"{path} is whole")
 
 
 def check_spool_directory(context: Context) -> Iterator[Finding]:
     """Path and modes, locks, file system, free space."""
     path = context.spool_dir
     directory.prepare(path)
-    yield Finding(Level.OK, "spool directory", f"{path} (private, writable, locks work)")
+    yield ok("spool directory", f"{path} (private, writable, locks work)")
     yield from _file_system(path)
     yield from _space(path)
 
@@ -108,21 +119,19 @@ def _file_system(path: Path) -> Iterator[Finding]:
     if kind is None:
         return
     if kind in ("tmpfs", "ramfs"):
-        yield Finding(
-            Level.WARN,
+        yield warn(
             "file system",
             f"{kind}: its files are lost with the machine's power",
             f"use a directory on a disk: {directory.ENVIRONMENT_VARIABLE}",
         )
     elif kind.startswith(("nfs", "cifs", "smb", "lustre", "fuse", "9p", "gpfs", "beegfs")):
-        yield Finding(
-            Level.WARN,
+        yield warn(
             "file system",
             f"{kind}: commits over a network are slow, and its locks may be",
             f"if there is a local disk: {directory.ENVIRONMENT_VARIABLE}",
         )
     else:
-        yield Finding(Level.OK, "file system", kind)
+        yield ok("file system", kind)
 
 
 def file_system_of(path: Path, mounts: Path = Path("/proc/mounts")) -> str | None:
@@ -146,14 +155,11 @@ def _space(path: Path) -> Iterator[Finding]:
     found = os.statvfs(path)
     free = found.f_bavail * found.f_frsize
     text = f"{free / 1e9:.1f} GB free"
-    if free < FREE_LOW_BYTES:
-        yield Finding(
-            Level.FAIL if free < FREE_LEAST_BYTES else Level.WARN, "space", text, f"free space on the disk of {path}"
-        )
-        if free < FREE_LEAST_BYTES:
-            return
-    else:
-        yield Finding(Level.OK, "space", text)
+    hint = f"free space on the disk of {path}"
+    if free < FREE_LEAST_BYTES:
+        yield fail("space", text, hint)
+        return
+    yield warn("space", text, hint) if free < FREE_LOW_BYTES else ok("space", text)
     yield from _quota(path)
 
 
@@ -163,11 +169,10 @@ def _quota(path: Path) -> Iterator[Finding]:
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(descriptor, 0, FREE_LEAST_BYTES)
-        yield Finding(Level.OK, "quota", f"{FREE_LEAST_BYTES >> 20} MiB could be allocated")
+        yield ok("quota", f"{FREE_LEAST_BYTES >> 20} MiB could be allocated")
     except OSError as error:
         reason = error.strerror or str(error)
-        yield Finding(
-            Level.FAIL,
+        yield fail(
             "quota",
             f"{FREE_LEAST_BYTES >> 20} MiB could not be allocated ({reason})",
             "raise your disk quota or file size limit (ulimit -f), or use another directory",
@@ -178,31 +183,34 @@ def _quota(path: Path) -> Iterator[Finding]:
 
 
 def check_commit(context: Context) -> Iterator[Finding]:
-    """One durable append into a spool of its own, timed."""
+    """Durable appends into a spool of its own, timed: the fastest, as others may be using the disk."""
     with tempfile.TemporaryDirectory(prefix=".probe-", dir=context.spool_dir) as scratch:
         new = NewRun(
             tracker=system.identify(os.getpid()), started_at=time.time(), metadata={}, host_info={}, cloud_info={}
         )
         with closing(Spool.create(Path(scratch) / "spools", new)) as spool:
-            began_at = time.perf_counter()
-            spool.append([Batch(b"timestamp\n", b"0\n")])
-            took_s = time.perf_counter() - began_at
+            took_s = min(_append_s(spool) for _ in range(COMMITS))
     text = f"a durable commit took {took_s * 1000:.1f} ms"
     if took_s > COMMIT_SLOW_S:
-        yield Finding(Level.WARN, "commit", text, f"a local disk is faster: {directory.ENVIRONMENT_VARIABLE}")
+        yield warn("commit", text, f"a local disk is faster: {directory.ENVIRONMENT_VARIABLE}")
     else:
-        yield Finding(Level.OK, "commit", text)
+        yield ok("commit", text)
+
+
+def _append_s(spool: Spool) -> float:
+    began_at = time.perf_counter()
+    spool.append([Batch(b"timestamp\n", b"0\n")])
+    return time.perf_counter() - began_at
 
 
 def check_key(_context: Context) -> Iterator[Finding]:
     """What proves that a run is this user's own (`spool.key`)."""
     place = key.path()
     if key.proof([]):
-        yield Finding(Level.OK, "key", f"{place} (private)")
+        yield ok("key", f"{place} (private)")
         return
     where = place or "a home directory, which is not known"
-    yield Finding(
-        Level.WARN,
+    yield warn(
         "key",
         f"there is none in {where}: what a CSV file still holds when its program dies is not taken over",
         f"let it be a file of 32 bytes of yours with mode 0600, or remove it, and let {place.parent} be writable"
@@ -219,29 +227,26 @@ def check_sampler(_context: Context) -> Iterator[Finding]:
     time.sleep(0.02)
     row = sampler.sample()
     if row is None:
-        yield Finding(Level.FAIL, "sampler", "no sample of this very process", "is /proc mounted and readable?")
+        yield fail("sampler", "no sample of this very process", "is /proc mounted and readable?")
         return
     source = "procfs" if Path("/proc/self").exists() else "psutil"
-    yield Finding(Level.OK, "sampler", f"{len(sampler.latest)} columns from {source}")
+    yield ok("sampler", f"{len(sampler.latest)} columns from {source}")
 
 
 def check_token(context: Context) -> Iterator[Finding]:
     """Where the token is from, and who may read its file."""
     token = config.find_token(context.token_file)
     if token is None:
-        yield Finding(
-            Level.WARN,
+        yield warn(
             "token",
             "there is none: runs are recorded and kept, nothing is sent",
             f"set {config.TOKEN}, or {config.TOKEN_FILE} to a file that holds it",
         )
         return
     if token.source == config.TOKEN_FALLBACK:
-        yield Finding(
-            Level.WARN, "token", f"from {config.TOKEN_FALLBACK}, its old name", f"call the variable {config.TOKEN}"
-        )
+        yield warn("token", f"from {config.TOKEN_FALLBACK}, its old name", f"call the variable {config.TOKEN}")
     elif token.source == config.TOKEN:
-        yield Finding(Level.OK, "token", f"from {config.TOKEN}")
+        yield ok("token", f"from {config.TOKEN}")
     else:
         yield _token_file(Path(token.source).expanduser())
 
@@ -249,10 +254,8 @@ def check_token(context: Context) -> Iterator[Finding]:
 def _token_file(path: Path) -> Finding:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
-        return Finding(
-            Level.WARN, "token", f"from {path}, which others may read (mode {mode:04o})", f"chmod 600 {path}"
-        )
-    return Finding(Level.OK, "token", f"from {path} (mode {mode:04o})")
+        return warn("token", f"from {path}, which others may read (mode {mode:04o})", f"chmod 600 {path}")
+    return ok("token", f"from {path} (mode {mode:04o})")
 
 
 def check_service(context: Context) -> Iterator[Finding]:
@@ -267,26 +270,24 @@ def check_service(context: Context) -> Iterator[Finding]:
     try:
         skew_s = api.check_token() if token else api.check()
     except Unauthorized:
-        yield Finding(Level.FAIL, "service", f"{url} refuses the token", f"get a valid token and set {config.TOKEN}")
+        yield fail("service", f"{url} refuses the token", f"get a valid token and set {config.TOKEN}")
         return
     except Transient as error:
-        yield Finding(Level.FAIL, "service", f"{url}: {error.message}", _remedy(error))
+        yield fail("service", f"{url}: {error.message}", _remedy(error))
         return
     except StreamError as error:
-        yield Finding(Level.FAIL, "service", f"{url}: {error.message}", "is this the address of the service?")
+        yield fail("service", f"{url}: {error.message}", "is this the address of the service?")
         return
-    yield Finding(Level.OK, "service", f"{url} answers" + (" and accepts the token" if token else ""))
+    yield ok("service", f"{url} answers" + (" and accepts the token" if token else ""))
     yield _clock(skew_s)
 
 
 def _clock(skew_s: float) -> Finding:
     if abs(skew_s) < SKEW_WARN_S:
-        return Finding(Level.OK, "clock", f"within {abs(skew_s):.0f} s of the service's")
+        return ok("clock", f"within {abs(skew_s):.0f} s of the service's")
     where = "behind" if skew_s > 0 else "ahead"
-    level = Level.FAIL if abs(skew_s) >= SKEW_FAIL_S else Level.WARN
-    return Finding(
-        level, "clock", f"this machine is {abs(skew_s):.0f} s {where}", "set the clock (NTP); S3 refuses 15 minutes"
-    )
+    found = fail if abs(skew_s) >= SKEW_FAIL_S else warn
+    return found("clock", f"this machine is {abs(skew_s):.0f} s {where}", "set the clock (NTP); S3 refuses 15 minutes")
 
 
 def check_store(context: Context) -> Iterator[Finding]:
@@ -298,9 +299,9 @@ def check_store(context: Context) -> Iterator[Finding]:
     try:
         check_reachable(url, deadline_s=NETWORK_DEADLINE_S)
     except Transient as error:
-        yield Finding(Level.FAIL, "S3", f"{name}: {error.message}", _remedy(error))
+        yield fail("S3", f"{name}: {error.message}", _remedy(error))
         return
-    yield Finding(Level.OK, "S3", f"{name} answers")
+    yield ok("S3", f"{name} answers")
 
 
 def _remedy(error: Transient) -> str:
@@ -314,7 +315,7 @@ def check_proxies(context: Context) -> Iterator[Finding]:
     names = ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
     found = {name: context.environment.get(name) or context.environment.get(name.lower()) for name in names}
     text = ", ".join(f"{name}={redact_text(value)}" for name, value in found.items() if value)
-    yield Finding(Level.OK, "proxies", text or "none")
+    yield ok("proxies", text or "none")
 
 
 def check_certificates(context: Context) -> Iterator[Finding]:
@@ -324,10 +325,10 @@ def check_certificates(context: Context) -> Iterator[Finding]:
     try:
         found = named(context.environment)
     except Transient as error:
-        yield Finding(Level.FAIL, "certificates", error.message, error.hint)
+        yield fail("certificates", error.message, error.hint)
         return
     paths = ", ".join(f"{variable}={path}" for variable, path in found.items())
-    yield Finding(Level.OK, "certificates", paths or "the usual ones (SSL_CERT_FILE may name others)")
+    yield ok("certificates", paths or "the usual ones (SSL_CERT_FILE may name others)")
 
 
 def check_uploader(context: Context) -> Iterator[Finding]:
@@ -336,8 +337,7 @@ def check_uploader(context: Context) -> Iterator[Finding]:
         with runtime_folder():
             pass
     except OSError as error:
-        yield Finding(
-            Level.WARN,
+        yield warn(
             "uploader",
             f"each run has one of its own, for there is no private folder for a socket ({error.strerror})",
             "set XDG_RUNTIME_DIR or TMPDIR to a folder that only you can open",
@@ -345,7 +345,7 @@ def check_uploader(context: Context) -> Iterator[Finding]:
         return
     found = ask_all(context.spool_dir)
     text = ", ".join(f"pid {engine['pid']} with {len(engine['runs'])} run(s)" for engine in found)
-    yield Finding(Level.OK, "uploader", text or "none runs now; the next run, or drain, starts one")
+    yield ok("uploader", text or "none runs now; the next run, or drain, starts one")
 
 
 def check_packages(_context: Context) -> Iterator[Finding]:
@@ -354,14 +354,13 @@ def check_packages(_context: Context) -> Iterator[Finding]:
 
     others = sorted(set(packages_distributions().get(PACKAGE, [])) - {DISTRIBUTION})
     if others:
-        yield Finding(
-            Level.FAIL,
+        yield fail(
             "packages",
             f"{', '.join(others)} also installs a package named {PACKAGE!r}",
             "the two need separate environments: make one for tracker-stream",
         )
     else:
-        yield Finding(Level.OK, "packages", f"no other distribution installs {PACKAGE!r}")
+        yield ok("packages", f"no other distribution installs {PACKAGE!r}")
 
 
 def check_python(_context: Context) -> Iterator[Finding]:
@@ -371,7 +370,7 @@ def check_python(_context: Context) -> Iterator[Finding]:
         from importlib.metadata import version as version_of
 
         version = version_of(DISTRIBUTION)
-    yield Finding(Level.OK, "version", f"tracker-stream {version}, Python {sys.version.split()[0]}, {sys.platform}")
+    yield ok("version", f"tracker-stream {version}, Python {sys.version.split()[0]}, {sys.platform}")
 
 
 CHECKS: dict[str, Check] = {
