@@ -22,11 +22,10 @@ ENVIRONMENT_VARIABLE = "TRACKER_STREAM_DIR"
 REMEDY = f"give another directory with spool_dir=... or {ENVIRONMENT_VARIABLE}"
 
 
-def default_directory() -> Path:
-    """`TRACKER_STREAM_DIR`, else `spools` in the platform's user state directory (never a cache or temp directory)."""
-    chosen = os.environ.get(ENVIRONMENT_VARIABLE)
-    if chosen:
-        path = Path(os.path.expanduser(chosen))
+def chosen(given: str | os.PathLike[str] | None = None) -> Path:
+    """`given`, else `TRACKER_STREAM_DIR`, else `spools` in the user's state directory (never a cache or temp directory)."""
+    if named := given or os.environ.get(ENVIRONMENT_VARIABLE):
+        path = Path(os.path.expanduser(named))
         return path if path.parts[:1] == ("~",) else path.absolute()
     return (state_directory() or Path("~", "tracker-stream")) / "spools"  # `prepare` refuses `~`
 

@@ -137,7 +137,8 @@ def caller(path: str, folder: str, address: dict[str, str], recorded: int, cycle
     """Go on with a run of which so many rows are recorded and sent, as StreamingManager does. CPU of each cycle."""
     from spool import Spool, system
     from streaming.collect.csv_tail import CsvFeeder
-    from streaming.record.recorder import Delivery, Recorder
+    from streaming.record.plan import Delivery
+    from streaming.record.recorder import Recorder
 
     rows = Rows()
     csv_path = Path(folder) / "rows.csv"

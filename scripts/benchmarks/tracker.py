@@ -75,8 +75,8 @@ def ours(folder: str, pid: int, seconds: float) -> dict[str, Any]:
     """CPU per sample and memory of our tracker process."""
     from spool import Spool, queries
     from streaming.processes import launch
-    from streaming.record.recorder import Delivery
-    from streaming.record.tracker import Plan, child_order
+    from streaming.record.plan import Delivery, Plan
+    from streaming.record.tracker import child_order
 
     delivery = Delivery(None, api_url="", s3_endpoint_url=None, upload_interval_s=60, linger_s=0)
     plan = Plan(Path(folder) / "spools", delivery, interval_s=INTERVAL_S, host_info={}, cloud_info={})

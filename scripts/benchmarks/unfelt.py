@@ -96,8 +96,8 @@ def _watched(folder: Path, interval_s: float, address: dict[str, str]) -> int:
     """Start a tracker of this process, wait until it records, and stop it for now. Returns its pid."""
     from spool import Spool, queries
     from streaming.processes import launch
-    from streaming.record.recorder import Delivery
-    from streaming.record.tracker import Plan, child_order
+    from streaming.record.plan import Delivery, Plan
+    from streaming.record.tracker import child_order
 
     delivery = Delivery(**address, upload_interval_s=60, linger_s=0)
     plan = Plan(folder / f"spools-{interval_s}", delivery, interval_s=interval_s, host_info={}, cloud_info={})

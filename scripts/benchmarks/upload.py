@@ -72,7 +72,7 @@ def ours(address: dict[str, str], cycles: int) -> str:
     from streaming.upload import delivery
     from tests.support.clients import Clients
 
-    spool = Spool.create(directory.default_directory(), new_run(**address))
+    spool = Spool.create(directory.chosen(), new_run(**address))
     clients = Clients.connect(**address)
     rows = Rows()
     for cycle in range(cycles):

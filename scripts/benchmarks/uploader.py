@@ -102,7 +102,8 @@ def caller(folder: str, address: dict[str, str], cycles: int, pace_s: float) -> 
     """Record rows until the uploader went through that many cycles; say its CPU for the start and for the cycles."""
     from benchmarks.spools import new_run
     from spool import Batch, Spool
-    from streaming.record.recorder import Delivery, Recorder
+    from streaming.record.plan import Delivery
+    from streaming.record.recorder import Recorder
 
     spool = Spool.create(Path(folder) / "spools", new_run(**address))
     delivery = Delivery(**address, upload_interval_s=pace_s, linger_s=0.0)

@@ -48,7 +48,8 @@ class Checked(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 def with_settings(*chosen: Setting, is_recording: bool = False) -> Callable[[Any], Any]:
-    """Adds `--config` and a flag for each setting; the command gets their values under the settings' names.
+    """Adds `--config` and a flag for each setting; the command gets their values under the settings' names,
+    and always a directory of spools.
 
     A flag that cannot be used is a usage error. What the environment or a file holds is one, too, but not for a command
     that records: it gets `unusable`, what is wrong by the setting's name, and goes on.
@@ -57,13 +58,18 @@ def with_settings(*chosen: Setting, is_recording: bool = False) -> Callable[[Any
     def decorate(command: Any) -> Any:
         @functools.wraps(command)
         def with_values(*args: Any, config_file: Path | None, **given: Any) -> Any:
+            from spool import directory
+
             flags = {setting.name: given.pop(setting.name) for setting in chosen}
             found = settings.resolve(chosen, flags, config_file)
             if is_recording:
                 given["unusable"] = found.unusable
             elif found.unusable:
                 raise click.UsageError("; ".join(found.unusable.values()))
-            return command(*args, **given, **found.values)
+            values = dict(found.values)
+            if config.SPOOL_DIR in chosen:
+                values[config.SPOOL_DIR.name] = directory.chosen(values[config.SPOOL_DIR.name])
+            return command(*args, **given, **values)
 
         for setting in reversed(chosen):
             with_values = _option(setting)(with_values)
@@ -101,17 +107,10 @@ def _option(setting: Setting) -> Any:
     )
 
 
-def spool_directory(given: str | None) -> Path:
-    """Where runs are kept: what was given, else the default."""
-    from spool import directory
-
-    return Path(given).expanduser().absolute() if given else directory.default_directory()
-
-
 def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """For the shell's completion: the runs that begin like that."""
     from spool import directory
 
-    paths = directory.spool_paths(directory.default_directory())
+    paths = directory.spool_paths(directory.chosen())
     names = [*map(directory.short_name, paths), *(path.stem for path in paths)]
     return [name for name in names if name.startswith(incomplete)]

@@ -12,7 +12,6 @@ import html
 import os
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from spool import directory
@@ -160,7 +159,7 @@ def open_source(source: str | os.PathLike[str] | None, *, token: str | None = No
         from streaming.read.bucket import BucketSource
 
         return BucketSource(source)
-    path = directory.default_directory() if source is None else Path(source).expanduser().absolute()
+    path = directory.chosen(source)
     if source is not None and not path.is_dir():
         raise BadArgument(f"{path} is no directory", hint="give a spool directory, a server's address, or a lake")
     return LakeSource(path) if (path / RUNS_FILE).is_file() else SpoolSource(path)

@@ -20,7 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from spool import NewRun, Spool, SpoolError, directory
+from spool import Spool, SpoolError, directory
 from spool.errors import RunEnded
 from spool.model import BATCH_MAX_BYTES
 from streaming import config
@@ -30,7 +30,8 @@ from streaming.collect.csv_tail import CsvFeeder, UpdateSchedule
 from streaming.collect.frameworks import placement_here
 from streaming.errors import BadArgument
 from streaming.processes import launch
-from streaming.record.recorder import Delivery, Recorder, tracker_of
+from streaming.record.plan import Delivery, Plan
+from streaming.record.recorder import Recorder
 
 FEEDER_END_S = 1.0  # how long `stop` waits for a feeder that has nothing left to do
 
@@ -89,20 +90,20 @@ class StreamingManager:
     ) -> None:
         token = config.require_token(token)
         target = config.target(token, api_url, s3_endpoint_url)
-        self._delivery = Delivery(
-            token=target.token,
-            api_url=target.api_url,
-            s3_endpoint_url=target.s3_endpoint_url,
-            upload_interval_s=config.wait_s(upload_interval, "upload_interval", least=1.0),
-            linger_s=config.linger_s(),
-            start_method=start_method,
+        self._plan = Plan(
+            spool_dir=directory.chosen(spool_dir),
+            delivery=Delivery.to(
+                target,
+                upload_interval_s=config.wait_s(upload_interval, "upload_interval", least=1.0),
+                start_method=start_method,
+            ),
+            metadata=run_metadata.recorded(placement_here().filling(metadata or {}), hidden=token),
+            host_info=run_metadata.jsonable(host_info, "host_info"),
+            cloud_info=run_metadata.jsonable(cloud_info, "cloud_info"),
+            csv_path=None if csv_path is None else str(_require_path(csv_path)),
         )
-        self._csv_path = None if csv_path is None else _require_path(csv_path)
-        self._metadata = run_metadata.recorded(placement_here().filling(metadata or {}), hidden=token)
-        self._host_info = run_metadata.jsonable(host_info, "host_info")
-        self._cloud_info = run_metadata.jsonable(cloud_info, "cloud_info")
-        self._updates = UpdateSchedule(csv_update_fn, upload_interval_s=self._delivery.upload_interval_s)
-        self._spool_dir = Path(spool_dir).expanduser().absolute() if spool_dir is not None else None
+        self._csv_path = None if self._plan.csv_path is None else Path(self._plan.csv_path)
+        self._updates = UpdateSchedule(csv_update_fn, upload_interval_s=self._plan.delivery.upload_interval_s)
         self._spool_interval_s = config.wait_s(spool_interval, "spool_interval", least=0.05)
         self._stop_timeout_s = config.wait_s(stop_timeout, "stop_timeout")
         self._recorder: Recorder | None = None
@@ -139,20 +140,8 @@ class StreamingManager:
                 log.warning("run.over: start() after stop() does nothing; a new StreamingManager records a new run")
 
     def _new_run(self) -> Recorder:
-        launch.require_start_method(self._delivery.start_method)
-        new = NewRun(
-            tracker=tracker_of(os.getpid()),
-            started_at=time.time(),
-            token=self._delivery.token,
-            metadata=self._metadata,
-            host_info=self._host_info,
-            cloud_info=self._cloud_info,
-            csv_path=None if self._csv_path is None else str(self._csv_path),
-            api_url=self._delivery.api_url,
-            s3_endpoint_url=self._delivery.s3_endpoint_url,
-            upload_interval_s=self._delivery.upload_interval_s,
-        )
-        return Recorder.start(self._spool_dir or directory.default_directory(), new, self._delivery)
+        launch.require_start_method(self._plan.delivery.start_method)
+        return Recorder.start(self._plan.spool_dir, self._plan.new_run(os.getpid()), self._plan.delivery)
 
     def append(self, csv: bytes) -> None:
         """Append whole CSV lines, the header line first (and again, or another one, whenever it changes).

@@ -11,17 +11,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spool import Batch, NewRun, Run, RunState, Spool, SpoolError, Tracker, directory, queries, system
+from spool import Batch, NewRun, Run, RunState, Spool, SpoolError, directory, queries
 from spool.errors import RunEnded, SpoolDamaged, SpoolUnavailable
 from streaming import config
-from streaming.collect import host, metadata, scheduler
+from streaming.collect import host, metadata
 from streaming.errors import LaunchFailed
 from streaming.processes import engine_link
 from streaming.processes.engine_link import EngineLink
+from streaming.record.plan import Delivery, tracker_of
 
 RESTART_FIRST_S = 1.0
 RESTART_MAX_S = 60.0  # an engine that lived longer than this died of something new
@@ -35,32 +35,6 @@ POLL_S = 0.05  # how often an engine is looked for, while the delivery is waited
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """How this run is to be delivered. The token is held in memory only."""
-
-    token: str | None = field(repr=False)
-    api_url: str
-    s3_endpoint_url: str | None
-    upload_interval_s: float
-    linger_s: float
-    start_method: str = "spawn"
-
-    def order(self, spool_path: Path, *, is_awaited: bool = False) -> dict[str, Any]:
-        """The engine's order, sent through its socket. `is_awaited`: the run has ended, and somebody waits."""
-        return {
-            "do": "deliver",
-            "path": str(spool_path),
-            "tracker_pid": os.getpid(),
-            "token": self.token,
-            "api_url": self.api_url,
-            "s3_endpoint_url": self.s3_endpoint_url,
-            "interval_s": self.upload_interval_s,
-            "linger_s": self.linger_s,
-            "is_awaited": is_awaited,
-        }
 
 
 class Recorder:
@@ -378,12 +352,6 @@ class Recorder:
             self._link.close()
         for spool in (*self._former, self.spool):
             spool.close()
-
-
-def tracker_of(pid: int, *, heartbeat_s: float = config.HEARTBEAT_S) -> Tracker:
-    """Who records, and how often others can expect to see a sign of life."""
-    job = scheduler.slurm_job(os.environ)
-    return replace(system.identify(pid), heartbeat_s=min(heartbeat_s, config.HEARTBEAT_S), slurm_job=job)
 
 
 def _name_of_first(run: Run, path: Path) -> str:

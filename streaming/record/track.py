@@ -31,8 +31,8 @@ from streaming.collect.sampler import used_by_us
 from streaming.errors import BadArgument, LaunchFailed
 from streaming.processes import launch
 from streaming.processes.child import Child
-from streaming.record.recorder import Delivery
-from streaming.record.tracker import Plan, child_order
+from streaming.record.plan import Delivery, Plan
+from streaming.record.tracker import child_order
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -79,13 +79,10 @@ class track(ContextDecorator):
         target = config.target(token or None, api_url, s3_endpoint_url)
         self._mode = config.Mode.OFFLINE if config.MODE.name in found.unusable else config.Mode(settings["mode"])
         self._plan = Plan(
-            spool_dir=Path(spool_dir).expanduser().absolute() if spool_dir else directory.default_directory(),
-            delivery=Delivery(
-                token=target.token if self._mode is config.Mode.AUTO else None,
-                api_url=target.api_url,
-                s3_endpoint_url=target.s3_endpoint_url,
+            spool_dir=directory.chosen(spool_dir),
+            delivery=Delivery.to(
+                target if self._mode is config.Mode.AUTO else replace(target, token=None),
                 upload_interval_s=_positive(upload_interval, "upload_interval", settings, least=1.0),
-                linger_s=config.linger_s(),
             ),
             interval_s=_positive(interval, "interval", settings, least=config.INTERVAL.least),
             metadata=run_metadata.recorded(_filled(metadata, settings), hidden=target.token),

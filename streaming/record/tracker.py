@@ -13,16 +13,17 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from spool import Batch, NewRun, Spool, SpoolError, system
+from spool import Batch, Spool, SpoolError, system
 from streaming import config
 from streaming.collect.procfs import MeasureProcess
 from streaming.collect.sampler import Sampler, Use
 from streaming.processes.system import wait_readable
-from streaming.record.recorder import Delivery, Recorder, tracker_of
+from streaming.record.plan import Delivery, Plan
+from streaming.record.recorder import Recorder
 from streaming.record.row_buffer import RowBuffer
 
 FIRST_SAMPLES_S = (0.05, 0.1, 0.2, 0.5)  # after the begin, so that a short run has a shape; then the interval
@@ -30,32 +31,6 @@ LAST_ROWS_S = 5.0
 LAST_ROWS_POLL_S = 0.2
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to record, how often, where to, and how it is delivered."""
-
-    spool_dir: Path
-    delivery: Delivery
-    interval_s: float = 1.0
-    metadata: dict[str, Any] = field(default_factory=dict)
-    host_info: dict[str, Any] | None = None
-    cloud_info: dict[str, Any] | None = None
-
-    def new_run(self, tracker_pid: int) -> NewRun:
-        """The run record of a run that begins now."""
-        return NewRun(
-            tracker=tracker_of(tracker_pid, heartbeat_s=self.interval_s),
-            started_at=time.time(),
-            token=self.delivery.token,
-            metadata=self.metadata,
-            host_info=self.host_info,
-            cloud_info=self.cloud_info,
-            api_url=self.delivery.api_url if self.delivery.token else "",  # without a token it is for no service yet
-            s3_endpoint_url=self.delivery.s3_endpoint_url,
-            upload_interval_s=self.delivery.upload_interval_s,
-        )
 
 
 class Tracking:

@@ -16,7 +16,8 @@ from spool.errors import SpoolDamaged
 from spool.recovery.audit import audit
 from spool.recovery.recover import recover, surviving_damage
 from streaming.errors import StreamError
-from streaming.record.recorder import Delivery, Recorder
+from streaming.record.plan import Delivery
+from streaming.record.recorder import Recorder
 from streaming.upload import delivery
 from streaming.upload.adoption import end_dead_run
 from streaming.upload.model import Outcome

@@ -15,7 +15,8 @@ import pytest
 from spool import Batch, NewRun, RunState, Spool, system
 from streaming.processes import engine_link, engine_socket
 from streaming.processes.runtime_folder import runtime_folder
-from streaming.record.recorder import UNHEARD_WAIT_S, Delivery, Recorder
+from streaming.record.plan import Delivery
+from streaming.record.recorder import UNHEARD_WAIT_S, Recorder
 from tests.support import faults, oracle, spools
 from tests.support.far_end import FarEnd
 from tests.support.listener import BlackHole

@@ -14,7 +14,7 @@ import pytest
 
 from spool import Batch, Spool
 from streaming.processes import engine_link
-from streaming.record.recorder import Delivery
+from streaming.record.plan import Delivery
 from tests.support import oracle, plays
 from tests.support.far_end import FarEnd
 from tests.support.nursery import ANY_STEP, End, Nursery, order

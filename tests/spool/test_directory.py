@@ -10,15 +10,13 @@ from tests.support import spools
 from tests.support.spools import rows
 
 
-def test_default_directory_is_the_environments_or_the_users_state(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_directory_is_the_environments_or_the_users_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TRACKER_STREAM_DIR", "relative")
-    assert directory.default_directory() == Path.cwd() / "relative"
+    assert directory.chosen() == Path.cwd() / "relative"
     monkeypatch.delenv("TRACKER_STREAM_DIR")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    assert directory.default_directory() == tmp_path / "state" / "tracker-stream" / "spools"
+    assert directory.chosen() == tmp_path / "state" / "tracker-stream" / "spools"
 
 
 def test_directory_is_made_private_with_its_parents(tmp_path: Path) -> None:

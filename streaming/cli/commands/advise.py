@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 
 import click
 
@@ -29,7 +30,7 @@ _COLUMNS = (
 @click.command("advise")
 @click.argument("names", metavar="[PROJECT | JOB | RUN]...", nargs=-1, shell_complete=options.complete_run)
 @options.with_settings(SPOOL_DIR)
-def advise_command(names: tuple[str, ...], spool_dir: str | None) -> None:
+def advise_command(names: tuple[str, ...], spool_dir: Path) -> None:
     """Show what the jobs of a project used of what they requested, and what to request next time.
 
     CPUs are per task: 99 of 100 samples used at most that. Memory is the peak of one node. The recommended request adds
@@ -38,13 +39,12 @@ def advise_command(names: tuple[str, ...], spool_dir: str | None) -> None:
     \b
     Example: tracker-stream advise vision
     """
-    in_directory = options.spool_directory(spool_dir)
-    chosen = [run for run in summaries(in_directory) if not names or _project(run) in names]
+    chosen = [run for run in summaries(spool_dir) if not names or _project(run) in names]
     if not chosen:
-        chosen = [summarize(path) for path in find_runs(in_directory, names)] if names else []
+        chosen = [summarize(path) for path in find_runs(spool_dir, names)] if names else []
     screen = stdout()
     if not chosen:
-        screen.say(f"No runs in {in_directory}.")
+        screen.say(f"No runs in {spool_dir}.")
         return
     entries = [_cells(name, runs, advise(runs)) for name, runs in _alike(chosen)]
     screen.write(lay_out(_COLUMNS, entries, width=screen.width, ellipsis=screen.ellipsis))

@@ -41,7 +41,7 @@ class Age(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic f
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @options.with_settings(SPOOL_DIR)
-def clean(older_than: float, dry_run: bool, yes: bool, spool_dir: str | None) -> None:
+def clean(older_than: float, dry_run: bool, yes: bool, spool_dir: Path) -> None:
     """Remove delivered runs past their retention.
 
     A run is removed only if the service has acknowledged its end, every row was delivered, and no process is using it.
@@ -49,11 +49,10 @@ def clean(older_than: float, dry_run: bool, yes: bool, spool_dir: str | None) ->
     \b
     Example: tracker-stream clean --older-than 30d --dry-run
     """
-    in_directory = options.spool_directory(spool_dir)
-    chosen = [summary for summary in summaries(in_directory) if _may_go(summary, older_than)]
+    chosen = [summary for summary in summaries(spool_dir) if _may_go(summary, older_than)]
     out = stdout()
     if not chosen:
-        out.say(f"Nothing to remove: no run in {in_directory} was delivered more than {duration(older_than)} ago.")
+        out.say(f"Nothing to remove: no run in {spool_dir} was delivered more than {duration(older_than)} ago.")
         return
     for summary in chosen:
         out.say(_described(summary))

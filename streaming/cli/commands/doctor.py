@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from itertools import chain
+from pathlib import Path
 
 import click
 
@@ -27,7 +28,7 @@ _STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 @options.with_settings(config.SPOOL_DIR, *config.DELIVERY, is_recording=True)
 def doctor(
-    runs: tuple[str, ...], as_json: bool, unusable: Mapping[str, str], spool_dir: str | None, **addresses: str | None
+    runs: tuple[str, ...], as_json: bool, unusable: Mapping[str, str], spool_dir: Path, **addresses: str | None
 ) -> None:
     """Check that this machine can record and deliver; with RUN, that the run's file is intact. Exit code 1 if not.
 
@@ -38,7 +39,7 @@ def doctor(
     Example: tracker-stream doctor
     """
     usable = {name: None if name in unusable else text for name, text in addresses.items()}
-    context = Context(options.spool_directory(spool_dir), **usable, environment=os.environ)
+    context = Context(spool_dir, **usable, environment=os.environ)
     screen, found = stdout(), []
     settings = (Finding(Level.FAIL, "settings", text) for text in unusable.values())
     if runs:

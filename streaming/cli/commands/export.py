@@ -35,7 +35,7 @@ INCOMPLETE = 1
 )
 @click.option("--follow", is_flag=True, help="Keep writing new rows until the run ends (csv, jsonl).")
 @options.with_settings(SPOOL_DIR)
-def export(run: tuple[str, ...], output: Path | None, form: str | None, follow: bool, spool_dir: str | None) -> None:
+def export(run: tuple[str, ...], output: Path | None, form: str | None, follow: bool, spool_dir: Path) -> None:
     """Write every row of each RUN that its spool holds, also after its delivery.
 
     In one file with several runs, the first column is the run's name. Where the header changed within a run, CSV and
@@ -47,7 +47,7 @@ def export(run: tuple[str, ...], output: Path | None, form: str | None, follow: 
     """
     output = None if output == STDOUT else output
     form = form or _form_of(output)
-    paths = find_runs(options.spool_directory(spool_dir), run)
+    paths = find_runs(spool_dir, run)
     if output is None and not formats.is_text(form) and sys.stdout.isatty():
         raise Mistake(f"{form} is not for a terminal: give a file with -o FILE")
     if follow:

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from streaming import config
-from streaming.cli import options
 from streaming.collect.redaction import redact
 from streaming.collect.scheduler import Placement, placement
 from streaming.config import Mode, Target
 from streaming.errors import BadArgument
-from streaming.record.recorder import Delivery
-from streaming.record.tracker import Plan
+from streaming.record.plan import Delivery, Plan
 
 _SAYS_WHERE_TO = {"mode", *(setting.name for setting in config.DELIVERY)}
 log = logging.getLogger(__name__)
@@ -39,13 +37,9 @@ def run_options(
         config.warn_once(text)
     target = _target(given, unusable)
     plan = Plan(
-        spool_dir=options.spool_directory(given["spool_dir"]),
-        delivery=Delivery(
-            token=target.token,
-            api_url=target.api_url,
-            s3_endpoint_url=target.s3_endpoint_url,
-            upload_interval_s=config.wait_s(given["upload_interval"], "upload_interval", least=1.0),
-            linger_s=config.linger_s(),
+        spool_dir=given["spool_dir"],
+        delivery=Delivery.to(
+            target, upload_interval_s=config.wait_s(given["upload_interval"], "upload_interval", least=1.0)
         ),
         interval_s=config.wait_s(given["interval"], "interval"),
         metadata=_metadata(given, command, where, target.token),

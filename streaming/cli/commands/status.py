@@ -59,7 +59,7 @@ _COLUMNS = (
 @click.option("--watch", is_flag=True, help="Keep the table up to date until Ctrl-C.")
 @click.option("--check", is_flag=True, help="Exit with 3 if anything is not delivered.")
 @options.with_settings(SPOOL_DIR)
-def status(runs: tuple[str, ...], expand: bool, as_json: bool, watch: bool, check: bool, spool_dir: str | None) -> None:
+def status(runs: tuple[str, ...], expand: bool, as_json: bool, watch: bool, check: bool, spool_dir: Path) -> None:
     """Show which runs are recorded, delivered or waiting, and why.
 
     A run is recording, silent (its tracker is on another host and was not seen for a while), waiting (ended, not all
@@ -73,22 +73,21 @@ def status(runs: tuple[str, ...], expand: bool, as_json: bool, watch: bool, chec
     """
     if watch and as_json:
         raise click.UsageError("--watch is for people and --json for programs: use one of them.")
-    in_directory = options.spool_directory(spool_dir)
 
     def look() -> list[Summary]:
-        return [summarize(path) for path in find_runs(in_directory, runs)] if runs else summaries(in_directory)
+        return [summarize(path) for path in find_runs(spool_dir, runs)] if runs else summaries(spool_dir)
 
     found = look()
     if watch:
-        _watch(look, in_directory, expand=expand or bool(runs))
+        _watch(look, spool_dir, expand=expand or bool(runs))
     elif as_json:
-        click.echo(json.dumps(_document(found, in_directory), indent=2, ensure_ascii=True))
+        click.echo(json.dumps(_document(found, spool_dir), indent=2, ensure_ascii=True))
     else:
         screen = stdout()
         details = len(runs) == 1 and len(found) == 1
         expand = expand or bool(runs)
-        screen.write(_details(found[0]) if details else _table(found, in_directory, screen, expand=expand))
-        for engine in engine_link.ask_all(in_directory):
+        screen.write(_details(found[0]) if details else _table(found, spool_dir, screen, expand=expand))
+        for engine in engine_link.ask_all(spool_dir):
             screen.write([[(clean(sentence(engine)), "")]])
     sys.exit(STILL_WAITING if check and exit_code_of(found) else 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 import click
 
@@ -28,23 +29,22 @@ def uploader() -> None:
 
 @uploader.command()
 @options.with_settings(SPOOL_DIR)
-def status(spool_dir: str | None) -> None:
+def status(spool_dir: Path) -> None:
     """Show which processes deliver, since when, and what they are doing.
 
     \b
     Example: tracker-stream uploader status
     """
-    in_directory = options.spool_directory(spool_dir)
-    found = engine_link.ask_all(in_directory)
+    found = engine_link.ask_all(spool_dir)
     for each in found:
         stdout().say(sentence(each))
     if not found:
-        stdout().say(f"No uploader serves {in_directory}; the next run, or drain, starts one.")
+        stdout().say(f"No uploader serves {spool_dir}; the next run, or drain, starts one.")
 
 
 @uploader.command()
 @options.with_settings(SPOOL_DIR)
-def stop(spool_dir: str | None) -> None:
+def stop(spool_dir: Path) -> None:
     """Stop it in order: what is recorded so far is sent, for 20 seconds at most.
 
     The next run, or drain, starts another one.
@@ -52,10 +52,9 @@ def stop(spool_dir: str | None) -> None:
     \b
     Example: tracker-stream uploader stop
     """
-    in_directory = options.spool_directory(spool_dir)
-    number, left = engine_link.stop_all(in_directory, timeout_s=HURRY_S + 5.0)
+    number, left = engine_link.stop_all(spool_dir, timeout_s=HURRY_S + 5.0)
     if not number:
-        stdout().say(f"No uploader serves {in_directory}.")
+        stdout().say(f"No uploader serves {spool_dir}.")
     elif left:
         stdout().say(f"{left} of {number} did not end in time; see: tracker-stream uploader status")
         sys.exit(STILL_THERE)

@@ -52,7 +52,7 @@ def drain(
     ended: bool,
     anew: bool,
     to: str | None,
-    spool_dir: str | None,
+    spool_dir: Path,
     token_file: str | None,
     api_url: str | None,
     s3_endpoint_url: str | None,
@@ -76,18 +76,17 @@ def drain(
         raise click.UsageError("RUN and --all or --watch exclude each other.")
     screen = stderr()
     log_to_stderr(screen)
-    in_directory = options.spool_directory(spool_dir)
     if dry_run:
-        _tell_plan(_chosen(in_directory, runs, anew=anew), in_directory)
+        _tell_plan(_chosen(spool_dir, runs, anew=anew), spool_dir)
         return
     terms = _terms(token_file, to or api_url, s3_endpoint_url)
     if watch:
         from streaming.cli.drain.serve import serve
 
-        sys.exit(serve(in_directory, terms, timeout_s=timeout, screen=screen))
-    chosen = _chosen(in_directory, runs, anew=anew)
+        sys.exit(serve(spool_dir, terms, timeout_s=timeout, screen=screen))
+    chosen = _chosen(spool_dir, runs, anew=anew)
     if not chosen:
-        stdout().say(f"Nothing to deliver in {in_directory}.")
+        stdout().say(f"Nothing to deliver in {spool_dir}.")
         return
     wishes = Wishes(has_ended=ended, spares_recent=not runs, anew=anew, anywhere=to is not None)
     sys.exit(_drain(chosen, terms, wishes, jobs or JOBS, timeout, screen))

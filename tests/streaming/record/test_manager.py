@@ -126,18 +126,30 @@ def test_unknown_start_method_is_told_at_the_start(far_end: FarEnd) -> None:
         manager_of(far_end, start_method="thread").start()
 
 
-@pytest.mark.parametrize("interval", [0, -5, 0.2])
-def test_interval_below_one_counts_as_one(far_end: FarEnd, interval: float) -> None:
-    assert manager_of(far_end, upload_interval=interval)._delivery.upload_interval_s == 1.0
+def recorded_intervals_s(home: Home) -> set[float]:
+    """What each run says of its uploads."""
+    found = set()
+    for path in directory.spool_paths(home.spool_dir):
+        with closing(Spool(path)) as spool:
+            found.add(spool.run().upload_interval_s)
+    return found
 
 
-def test_waits_are_no_longer_than_the_system_can_wait(far_end: FarEnd) -> None:
+def test_interval_below_one_counts_as_one(home: Home, far_end: FarEnd) -> None:
+    for interval in (0, -5, 0.2):
+        manager = manager_of(far_end, upload_interval=interval)
+        manager.start()
+        assert manager.stop()
+    assert recorded_intervals_s(home) == {1.0}
+
+
+def test_waits_are_no_longer_than_the_system_can_wait(home: Home, far_end: FarEnd) -> None:
     manager = manager_of(far_end, upload_interval=10**12, spool_interval=1e300, stop_timeout=1e300)
     manager.start()
     manager.append(HEADER + b"1,a\n")
     assert manager.stop()
     oracle.conserved(far_end.evidence(), Told(HEADER, [b"1,a\n"]))
-    assert manager._delivery.upload_interval_s == 1e6
+    assert recorded_intervals_s(home) == {1e6}
 
 
 class Stumbling(StreamingManager):
@@ -157,15 +169,16 @@ def test_feeder_goes_on_after_what_nobody_foresaw_and_tells_it_once_without_quot
     manager.start()
     eventually(lambda: "feeder.defect" in caplog.text)
     csv_path.write_bytes(HEADER + b"1,a\n2,b\n")
-    eventually(lambda: waiting_rows(manager) == 2)
+    eventually(lambda: recorded_rows(home) == 2)
     assert manager.stop()
     assert caplog.text.count("feeder.defect: LookupError") == 1
     assert "1,a" not in caplog.text
 
 
-def waiting_rows(manager: StreamingManager) -> int:
-    assert manager._recorder is not None
-    return queries.counts(manager._recorder.spool.connection).recorded
+def recorded_rows(home: Home) -> int:
+    (path,) = directory.spool_paths(home.spool_dir)
+    with closing(Spool(path)) as spool:
+        return queries.counts(spool.connection).recorded
 
 
 def test_csv_update_fn_that_exits_stops_nothing(far_end: FarEnd, home: Home, caplog: pytest.LogCaptureFixture) -> None:
@@ -173,7 +186,7 @@ def test_csv_update_fn_that_exits_stops_nothing(far_end: FarEnd, home: Home, cap
     csv_path.write_bytes(HEADER + b"1,a\n")
     manager = manager_of(far_end, csv_path, csv_update_fn=sys.exit)
     manager.start()
-    eventually(lambda: waiting_rows(manager) == 1)
+    eventually(lambda: recorded_rows(home) == 1)
     assert manager.stop()
     assert caplog.text.count("csv_update.failed: SystemExit") == 1
 

@@ -12,7 +12,8 @@ from spool.errors import SpoolFull
 from streaming.cli import main
 from streaming.read.status import summarize
 from streaming.record import tracker
-from streaming.record.recorder import Delivery, Recorder
+from streaming.record.plan import Delivery
+from streaming.record.recorder import Recorder
 from streaming.record.row_buffer import RowBuffer
 from streaming.record.tracker import Tracking
 from tests.support import plays

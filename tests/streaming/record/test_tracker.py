@@ -15,7 +15,8 @@ from spool import Batch, RunState, Spool, queries
 from spool.errors import SpoolDamaged, SpoolFull
 from streaming.collect.sampler import Sampler
 from streaming.record import tracker
-from streaming.record.recorder import Delivery, Recorder
+from streaming.record.plan import Delivery
+from streaming.record.recorder import Recorder
 from streaming.record.tracker import Tracking
 from tests.support import oracle, plays, spools
 

@@ -3,6 +3,7 @@
 import json
 import re
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -173,3 +174,8 @@ def test_tags_of_any_shape_are_shown(home: Home, cli: InProcess) -> None:
     shown = cli("status", "--expand")
     assert (shown.exit_code, "\x1b" in shown.stdout) == (0, False)
     assert "6 runs" in shown.stdout
+
+
+def test_directory_of_a_user_that_nobody_knows_is_one_of_that_name(cli: InProcess) -> None:
+    result = cli("status", "--spool-dir", "~nobody-knows/runs")
+    assert (result.exit_code, result.stdout) == (0, f"No runs in {Path.cwd() / '~nobody-knows/runs'}.\n")
