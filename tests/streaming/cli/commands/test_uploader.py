@@ -8,7 +8,7 @@ import pytest
 
 from spool import RunState, Spool
 from streaming.processes import engine_link
-from streaming.record.recorder import Delivery
+from streaming.record.plan import Delivery
 from tests.streaming.cli.conftest import InProcess
 from tests.support import faults
 from tests.support.far_end import FarEnd
