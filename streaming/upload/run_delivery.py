@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
@@ -48,6 +49,7 @@ class RunDelivery:
         self._sent = (0, 0)
         self._said = ""
         self._say_again_at = 0.0
+        self._defects: set[str] = set()  # whose tracebacks are in the log
         self._clients: Reached | None = None
         self._run_id = ""
 
@@ -80,8 +82,8 @@ class RunDelivery:
             return self._turn(Outcome.NOT_OURS) if is_adopted else self._elsewhere(owned)
         except (SpoolError, StreamError) as error:
             return self._failed(error)
-        except Exception as error:  # a defect that one run brings to light must not stop the others
-            log.exception("delivery.defect: %s", self.path.stem)
+        except Exception as error:  # noqa: BLE001 - a defect that one run brings to light must not stop the others
+            self._tell_defect(error)
             return self._failed(Defect(f"defect: {error!r}", cause=Defect.cause))
 
     def _work(
@@ -182,6 +184,13 @@ class RunDelivery:
             return
         with suppress(SpoolError):  # a full disk keeps this note out; it must not keep the rows in
             spool.note_problem(text or None, cause=problem.cause if problem else None)
+
+    def _tell_defect(self, error: Exception) -> None:
+        """Where it is from is told once; it may come back at every turn for days."""
+        innermost = traceback.extract_tb(error.__traceback__)[-1]
+        kind = f"{type(error).__name__} in {innermost.name}"
+        log.error("delivery.defect: %s: %s", self.path.stem, kind, exc_info=kind not in self._defects)
+        self._defects.add(kind)
 
     def _turn(
         self,

@@ -186,3 +186,28 @@ def test_same_problem_is_written_down_once_not_at_every_attempt(home: Home, far_
     assert outcome is Outcome.WAITING
     assert len(seen) == 20
     assert len(set(seen)) == 1
+
+
+class Broken(MemoryFarEnd):
+    """Brings a defect to light at every request, from the third on another one."""
+
+    count = 0
+
+    def put(self, run_id: str, uri: str, body: bytes) -> Receipt:
+        self.count += 1
+        return {}[uri] if self.count < 3 else self._divide()
+
+    def _divide(self) -> Receipt:
+        raise ZeroDivisionError
+
+
+def test_defect_is_told_with_its_traceback_once_and_by_a_line_at_every_attempt(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = Broken()
+    delivery = delivery_of(filled(home.spool_dir, [rows(1)]), SimpleNamespace(service=broken, store=broken))
+    for _ in range(4):
+        assert delivery.turn(Terms("", "", None)).outcome is Outcome.WAITING
+    told = [record for record in caplog.records if record.message.startswith("delivery.defect")]
+    assert [bool(record.exc_info) for record in told] == [True, False, True, False]
+    assert "ZeroDivisionError" in told[3].message
