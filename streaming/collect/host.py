@@ -17,7 +17,6 @@ from typing import Any
 from spool import Spool, system
 from streaming import config
 from streaming.errors import LaunchFailed
-from streaming.processes import launch
 from streaming.processes.child import Child
 from streaming.processes.runtime_folder import runtime_folder, this_boot
 
@@ -92,6 +91,8 @@ def _wait_for_discovery(wants_cloud: bool) -> None:
 
 
 def _ask(wants_cloud: bool, spool_path: Path | None = None) -> Child:
+    from streaming.processes import launch  # here only: one process of a boot needs it
+
     order = {"spool_path": str(spool_path) if spool_path else None, "wants_cloud": wants_cloud}
     return launch.start("discovery", order, log_path=None)
 

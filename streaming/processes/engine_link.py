@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from streaming.errors import LaunchFailed
-from streaming.processes import engine_socket, launch
+from streaming.processes import engine_socket
 from streaming.processes.child import PipeEnd, moved_up
 from streaming.processes.system import wait_readable
 
@@ -189,6 +189,8 @@ def _start_private(spool_directory: Path, hidden: Sequence[str], method: str) ->
 def _launch(
     spool_directory: Path, order: Mapping[str, Any], kept: Sequence[int], hidden: Sequence[str], method: str
 ) -> None:
+    from streaming.processes import launch  # here only: most runs find an engine
+
     order = {
         **order,
         "spool_directory": str(spool_directory),

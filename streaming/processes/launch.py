@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,9 @@ from spool import system
 from streaming import config
 from streaming.errors import BadArgument, LaunchFailed
 from streaming.processes.child import FIRST_DESCRIPTOR, Child, PipeEnd, moved_up, pipe
-from streaming.processes.system import forbid_core_dumps
+from streaming.processes.entry import enter, read_line
 
 START_METHODS = ("spawn", "fork")
-_ENTRIES = {
-    "uploader": "streaming.upload.main",
-    "tracker": "streaming.record.tracker",
-    "discovery": "streaming.collect.host",
-}
 
 # Runs before `site` (-S), so that the caller waits some ten milliseconds only, and in no directory of the caller's.
 # Descriptors that the caller's libraries left inheritable are closed: a socket of the program must not outlive it in us.
@@ -61,7 +56,7 @@ dependencies = [entry for entry in others if os.path.isfile(os.path.join(entry, 
 sys.path[library:] = dict.fromkeys([*dependencies[:1], own, *others])
 os.dup2(answer, 1)
 os.close(answer)
-from streaming.processes.launch import enter
+from streaming.processes.entry import enter
 enter(sys.argv[1])
 """
 
@@ -238,46 +233,8 @@ def _forget_callers_output() -> None:
         logger.handlers = []
 
 
-def enter(entry: str) -> None:
-    """The child's side: read the order, run the entry's `main(order)`, leave without the caller's exit handlers."""
-    import importlib
-
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the starting thread may have blocked what we listen to
-    forbid_core_dumps()  # our memory holds the token and the keys
-    order = json.loads(_read_line(0))
-    code = 1
-    try:
-        main: Callable[[dict[str, Any]], int] = importlib.import_module(_ENTRIES[entry]).main
-        code = main(order)
-    except BaseException as defect:  # noqa: BLE001 - we end here, and nobody else would tell
-        _tell_defect(entry, defect)
-    finally:
-        with suppress(OSError, ValueError):
-            sys.stderr.flush()
-        os._exit(code)
-
-
-def _tell_defect(entry: str, defect: BaseException) -> None:
-    """Into the log, without the exception's text: of an error that nobody foresaw nobody knows what it quotes."""
-    import traceback
-
-    frames = "".join(traceback.format_tb(defect.__traceback__))
-    with suppress(OSError, ValueError):
-        print(f"{entry}.defect: {type(defect).__name__}\n{frames}", file=sys.stderr)
-
-
-def _read_line(descriptor: int) -> bytes:
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        byte = os.read(descriptor, 1)
-        if not byte:
-            break
-        line += byte
-    return bytes(line)
-
-
 def _read_pid(descriptor: int) -> int:
-    return int(_read_line(descriptor))
+    return int(read_line(descriptor))
 
 
 def _open_log(log_path: Path | None) -> int:
