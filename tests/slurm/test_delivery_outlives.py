@@ -54,11 +54,12 @@ def test_fault_40_delivery_goes_on_when_the_job_that_started_it_is_cancelled(
 
 
 @pytest.mark.timeout(200)
+@pytest.mark.parametrize("proctrack", ["linuxproc", "pgid"])
 def test_nothing_of_ours_is_seen_a_minute_after_a_job_that_could_not_deliver(
-    clusters: GetCluster, marker: str, far_end: FarEnd
+    clusters: GetCluster, proctrack: str, marker: str, far_end: FarEnd
 ) -> None:
     """Where SLURM does not end what has left its job's tree; without a limit of the user's own."""
-    user = clusters("linuxproc").user(marker)
+    user = clusters(proctrack).user(marker)
     user.settings |= far_end.environment()
     far_end.down()
     job = user.submit("srun tracker-stream run -q -i 0.1 -- sleep 1")

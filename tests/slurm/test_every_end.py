@@ -92,7 +92,10 @@ WAYS = {
 
 
 @pytest.mark.timeout(400)
-def test_every_row_of_40_jobs_ended_in_every_way_is_delivered_once(user: User, far_end: FarEnd, tmp_path: Path) -> None:
+def test_every_row_of_40_jobs_ended_in_every_way_is_delivered_once(
+    user_anywhere: User, far_end: FarEnd, tmp_path: Path
+) -> None:
+    user = user_anywhere
     user.settings |= {**far_end.environment(), "TRACKER_STREAM_LINGER": "5", "TRACKER_STREAM_KEEP_DAYS": "1"}
     assert sum(way.job_count for way in WAYS.values()) == 40
     jobs = {job: name for name, way in WAYS.items() for job in submitted(user, way)}
