@@ -7,7 +7,7 @@ last ones, surplus cells are left out, and so is what follows a line that cannot
 from __future__ import annotations
 
 import csv
-import io
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
+from streaming.tables.csv_cells import lines_of, rows_of
 from streaming.tables.schema import KNOWN
 
 _NO_NUMBER = ["", "NA", "NaN", "nan", "None", "null", "N/A"]
+_BARE_RETURN = re.compile(rb"\r(?!\n)")
 _ANY_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
 
@@ -66,8 +68,7 @@ def split_header(text: bytes) -> tuple[bytes, bytes]:
 
 def column_names(header: bytes) -> tuple[str, ...]:
     """The names in a header line; a name that is empty or was there before gets one by its place."""
-    text = io.StringIO(header.decode("utf-8", "replace").rstrip("\r\n"), newline="")
-    cells = next(csv.reader(text), [])
+    cells = next(rows_of(lines_of(header.decode("utf-8", "replace").rstrip("\r\n"))), [])
     names: dict[str, None] = {}
     for place, cell in enumerate(cells, 1):
         names[cell if cell and cell not in names else f"column_{place}"] = None
@@ -82,6 +83,8 @@ def whole_lines(text: bytes) -> bytes:
 def _parse_at_once(names: tuple[str, ...], body: bytes, wanted: tuple[str, ...]) -> pa.Table:
     if not body:
         return pa.table({name: pa.nulls(0, _type(name)) for name in wanted})
+    if _BARE_RETURN.search(body):
+        raise ValueError("for Arrow a carriage return ends a line")
     return arrow_csv.read_csv(
         pa.py_buffer(body),
         read_options=arrow_csv.ReadOptions(column_names=names, use_threads=False, block_size=len(body) + 1),
@@ -125,12 +128,12 @@ def _rows(text: str) -> Iterator[tuple[list[str], str]]:
     taken: list[str] = []
 
     def lines() -> Iterator[str]:
-        for line in io.StringIO(text, newline=""):
+        for line in lines_of(text):
             taken.append(line)
             yield line
 
     try:
-        for row in csv.reader(lines()):
+        for row in rows_of(lines()):
             if row:
                 yield row, "".join(taken)
             taken.clear()

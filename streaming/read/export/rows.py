@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from spool import Run, RunState, Spool, queries
+from streaming.tables.csv_cells import lines_of, rows_of
 from streaming.upload.life import tracker_is_gone
 
 
@@ -98,7 +98,7 @@ def _prefixed(name: bytes, lines: bytes) -> bytes:
     """Each row with the name before it; a row may hold line ends within quotes."""
     found: list[bytes] = []
     is_within = False
-    for line in lines.splitlines(keepends=True):
+    for line in io.BytesIO(lines):
         found += [line] if is_within else [name, line]
         is_within ^= bool(line.count(b'"') % 2)
     return b"".join(found)
@@ -107,12 +107,12 @@ def _prefixed(name: bytes, lines: bytes) -> bytes:
 def fields_under(header: bytes, lines: bytes) -> Iterator[dict[str, str]]:
     """Rows as column name to text. A row with too few fields lacks the last ones; surplus ones get numbers."""
     names = _fields(header)
-    for fields in csv.reader(io.StringIO(lines.decode("utf-8", "replace"), newline="")):
+    for fields in rows_of(lines_of(lines.decode("utf-8", "replace"))):
         yield {_name(names, at): field for at, field in enumerate(fields)}
 
 
 def _fields(line: bytes) -> list[str]:
-    return next(csv.reader([line.decode("utf-8", "replace")]), [])
+    return next(rows_of([line.decode("utf-8", "replace")]), [])
 
 
 def _name(names: list[str], at: int) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from streaming.server.metrics.parse import LINE, ObjectFacts
 from streaming.server.metrics.parts import Part
 from streaming.server.storage.seen import Seen, Sketch
+from streaming.tables.csv_cells import lines_of, rows_of
 from streaming.tables.csv_text import column_names
 from streaming.tables.figures import Array, figures_of
 from streaming.tables.schema import TIMESTAMP
@@ -158,5 +159,5 @@ def _rearranged(part: Part, file: Any, names: list[str]) -> Iterator[bytes]:
 def _under(names: list[str], columns: Sequence[str], text: str) -> bytes:
     output = io.StringIO(newline="")
     writer = csv.DictWriter(output, names, restval="", lineterminator="\n")
-    writer.writerows(dict(zip(columns, cells, strict=False)) for cells in csv.reader(io.StringIO(text, newline="")))
+    writer.writerows(dict(zip(columns, cells, strict=False)) for cells in rows_of(lines_of(text)))
     return output.getvalue().encode()

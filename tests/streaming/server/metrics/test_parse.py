@@ -16,6 +16,7 @@ from streaming.server.metrics import parts
 from streaming.server.metrics.folder import evict
 from streaming.server.metrics.parse import LINE, ObjectFacts, parse_objects
 from streaming.server.metrics.rows import StoredRows
+from streaming.tables.csv_text import parse_columns, split_header
 
 
 def content(text: str | bytes) -> bytes:
@@ -70,6 +71,16 @@ def test_text_columns_are_left_out_of_the_numbers_but_not_of_the_lines(text: str
     assert facts.header.rstrip("\r") == "timestamp,name,a"
     body = text.partition("\n")[2].replace("\n\n", "\n").encode()
     assert b"".join(table.column(LINE).to_pylist()) == body + (b"" if body.endswith(b"\n") else b"\n")
+
+
+def test_only_a_line_feed_ends_a_row_however_many_objects_are_read_together() -> None:
+    texts = [b"time\ntime\rtime", b"time\n\n\n", b'time\n"a\rb"\r\nc\n']
+    facts, table = parse(*(content(text) for text in texts))
+    assert [each.row_count for each in facts] == [1, 0, 2]
+    assert table.column(LINE).to_pylist() == [b"time\rtime\n", b'"a\rb"\r\n', b"c\n"]
+    assert [parse(content(text))[0][0].row_count for text in texts] == [1, 0, 2]
+    header, body = split_header(texts[2])
+    assert parse_columns(header, body).to_pydict() == {"time": ["a\rb", "c"]}
 
 
 def test_cells_that_are_no_finite_number_are_null() -> None:
