@@ -12,6 +12,7 @@ from spool.model import Backlog, Counts, Run, RunState, Segment, SegmentState
 from spool.segments import MISSING, Verifier, batches
 
 _BULK_BYTES = 16 << 20  # twice what is sealed as one segment
+_BULK_BATCHES = 1024
 _SELECT_SEGMENT = f"SELECT {', '.join(decode.SEGMENT_COLUMNS)} FROM segment"
 _PENDING = "batch WHERE batch_id > (SELECT coalesce(max(last_batch_id), 0) FROM segment)"
 _NEWEST = "(SELECT max(batch_id) FROM batch)"
@@ -178,7 +179,7 @@ def exported(db: Connection, *, after: int = 0, up_to: int | None = None) -> Ite
 
 
 def exported_in_bulk(db: Connection, *, up_to: int) -> Iterator[tuple[bytes, bytes]]:
-    """The same, a whole segment at a time where one is as it was sealed: a batch may be one row, and a run many of them."""
+    """The same, many batches at a time where they are as they were appended: a batch may be one row, and a run many."""
     done = 0
     for first, last, header_id, row_count, csv_bytes, sha256 in db.query(
         "SELECT first_batch_id, last_batch_id, header_id, row_count, csv_bytes, sha256 FROM segment"
@@ -196,4 +197,30 @@ def exported_in_bulk(db: Connection, *, up_to: int) -> Iterator[tuple[bytes, byt
         else:
             yield from exported(db, after=done, up_to=last)
         done = last
-    yield from exported(db, after=done, up_to=up_to)
+    yield from _unsealed_in_bulk(db, after=done, up_to=up_to)
+
+
+def _unsealed_in_bulk(db: Connection, *, after: int, up_to: int) -> Iterator[tuple[bytes, bytes]]:
+    """A thousand batches at a time; those among which one is large, or anything odd, one by one."""
+    reader = Verifier(db)
+    while after < up_to:
+        last = min(after + _BULK_BATCHES, up_to)
+        found = db.query(
+            "SELECT batch_id, header_id, row_count, sha256, csv FROM batch"
+            " WHERE batch_id > ? AND batch_id <= ? AND length(csv) < ? ORDER BY batch_id",
+            (after, last, _BULK_BYTES // _BULK_BATCHES),
+        )
+        if [batch_id for batch_id, *_ in found] == list(range(after + 1, last + 1)) and (
+            rows := reader.sound_rows(found)
+        ):
+            yield reader.header(found[0][1]), rows
+        else:
+            ((last,),) = db.query(
+                "SELECT max(batch_id) FROM"
+                " (SELECT batch_id FROM batch WHERE batch_id > ? AND batch_id <= ? ORDER BY batch_id LIMIT ?)",
+                (after, up_to, _BULK_BATCHES),
+            )
+            if last is None:
+                return
+            yield from exported(db, after=after, up_to=last)
+        after = last

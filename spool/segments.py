@@ -265,14 +265,34 @@ class Verifier:
         header = self.header(header_id)
         if not isinstance(csv, bytes) or not isinstance(header, bytes):
             return "the rows on disk are not bytes"
-        primed = self._primed.get(header_id)
-        if primed is None:
-            primed = self._primed[header_id] = hashlib.sha256(header)
-        digest = primed.copy()
+        digest = self._digest_of(header_id, header).copy()
         digest.update(csv)
         if digest.digest() != sha256:
             return "checksum mismatch: the rows on disk are not those that were appended"
         return None if csv.count(b"\n") == row_count else "the number of rows on disk is not the appended one"
+
+    def _digest_of(self, header_id: int, header: bytes) -> Any:
+        if header_id not in self._primed:
+            self._primed[header_id] = hashlib.sha256(header)
+        return self._primed[header_id]
+
+    def sound_rows(self, found: Sequence[tuple[Any, ...]]) -> bytes | None:
+        """The rows of these batches (as `batches` gives them) if they have one header and each is as it was appended.
+
+        A batch may be a single row: what is done for each is as little as proves it.
+        """
+        _, header_ids, row_counts, sums, texts = zip(*found, strict=True)
+        header = self.header(header_ids[0])
+        if len(set(header_ids)) > 1 or {bytes} != {type(header), *map(type, texts)}:
+            return None
+        primed = self._digest_of(header_ids[0], header).copy
+        for expected, csv in zip(sums, texts, strict=True):
+            digest = primed()
+            digest.update(csv)
+            if digest.digest() != expected:
+                return None
+        rows = b"".join(texts)
+        return rows if set(map(type, row_counts)) == {int} and rows.count(b"\n") == sum(row_counts) else None
 
 
 def segment_csv(db: Connection, of: Segment) -> Iterator[bytes]:

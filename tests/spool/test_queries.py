@@ -151,3 +151,21 @@ def test_rows_in_bulk_are_those_read_batch_by_batch(tmp_path: Path, damaged: int
             assert {header for header, _ in in_bulk} == {header for header, _ in one_by_one}
         if damaged is None:
             assert len(list(queries.exported_in_bulk(spool.connection, up_to=8))) < 8
+
+
+@pytest.mark.parametrize("damage", ["", "csv = replace(csv, ',', ';')", "csv = x''", "row_count = 2", "csv = 'text'"])
+def test_batches_of_a_row_that_nobody_sealed_are_read_many_at_a_time(tmp_path: Path, damage: str) -> None:
+    path = spools.filled(tmp_path, [spools.rows(number) for number in range(5000)])
+    with closing(Spool(path)) as spool:
+        spool.append([Batch(OTHER, spools.rows(number)) for number in range(5000, 5010)])
+        with spool.connection.transaction() as db:
+            db.execute("DELETE FROM batch WHERE batch_id = 5005")
+            if damage:
+                db.execute(f"UPDATE batch SET {damage} WHERE batch_id IN (1025, 5002)")
+        for up_to in (5010, 4600, 1):
+            one_by_one = list(queries.exported(spool.connection, up_to=up_to))
+            in_bulk = list(queries.exported_in_bulk(spool.connection, up_to=up_to))
+            for header in (HEADER, OTHER):
+                expected = b"".join(rows for its, rows in one_by_one if its == header)
+                assert b"".join(rows for its, rows in in_bulk if its == header) == expected
+            assert len(in_bulk) < 3000
