@@ -3,25 +3,31 @@
 Invariants:
 - What a caller was told (a run registered, a finish accepted) is on disk before the answer leaves: rollback journal with
   `synchronous=EXTRA`, every write in one transaction. SIGKILL or power loss at any line leaves the state before or after.
+- Writers that wait for each other share a COMMIT, for its syncs take longer than all that they write; each is a savepoint,
+  so that what one raises undoes its own part only. None is answered before that COMMIT.
 - A run is `registered` (finished_at is NULL) or finished (everything of the finish is set, in one UPDATE, once).
 - A token is never stored, only its sha256 (it has 256 random bits: no salt or slow hash is needed against guessing).
-- One connection per transaction: threads and processes share the file, never a connection.
+- A connection is one thread's at a time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sqlite_utils import Database
-from sqlite_utils.utils import OperationalError
+from sqlite_utils.utils import OperationalError, sqlite3
 
 from streaming.server.errors import DatabaseUnavailable
 
-_PRAGMAS = ("journal_mode=DELETE", "synchronous=EXTRA", "busy_timeout=10000", "foreign_keys=ON", "secure_delete=ON")
+_PRAGMAS = ("busy_timeout=10000", "journal_mode=DELETE", "synchronous=EXTRA", "foreign_keys=ON", "secure_delete=ON")
+_MOST_TOGETHER = 100  # writers of one COMMIT
+_MOST_IDLE = 8  # connections: to open one takes as long as to ask it something
 
 _SESSIONS = """CREATE TABLE IF NOT EXISTS sessions (
     hash TEXT PRIMARY KEY,
@@ -62,10 +68,15 @@ _SCHEMA = (
 
 
 class ServerDatabase:
-    """Opens the file, makes its tables, and hands out transactions."""
+    """Opens the file, makes its tables, and hands out transactions. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._idle: list[Database] = []
+        self._turn = threading.Lock()  # of the one that writes
+        self._in_line: set[object] = set()  # those who wait for it
+        self._group: _Group | None = None
+        weakref.finalize(self, _close_all, self._idle)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         with self.transaction() as db:
             drop_unless_made_by(db.conn, _SESSIONS, ["sessions"])
@@ -74,36 +85,114 @@ class ServerDatabase:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Database]:
-        """BEGIN IMMEDIATE, then COMMIT, or ROLLBACK when an exception leaves the block."""
-        with self._connection() as db:
-            db.conn.isolation_level = None
-            for pragma in _PRAGMAS:
-                db.conn.execute(f"PRAGMA {pragma}").fetchone()
-            db.conn.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                db.conn.execute("ROLLBACK")
-                raise
-            db.conn.execute("COMMIT")
+        """On disk when the block is left normally; nothing of it, when an exception leaves it. Raises DatabaseUnavailable."""
+        place = object()
+        self._in_line.add(place)
+        with self._translated():
+            with self._turn:
+                self._in_line.discard(place)
+                group = self._group = self._group or _Group(self._take())
+                try:
+                    with group.part() as db:
+                        yield db
+                finally:
+                    if not self._in_line or group.is_full:
+                        self._group = None
+                        group.end()
+                        self._give_back(group.db)
+            group.wait()
 
     def rows(self, sql: str, parameters: tuple[Any, ...] | dict[str, Any] = ()) -> list[dict[str, Any]]:
         """Read, outside any write transaction."""
-        with self._connection() as db:
-            db.conn.execute("PRAGMA busy_timeout=10000").fetchone()
-            return list(db.query(sql, parameters))
+        with self._translated():
+            db = self._take()
+            try:
+                return list(db.query(sql, parameters))
+            finally:
+                self._give_back(db)
+
+    def _take(self) -> Database:
+        with contextlib.suppress(IndexError):
+            return self._idle.pop()
+        db = Database(sqlite3.connect(self._path, isolation_level=None, check_same_thread=False))
+        for pragma in _PRAGMAS:
+            db.conn.execute(f"PRAGMA {pragma}").fetchone()
+        return db
+
+    def _give_back(self, db: Database) -> None:
+        if db.conn.in_transaction or len(self._idle) >= _MOST_IDLE:
+            db.close()
+        else:
+            self._idle.append(db)
 
     @contextlib.contextmanager
-    def _connection(self) -> Iterator[Database]:
-        """Closed after use; SQLite's operational errors become DatabaseUnavailable."""
+    def _translated(self) -> Iterator[None]:
         try:
-            db = Database(str(self._path))
-            try:
-                yield db
-            finally:
-                db.close()
+            yield
         except OperationalError as exc:
             raise DatabaseUnavailable(f"The database {self._path} cannot be used: {exc}.") from exc
+
+
+class _Group:
+    """Writers whose parts one COMMIT makes durable. All but `wait` is called by one thread at a time."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+        self._size = 0
+        self._error: BaseException | None = None
+        self._is_over = threading.Event()
+
+    @property
+    def is_full(self) -> bool:
+        return self._size >= _MOST_TOGETHER or self._error is not None
+
+    @contextlib.contextmanager
+    def part(self) -> Iterator[Database]:
+        """One writer's."""
+        if self._size == 0:
+            self.db.conn.execute("BEGIN IMMEDIATE")
+        self._size += 1
+        self.db.conn.execute("SAVEPOINT part")
+        try:
+            yield self.db
+            self.db.conn.execute("RELEASE part")
+        except BaseException as exc:
+            self._undo_part(exc)
+            raise
+
+    def _undo_part(self, cause: BaseException) -> None:
+        if not self.db.conn.in_transaction:  # as on a full disk: SQLite has undone the parts of all
+            self._error = cause
+            return
+        try:
+            self.db.conn.execute("ROLLBACK TO part")
+            self.db.conn.execute("RELEASE part")
+        except sqlite3.Error as exc:
+            self._error = exc
+
+    def end(self) -> None:
+        """Make it durable, or nothing of it; those who wait are told."""
+        try:
+            if self._error is None and self._size:
+                self.db.conn.execute("COMMIT")
+        except sqlite3.Error as exc:
+            self._error = exc
+        finally:
+            if self.db.conn.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    self.db.conn.execute("ROLLBACK")
+            self._is_over.set()
+
+    def wait(self) -> None:
+        """Until it is durable. Raises OperationalError if it never will be."""
+        self._is_over.wait()
+        if self._error is not None:
+            raise OperationalError(str(self._error)) from self._error
+
+
+def _close_all(databases: list[Database]) -> None:
+    for db in databases:
+        db.close()
 
 
 def drop_unless_made_by(db: Any, statement: str, tables: list[str]) -> bool:
