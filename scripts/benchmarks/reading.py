@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
@@ -32,6 +34,7 @@ from streaming.tables.series import Window, series
 SQL = "SELECT job_name, max(process_memory_mib) FROM rows JOIN runs USING (run) GROUP BY 1"
 COLUMNS = ("system_cpu_usage", "process_cpu_usage", "system_memory_used_mib", "process_memory_mib")
 RANKS = 1000
+AT_ONCE = 16
 
 
 def measure_reading(world: World) -> Measured:
@@ -79,15 +82,15 @@ def _list(world: World, folder: Path) -> list[Figure]:
     with database.transaction() as db:
         db.conn.execute("INSERT INTO tokens (name, hash, created_at) VALUES ('bench', 'x', 'now')")
     runs = RunStore(database)
-    few = _runs_a_second(runs, 100)
+    few = _runs_a_second(runs, 200)
     _fill(database, runs, world.pick(100_000, 5_000))
-    many = _runs_a_second(runs, 100)
+    many = _runs_a_second(runs, 200)
     page = median(_timed(lambda: runs.listing.page(ListQuery(1, time.time(), sort="-started_at"))) for _ in range(5))
     _fill(database, runs, RANKS, job="39")
     folded = ListQuery(1, time.time(), sort="-started_at", is_folded=True)
     jobs = median(_timed(lambda: runs.listing.page(folded)) for _ in range(5))
     job = median(_timed(lambda: json.dumps(runs.listing.members(1, "39", time.time(), most=RANKS))) for _ in range(5))
-    text = f"register and finish a run: {few:.0f} a second at 100 runs, then"
+    text = f"register and finish runs, {AT_ONCE} at once: {few:.0f} a second at 100 runs, then"
     return [
         _figure("12", "a page of the list, at 100,000 runs", page, 0.03),
         _figure("", "the same with jobs as one line each", jobs, 0.15),
@@ -98,19 +101,22 @@ def _list(world: World, folder: Path) -> list[Figure]:
             f"{many:.0f} a second at 100,000",
             "",
             "",
-            "the same",
-            many >= few * 0.8,
+            "the same, at least 100",
+            many >= max(few * 0.8, 100),
             {"few": few, "many": many},
         ),
     ]
 
 
 def _runs_a_second(runs: RunStore, count: int) -> float:
-    started = time.perf_counter()
-    for _ in range(count):
+    def one(_: int) -> None:
         run_id = new_run_id()
         runs.register(1, _metadata(), run_id=run_id, idempotency_key=None)
         runs.finish(run_id, Finish("finished", 0, None, data_uris=(f"s3://bucket/runs/{run_id}/1",)))
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(AT_ONCE) as clients:
+        deque(clients.map(one, range(count)), maxlen=0)
     return count / (time.perf_counter() - started)
 
 

@@ -14,6 +14,8 @@ from starlette.types import Message
 from streaming.server.api.json_shape import JsonLimits, TooComplex, check_shape
 from streaming.server.gunzip import NotGzip, TooLarge, gunzip
 
+_AT_ONCE_BYTES = 4096  # are read sooner than a thread is found for them
+
 
 @dataclass(frozen=True)
 class BodyLimits:
@@ -49,8 +51,9 @@ async def read_json(request: Request, limits: BodyLimits) -> JsonRequest:
     if wire:
         _check_content_type(request)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    body, value = await run_in_threadpool(_decode_and_parse, wire, encoding, limits)
-    return JsonRequest(request, body, value)
+    if encoding == "identity" and len(wire) <= _AT_ONCE_BYTES:
+        return JsonRequest(request, *_decode_and_parse(wire, encoding, limits))
+    return JsonRequest(request, *await run_in_threadpool(_decode_and_parse, wire, encoding, limits))
 
 
 def _decode_and_parse(wire: bytes, encoding: str, limits: BodyLimits) -> tuple[bytes, Any]:

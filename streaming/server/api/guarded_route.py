@@ -111,8 +111,8 @@ def require_own_page(request: Request) -> None:
         raise HTTPException(403, "The request comes from another site.")
 
 
-def current_token(request: Request) -> KnownToken:
-    """Dependency: who asks."""
+async def current_token(request: Request) -> KnownToken:
+    """Dependency: who asks. (Asynchronous: it need not wait for a thread.)"""
     token: KnownToken = request.state.token
     return token
 

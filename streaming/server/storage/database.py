@@ -2,7 +2,8 @@
 
 Invariants:
 - What a caller was told (a run registered, a finish accepted) is on disk before the answer leaves: rollback journal with
-  `synchronous=EXTRA`, every write in one transaction. SIGKILL or power loss at any line leaves the state before or after.
+  `synchronous=EXTRA` (truncated, not deleted: that saves a sync), every write in one transaction. SIGKILL or power loss at
+  any line leaves the state before or after.
 - Writers that wait for each other share a COMMIT, for its syncs take longer than all that they write; each is a savepoint,
   so that what one raises undoes its own part only. None is answered before that COMMIT.
 - A run is `registered` (finished_at is NULL) or finished (everything of the finish is set, in one UPDATE, once).
@@ -25,7 +26,7 @@ from sqlite_utils.utils import OperationalError, sqlite3
 
 from streaming.server.errors import DatabaseUnavailable
 
-_PRAGMAS = ("busy_timeout=10000", "journal_mode=DELETE", "synchronous=EXTRA", "foreign_keys=ON", "secure_delete=ON")
+_PRAGMAS = ("busy_timeout=10000", "journal_mode=TRUNCATE", "synchronous=EXTRA", "foreign_keys=ON", "secure_delete=ON")
 _MOST_TOGETHER = 100  # writers of one COMMIT
 _MOST_IDLE = 8  # connections: to open one takes as long as to ask it something
 
