@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import threading
 import weakref
 from collections.abc import Iterator
@@ -22,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from sqlite_utils import Database
-from sqlite_utils.utils import OperationalError, sqlite3
 
 from streaming.server.errors import DatabaseUnavailable
 
@@ -130,7 +130,7 @@ class ServerDatabase:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except OperationalError as exc:
+        except sqlite3.OperationalError as exc:
             raise DatabaseUnavailable(f"The database {self._path} cannot be used: {exc}.") from exc
 
 
@@ -185,10 +185,10 @@ class _Group:
             self._is_over.set()
 
     def wait(self) -> None:
-        """Until it is durable. Raises OperationalError if it never will be."""
+        """Until it is durable. Raises sqlite3.OperationalError if it never will be."""
         self._is_over.wait()
         if self._error is not None:
-            raise OperationalError(str(self._error)) from self._error
+            raise sqlite3.OperationalError(str(self._error)) from self._error
 
 
 def _close_all(databases: list[Database]) -> None:

@@ -11,9 +11,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from sqlite3 import OperationalError
 from typing import Any
-
-from sqlite_utils.utils import OperationalError
 
 from streaming.server.storage import jobs
 from streaming.server.storage.database import ServerDatabase, drop_unless_made_by
