@@ -36,7 +36,7 @@ _PAGES = Path(__file__).parents[2] / "server" / "web"
 _ENTRY = "run_file"
 _IMPORT = re.compile(r'^import \{([^}]*)\} from "\./(\w+)\.js";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export ((?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
-_SERVER_ONLY = re.compile(r"<!-- server -->.*?<!-- /server -->\n?", re.DOTALL)
+_SERVER_ONLY = re.compile(r"<!-- (server|account) -->.*?<!-- /\1 -->\n?", re.DOTALL)
 _LOADED = re.compile(r"^<(?:link rel|script)[^\n]*\n", re.MULTILINE)
 
 
@@ -108,7 +108,8 @@ def _document(payload_json: str) -> str:
     """The server's run page: its styles and scripts put into it, with a policy that allows nothing else."""
     style = _read("vendor/uPlot.min.css") + _read("base.css")
     scripts = [_read("vendor/uPlot.min.js"), f'"use strict";\n{_bundle(_ENTRY)}']
-    html = _LOADED.sub("", _SERVER_ONLY.sub("", _read("run.html")))
+    frame = _LOADED.sub("", _read("frame.html")).replace("$title", "Run").replace("$page", _read("run.html"))
+    html = _SERVER_ONLY.sub("", frame)
     head = f'<meta http-equiv="Content-Security-Policy" content="{_policy(style, scripts)}">\n<style>{style}</style>\n'
     data = payload_json.replace("<", "\\u003c")
     body = f'<script type="application/json" id="run-data">{data}</script>\n'

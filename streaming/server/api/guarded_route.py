@@ -36,6 +36,21 @@ class LimitedRoute(APIRoute):
         return limited
 
 
+def _find_bearer(request: Request) -> KnownToken:
+    return authenticate(request.app.state.tokens, request.headers.get("authorization"))
+
+
+def _find_looker(request: Request) -> KnownToken:
+    secret = request.headers.get(SHARE_HEADER)
+    return find_viewer(request) if secret is None else _find_sharer(request, secret)
+
+
+def _find_owner(request: Request) -> KnownToken:
+    if "authorization" not in request.headers:
+        require_own_page(request)
+    return find_viewer(request)
+
+
 class _CallersRoute(APIRoute):
     """Answers 401 to whoever is unknown, and 429 to a caller with too much in hand; the caller is in `request.state.token`.
 
@@ -43,14 +58,11 @@ class _CallersRoute(APIRoute):
     """
 
     doing: str
-
-    def caller(self, request: Request) -> KnownToken:
-        """Raises HTTPException 401."""
-        raise NotImplementedError
+    find_caller: Callable[[Request], KnownToken]  # raises HTTPException 401
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
-        request.state.token = token = await run_in_threadpool(self.caller, request)
+        request.state.token = token = await run_in_threadpool(self.find_caller, request)
         admission: Admission = request.app.state.admission
         async with admission.turn(token.id, self.doing):
             await super().handle(scope, receive, send)
@@ -60,9 +72,7 @@ class GuardedRoute(_CallersRoute, LimitedRoute):
     """For bearers of a token; bodies within `app.state.limits`."""
 
     doing = DELIVERING
-
-    def caller(self, request: Request) -> KnownToken:
-        return authenticate(request.app.state.tokens, request.headers.get("authorization"))
+    find_caller = staticmethod(_find_bearer)
 
     def limits(self, request: Request) -> BodyLimits:
         limits: BodyLimits = request.app.state.limits
@@ -73,10 +83,7 @@ class ViewedRoute(_CallersRoute):
     """For all who may look: bearers of a token, browsers with a session, and at one run whoever was given its link."""
 
     doing = LOOKING
-
-    def caller(self, request: Request) -> KnownToken:
-        secret = request.headers.get(SHARE_HEADER)
-        return find_viewer(request) if secret is None else _find_sharer(request, secret)
+    find_caller = staticmethod(_find_looker)
 
 
 class ChangingRoute(_CallersRoute, LimitedRoute):
@@ -87,11 +94,7 @@ class ChangingRoute(_CallersRoute, LimitedRoute):
     """
 
     doing = LOOKING
-
-    def caller(self, request: Request) -> KnownToken:
-        if "authorization" not in request.headers:
-            require_own_page(request)
-        return find_viewer(request)
+    find_caller = staticmethod(_find_owner)
 
 
 def _find_sharer(request: Request, secret: str) -> KnownToken:

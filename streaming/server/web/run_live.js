@@ -30,8 +30,6 @@ async function begin() {
   }
 }
 
-if (isGuest) {
-  lookWith(location.hash.slice(1));
-  for (const node of [document.querySelector("#bar nav"), byId("crumbs")]) node.hidden = true;
-} else showAccount();
+if (isGuest) lookWith(location.hash.slice(1));
+else showAccount();
 begin();
