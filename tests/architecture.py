@@ -40,7 +40,8 @@ PACKAGES = {
         "what anybody may ask of runs, wherever their rows lie", (*BASE, "collect", "clients", "upload", "tables")
     ),
     "server": Package(
-        "a Sentinel-compatible service with an S3, on your own machine", (*BASE, "processes", "clients", "tables")
+        "a Sentinel-compatible service with an S3, on your own machine",
+        (*BASE, "processes", "collect", "clients", "tables"),
     ),
     "cli": Package(
         "the command `tracker-stream`",

@@ -16,7 +16,7 @@ from streaming.cli.commands.recording_options import RunOptions
 from streaming.cli.terminal.log import PREFIX
 from streaming.cli.terminal.screen import Screen
 from streaming.cli.terminal.sparkline import Series, sparkline
-from streaming.collect.need import Need, advice_for_one
+from streaming.collect.need import Need, Used, told
 from streaming.errors import Unauthorized
 from streaming.read.quantity import count, duration, rows
 from streaming.record.recorder import Recorder
@@ -120,12 +120,8 @@ class RunReporter:
 
     def _advised(self) -> str:
         """Used against asked, of a run that has its limits for itself; of one of many ranks `advise` tells."""
-        tags = self.options.plan.metadata.get("tags", {})
-        advice = advice_for_one(self.usage.need, tags, self.options.plan.metadata.get("orchestrator", ""))
-        if self._rank or advice is None:
-            return ""
-        cpus, memory = advice.used_against_asked()
-        return f"used {cpus} CPUs, {memory}; next time ask for {advice.request()}"
+        used = Used(self._name, self.options.plan.metadata, self.usage.need)
+        return "" if self._rank else "; ".join(f"{name}: {text}" for name, text in told([used]).items())
 
     @property
     def _rank(self) -> str:

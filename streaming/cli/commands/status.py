@@ -17,10 +17,11 @@ from streaming.cli import options
 from streaming.cli.commands.uploader import sentence
 from streaming.cli.terminal.screen import Screen, stderr, stdout
 from streaming.cli.terminal.table import Column, Line, Span, clean, lay_out
+from streaming.collect.need import told
 from streaming.config import SPOOL_DIR
 from streaming.processes import engine_link
-from streaming.read.advice import advise
-from streaming.read.jobs import Job, grouped, place_key, place_of, tag_of
+from streaming.read.advice import used_by
+from streaming.read.jobs import Job, grouped, place_key, place_of
 from streaming.read.names import find_runs
 from streaming.read.quantity import count, duration, moment, rows, short_moment, size
 from streaming.read.status import STILL_WAITING, Condition, Summary, exit_code_of, summaries, summarize
@@ -268,13 +269,8 @@ def _details(summary: Summary) -> list[Line]:
 
 def _used(summary: Summary) -> list[tuple[str, str]]:
     """What a run that has ended used of what it was given, where that is known."""
-    if not summary.run or summary.run.ended_at is None or not tag_of(summary.run, "limit_cpus"):
-        return []
-    advice = advise([summary])
-    if advice is None:
-        return [("used", "too short to tell")]
-    cpus, memory = advice.used_against_asked()
-    return [("used", f"{cpus} CPUs, {memory} at its peak"), ("next time", f"ask for {advice.request()}")]
+    has_ended = summary.run is not None and summary.run.ended_at is not None
+    return list(told(used_by([summary])).items()) if has_ended else []
 
 
 def _watch(look: Callable[[], list[Summary]], in_directory: Path, *, expand: bool) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from spool.model import iso_utc
+from streaming.collect.need import SAMPLED, Need, Used, told
 from streaming.errors import BadArgument
 from streaming.read.export.rows import RunRows
 
@@ -23,7 +24,7 @@ try:
 
     from streaming.read import typed_rows
     from streaming.read.sources import RunFacts, facts_of
-    from streaming.tables.figures import MEASURES, TOTALS, figures_of, numbers
+    from streaming.tables.figures import MEASURES, TOTALS, figures_of, need_figures, numbers
     from streaming.tables.series import bucket_starts, bucket_times, reduced, time_order, usual_interval_s
 except ImportError as missing:
     raise BadArgument("HTML needs pyarrow and numpy", hint="pip install 'tracker-stream[read]'") from missing
@@ -63,8 +64,10 @@ def page(facts: RunFacts, table: pa.Table) -> str:
         values = reduced(numbers(table, name), starts)
         parts += [values[kind].astype("<f4") for kind in kinds]
     packed = base64.b64encode(gzip.compress(b"".join(part.tobytes() for part in parts), 6, mtime=0)).decode()
+    need = need_figures(times, *(numbers(table, name) for name in SAMPLED[1:]))
+    used = Used(facts.run, facts.metadata, Need.of(**need) if need else Need())
     payload = {
-        "run": _run_json(facts, figures),
+        "run": {**_run_json(facts, figures), "need": told([used])},
         "objects": facts.objects,
         "now": time.time(),
         "interval_s": usual_interval_s(times),

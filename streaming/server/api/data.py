@@ -10,13 +10,14 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import StreamingResponse
 
 from spool.model import iso_utc
+from streaming.collect.need import Used, told
 from streaming.server.api.guarded_route import ViewedRoute
 from streaming.server.api.login import Viewer
 from streaming.server.api.runs import find_run
 from streaming.server.errors import StoreUnavailable
 from streaming.server.metrics.parse import ObjectFacts
 from streaming.server.metrics.reader import Answer, Reading, RunReader, keys_of
-from streaming.server.storage.jobs import LONGEST_ID
+from streaming.server.storage.jobs import LONGEST_ID, need_of
 from streaming.server.storage.listing import SORT_KEYS, ListQuery
 from streaming.server.storage.runs import RegisteredRun, RunStore
 from streaming.tables.object_names import find_gaps, order_of, parse_name
@@ -72,7 +73,12 @@ def get_job(
     if not lines:
         raise HTTPException(404, "There is no such job.")
     shown = lines[:MOST_OF_A_JOB]
-    return {"job_id": job_id, "runs": [_line_json(line) for line in shown], "is_cut": len(lines) > len(shown)}
+    return {
+        "job_id": job_id,
+        "runs": [_line_json(line) for line in shown],
+        "is_cut": len(lines) > len(shown),
+        "need": told(Used(line["run_id"], line, need_of(line)) for line in shown),
+    }
 
 
 @router.get("/runs/{run_id}")
@@ -91,6 +97,7 @@ def _details(request: Request, run: RegisteredRun, reading: Reading) -> dict[str
         "metadata": run.metadata,
         "data_source": run.data_source,
         "statistics": reading.rows.figures,
+        "need": told([Used(run.run_id, run.metadata, reading.rows.need)]),
         "complete": reading.is_complete,
         "columns": reading.rows.names,
         "gaps": [[gap.first, gap.last] for gap in find_gaps(objects)],
@@ -159,7 +166,7 @@ def download_csv(request: Request, viewer: Viewer, run_id: str) -> StreamingResp
 
 def _line_json(line: dict[str, Any]) -> dict[str, Any]:
     """A line of the list; times as ISO-8601 UTC."""
-    shown = {name: value for name, value in line.items() if name not in ("silent_at", "id")}
+    shown = {name: value for name, value in line.items() if name not in ("silent_at", "id", "cpu_99")}
     return {**shown, **{name: None if line[name] is None else iso_utc(line[name]) for name in _MOMENTS}}
 
 

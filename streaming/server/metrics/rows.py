@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from streaming.collect.need import SAMPLED, Need
 from streaming.server.metrics.parse import LINE, ObjectFacts
 from streaming.server.metrics.parts import Part
 from streaming.server.storage.seen import Seen, Sketch
 from streaming.tables.csv_cells import lines_of, rows_of
 from streaming.tables.csv_text import column_names
-from streaming.tables.figures import Array, figures_of
+from streaming.tables.figures import Array, figures_of, need_figures
 from streaming.tables.schema import TIMESTAMP
 from streaming.tables.series import Indices, time_order
 
@@ -76,9 +77,18 @@ class StoredRows:
         return Sketch(
             average_cpu=_short(known_cpu.mean()) if len(known_cpu) else None,
             peak_memory_mib=_short(known_memory.max()) if len(known_memory) else None,
+            cpu_99=_short(self.need.cpus) if self.need.sample_count else None,
             cpu=_curve(self.timestamps, cpu),
             memory=_curve(self.timestamps, memory),
         )
+
+    @cached_property
+    def need(self) -> Need:
+        """What the process used; of no sample where no process was recorded."""
+        if not {*SAMPLED} <= {TIMESTAMP, *self.names}:
+            return Need()
+        figures = need_figures(self.timestamps, *(self.column(name) for name in SAMPLED[1:]))
+        return Need() if figures is None else Need.of(**figures)
 
     def _first_known(self, names: Sequence[str]) -> Array:
         found = (self.column(name) for name in names if name in self.names)

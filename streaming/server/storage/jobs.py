@@ -6,6 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from streaming.collect.need import Need
+
 Line = dict[str, Any]
 LONGEST_ID = 200
 
@@ -46,6 +48,15 @@ def _together(runs: Iterable[Mapping[str, Any]], now: float) -> Line:
         ),
         "curves": {},
     }
+
+
+def need_of(line: Line) -> Need:
+    """What a run used, as far as the list knows."""
+    first, last, cpus = line["started_at"], line["last_row_at"], line["cpu_99"]
+    if cpus is None or last is None:
+        return Need()
+    peak_mib = line["peak_memory_mib"] or 0.0
+    return Need.of(line["row_count"], cpus=cpus, peak_mib=peak_mib, first_at=first, last_at=last)
 
 
 def id_of(metadata: dict[str, Any]) -> str | None:

@@ -19,7 +19,7 @@ from streaming.server.storage.database import ServerDatabase, drop_unless_made_b
 from streaming.server.storage.seen import SILENT_AFTER_S, Seen, Sketch, silent_at
 
 _HOST_NAMES = ("host_hostname", "host_name", "host_id", "cloud_instance_type")  # what is known best of where it ran
-_SHOWN = ("project_name", "job_name", "stage_name", "task_name", "team", "tags")
+_SHOWN = ("project_name", "job_name", "stage_name", "task_name", "team", "orchestrator", "tags")
 _SEARCHED = (*_SHOWN[:-1], "external_run_id")
 _LONGEST_KEY, _LONGEST_SEARCH = 200, 4000
 _YEAR_10000 = 253_402_300_800
@@ -74,7 +74,7 @@ _SCHEMA = (
         ended_at REAL,
         row_count INTEGER, object_count INTEGER,
         last_row_at REAL, last_upload_at REAL,
-        average_cpu REAL, peak_memory_mib REAL, curves TEXT,  -- see `Sketch`
+        average_cpu REAL, peak_memory_mib REAL, cpu_99 REAL, curves TEXT,  -- see `Sketch`
         silent_at REAL NOT NULL,
         is_settled INTEGER NOT NULL DEFAULT 0,  -- finished, and its figures are complete
         search TEXT NOT NULL       -- names and tags without case
@@ -186,7 +186,7 @@ class RunListing:
         sketch = Sketch(**figures.get("sketch", {}))
         db.execute(
             "UPDATE listing SET row_count = ?, started_at = coalesce(?, started_at), last_row_at = ?, is_settled = ?,"
-            " average_cpu = ?, peak_memory_mib = ?, curves = ?"
+            " average_cpu = ?, peak_memory_mib = ?, cpu_99 = ?, curves = ?"
             " WHERE run_id = ? AND id = (SELECT id FROM runs WHERE run_id = ?)",
             (
                 *(
@@ -204,7 +204,7 @@ class RunListing:
             db.conn.executemany(
                 "UPDATE listing SET row_count = ?, object_count = ?, started_at = coalesce(?, started_at),"
                 " last_row_at = ?, last_upload_at = ?, silent_at = coalesce(?, silent_at),"
-                " average_cpu = ?, peak_memory_mib = ?, curves = ?"
+                " average_cpu = ?, peak_memory_mib = ?, cpu_99 = ?, curves = ?"
                 " WHERE status IS NULL AND id = (SELECT id FROM runs WHERE run_id = ?)",
                 [
                     (
@@ -401,7 +401,7 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": row["id"],
         "run_id": row["run_id"],
-        **{name: row[name] for name in ("title", "job_id")},
+        **{name: row[name] for name in ("title", "job_id", "cpu_99")},
         "curves": json.loads(row["curves"] or "{}"),
         "state": row["state"],
         **{name: metadata.get(name) for name in _SHOWN},

@@ -33,13 +33,14 @@ class Sketch:
 
     average_cpu: float | None = None  # cores
     peak_memory_mib: float | None = None
+    cpu_99: float | None = None  # cores of the process: 99 of 100 samples used at most that
     cpu: Curve = ()
     memory: Curve = ()  # MiB
 
     @property
-    def values(self) -> tuple[float | None, float | None, str]:
+    def values(self) -> tuple[float | None, float | None, float | None, str]:
         """As columns of the list."""
-        return self.average_cpu, self.peak_memory_mib, json.dumps({"cpu": self.cpu, "memory": self.memory})
+        return self.average_cpu, self.peak_memory_mib, self.cpu_99, json.dumps({"cpu": self.cpu, "memory": self.memory})
 
 
 def silent_at(seen: Seen) -> float | None:

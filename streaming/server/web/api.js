@@ -1,7 +1,7 @@
 // The client of the service: the only file that knows its routes and the shape of its answers.
 import { byId, setText } from "./dom.js";
 import { parseTime } from "./format.js";
-import { detailsOf, objectOf, runOf } from "./shapes.js";
+import { detailsOf, needOf, objectOf, runOf } from "./shapes.js";
 
 const SORT_NAMES = {
   job: "job_name", state: "state", project: "project_name", host: "host", started: "started_at",
@@ -69,10 +69,10 @@ export const api = {
     const { value, now } = await call(`/runs?${query({ q, state, fold: fold === "jobs", sort: order, offset, limit })}`);
     return { ...value, runs: value.runs.map(runOf), now };
   },
-  /** {runs, isCut, now}: all runs of a job. */
+  /** {runs, isCut, need, now}: all runs of a job. */
   async job(id) {
     const { value, now } = await call(`/jobs?${query({ id })}`);
-    return { runs: value.runs.map(runOf), isCut: value.is_cut, now };
+    return { runs: value.runs.map(runOf), isCut: value.is_cut, need: needOf(value.need), now };
   },
   async run(id) {
     const { value, now } = await call(runPath(id));

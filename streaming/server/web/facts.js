@@ -21,6 +21,7 @@ export function showFacts(run) {
     ["Exit code", run.exitCode === null ? (run.endedAt === null ? null : "unknown") : String(run.exitCode)],
     ["Rows", run.rows === null ? null : count(run.rows)],
     run.endedAt === null && run.lastRowAt !== null ? ["Last row", ago(now(run) - run.lastRowAt)] : ["Last row", null],
+    ...run.need,
   ];
   setChildren(byId("facts"), facts.filter(([, value]) => value !== null && value !== undefined).map(([name, value]) =>
     element("div", {}, [element("dt", {}, [name]), element("dd", {}, [value])])));

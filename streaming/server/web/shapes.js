@@ -16,10 +16,13 @@ export function runOf(given) {
   };
 }
 
+/** [["Used", "1.8 of 8 CPUs, ..."], ["Next time", "ask for ..."]]; none where no limit is known. */
+export const needOf = (given) => Object.entries(given ?? {}).map(([name, text]) => [name[0].toUpperCase() + name.slice(1), text]);
+
 export function detailsOf(given) {
   const { first_timestamp: first, last_timestamp: last } = given.statistics;
   return {
-    notes: given.notes ?? "", metadata: given.metadata, source: given.data_source, figures: given.statistics,
+    notes: given.notes ?? "", need: needOf(given.need), metadata: given.metadata, source: given.data_source, figures: given.statistics,
     extent: first !== null && last > first ? [first, last] : null,
     gaps: given.gaps.map(([from, to]) => ({ from, to })),
     objectCount: given.object_count ?? 0, bytes: given.size_bytes,

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from streaming.cli.commands.advise import LEAST_SAMPLES
-from streaming.collect.need import Advice, Need, advice_for_one
+from streaming.collect.need import Advice, Need, Used, told
 from streaming.read.advice import advise, need_of
 from streaming.read.status import summaries
+from streaming.tables.figures import need_figures
 from tests.streaming.cli.conftest import InProcess
 from tests.support.processes import Home
 from tests.support.runs import HEADER, ended_run
@@ -28,6 +30,10 @@ def need(samples: list[Sample], interval_s: float = 1.0) -> Need:
     return made
 
 
+def used(of: Need, **tags: str) -> Used:
+    return Used("a", {"orchestrator": "slurm", "tags": tags}, of)
+
+
 def test_burst_of_one_sample_is_not_worth_a_core() -> None:
     assert need([(8.0, 100)] + [(1.8, 100)] * 199).cpus == pytest.approx(1.8, abs=0.05)
     assert need([(8.0, 100)] * 20 + [(1.8, 100)] * 180).cpus == pytest.approx(8.0, abs=0.05)
@@ -35,10 +41,28 @@ def test_burst_of_one_sample_is_not_worth_a_core() -> None:
 
 def test_peak_of_one_sample_counts_because_it_kills() -> None:
     made = need([(1.0, 9800)] + [(1.0, 100)] * 199)
-    advice = advice_for_one(made, {"limit_cpus": "8", "limit_memory_mib": "65536"}, "slurm")
-    assert advice is not None
-    assert advice.used_against_asked() == ("1.0 of 8", "9.6 GiB of 64.0 GiB")
-    assert advice.request() == "--cpus-per-task=2 --mem=12G"
+    assert told([used(made, limit_cpus="8", limit_memory_mib="65536")]) == {
+        "used": "1.0 of 8 CPUs, 9.6 GiB of 64.0 GiB at its peak",
+        "next time": "ask for --cpus-per-task=2 --mem=12G",
+    }
+
+
+def test_of_figures_the_same_is_said_as_of_samples() -> None:
+    samples = [(0.05 * (at % 40), 100.0 + at) for at in range(200)]
+    table = np.array([(1e9 + at, cpus, mib) for at, (cpus, mib) in enumerate(samples)])
+    table = np.vstack([table, [(np.nan, 90, 1), (1e9, np.nan, 1e9), (1e9, 90, np.nan)]])
+    figures = need_figures(*table.T)
+    assert figures is not None
+    of_figures, of_samples = Need.of(**figures), need(samples)
+    assert told([used(of_figures, limit_cpus="8")]) == told([used(of_samples, limit_cpus="8")])
+    assert (of_figures.cpus, of_figures.peak_mib) == (of_samples.cpus, of_samples.peak_mib)
+    assert Need.of(20, cpus=1.15, peak_mib=1, first_at=1, last_at=99).cpus == pytest.approx(1.15)
+
+
+def test_one_rank_of_many_does_not_say_what_its_node_needs() -> None:
+    rank = used(need([(1.0, 100)] * 100), limit_cpus="2", limit_memory_mib="1024", job="39", world_size="8")
+    assert told([rank])["next time"] == "by all its runs: tracker-stream advise 39"
+    assert told([rank, rank])["next time"] == "ask for --cpus-per-task=2 --mem=300M"
 
 
 @pytest.mark.parametrize(
@@ -46,7 +70,9 @@ def test_peak_of_one_sample_counts_because_it_kills() -> None:
 )
 def test_too_short_to_tell(samples: list[Sample], interval_s: float) -> None:
     assert not need(samples, interval_s).is_enough
-    assert advice_for_one(need(samples, interval_s), {"limit_cpus": "8"}, "slurm") is None
+    said = {"next time": "too short to tell what to ask for"}
+    assert told([used(need(samples, interval_s), limit_cpus="8")]) == said
+    assert told([used(need(samples, interval_s))]) == {}
 
 
 @pytest.mark.parametrize(
