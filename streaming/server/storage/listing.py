@@ -333,7 +333,8 @@ class RunListing:
         now = values["now"]
         members = self._database.rows(
             f"SELECT token_id, run_id, job_id, {_STATE} AS state, exit_code, started_at, ended_at, row_count, object_count,"
-            f" last_row_at, average_cpu, peak_memory_mib, {_DURATION} AS duration_s FROM listing WHERE (token_id, group_key)"
+            f" last_row_at, average_cpu, peak_memory_mib, {_DURATION} AS duration_s, {jobs.SOME_CURVES} AS curves"
+            f" FROM listing WHERE (token_id, group_key)"
             f" IN (SELECT token_id, group_key FROM listing WHERE {one_of} AND job_id IS NOT NULL)",
             {"now": now},
         )

@@ -33,9 +33,9 @@ class Sketch:
 
     average_cpu: float | None = None  # cores
     peak_memory_mib: float | None = None
-    cpu_99: float | None = None  # cores of the process: 99 of 100 samples used at most that
     cpu: Curve = ()
     memory: Curve = ()  # MiB
+    cpu_99: float | None = None  # cores of the process: 99 of 100 samples used at most that
 
     @property
     def values(self) -> tuple[float | None, float | None, float | None, str]:

@@ -100,8 +100,26 @@ export class Charts {
     });
   }
 
+  /** What a key does to the range of time; whether it does anything. */
+  rangeKey(key, at) {
+    const moves = {
+      "+": () => this.zoomBy(1 / ZOOM_FACTOR, at),
+      "=": () => this.zoomBy(1 / ZOOM_FACTOR, at),
+      "-": () => this.zoomBy(ZOOM_FACTOR, at),
+      PageUp: () => this.pan(-PAN_SHARE),
+      PageDown: () => this.pan(PAN_SHARE),
+      0: () => this.onRange(null),
+    };
+    moves[key]?.();
+    return key in moves;
+  }
+
   #key(event, chart) {
     if (event.ctrlKey || event.metaKey || event.altKey || !this.series) return;
+    if (this.rangeKey(event.key, this.#cursorTime())) {
+      event.preventDefault();
+      return;
+    }
     const last = this.series.t.length - 1;
     const here = this.cursor ?? (event.key === "ArrowRight" ? -1 : last + 1);
     const stride = event.shiftKey ? Math.max(1, Math.round(last / 20)) : 1;
@@ -110,14 +128,9 @@ export class Charts {
       ArrowRight: () => this.#point(Math.min(last, here + stride), chart),
       Home: () => this.#point(0, chart),
       End: () => this.#point(last, chart),
-      "+": () => this.zoomBy(1 / ZOOM_FACTOR, this.#cursorTime()),
-      "-": () => this.zoomBy(ZOOM_FACTOR, this.#cursorTime()),
-      PageUp: () => this.pan(-PAN_SHARE),
-      PageDown: () => this.pan(PAN_SHARE),
-      0: () => this.onRange(null),
       Escape: () => (this.cursor === null ? this.onRange(null) : this.#point(null)),
     };
-    const move = moves[event.key === "=" ? "+" : event.key];
+    const move = moves[event.key];
     if (move === undefined) return;
     event.preventDefault();
     move();

@@ -3,15 +3,15 @@ import { api, LoggedOut, showAccount } from "./api.js";
 import { Charts } from "./charts.js";
 import { byId, element, setChildren, setText, time } from "./dom.js";
 import { clock, cores, dayTime, duration, iso, mebibytes, number } from "./format.js";
+import { firstKnown, OF_RUN, placesIn } from "./series.js";
 import { stateText } from "./states.js";
 
 const MEASURES = [
-  { id: "cpu", title: "CPU", unit: "cores", format: cores, axisFormat: number, columns: ["process_cpu_usage", "system_cpu_usage"] },
-  { id: "memory", title: "Memory", format: mebibytes, binary: true, columns: ["process_memory_mib", "system_memory_used_mib"] },
+  { id: "cpu", title: "CPU", unit: "cores", format: cores, axisFormat: number, columns: OF_RUN.cpu },
+  { id: "memory", title: "Memory", format: mebibytes, binary: true, columns: OF_RUN.memory },
 ];
 const POINTS = 600;
 const MOST = 8;
-const HOLD = 3; // so many usual steps a value holds where the next one is missing
 const given = new URLSearchParams(location.search);
 const view = { isByClock: given.get("by") === "clock", range: null, turn: 0 };
 let runs = [];
@@ -79,21 +79,11 @@ function onOneAxis(lines, [from, to]) {
   lines.forEach(({ times, columns: values }, n) => {
     const places = placesIn(times, t, step);
     for (const { id, columns: names } of MEASURES) {
-      const found = names.map((name) => values[name]).find((each) => each?.mean.some((value) => value !== null));
+      const found = firstKnown(values, names);
       columns[`${id} ${n}`] = Object.fromEntries(["mean", "max", "min"].map((kind) => [kind, places.map((at) => (at === null ? null : (found?.[kind][at] ?? null)))]));
     }
   });
   return { t, columns, step, reduced: true };
-}
-
-function placesIn(times, wanted, step) {
-  const usual = times.length > 1 ? (times.at(-1) - times[0]) / (times.length - 1) : step;
-  const longest = HOLD * Math.max(usual, step);
-  let at = 0;
-  return wanted.map((time) => {
-    while (at < times.length - 1 && Math.abs(times[at + 1] - time) <= Math.abs(times[at] - time)) at += 1;
-    return times.length > 0 && Math.abs(times[at] - time) <= longest ? at : null;
-  });
 }
 
 const labelOf = (run) => `${run.job ?? "unnamed"} ${run.name}`;

@@ -1,52 +1,79 @@
 // A picture of many runs: one row for each place of a job, time from left to right, the darker the more.
 import { clock, dayTime, NONE } from "./format.js";
 import { element, setText } from "./dom.js";
-import { attemptText, endOf, nodeOf, peakOf, valueAt } from "./members.js";
+import { attemptText, curveOf, endOf, nodeOf, peakOf, valueAt } from "./members.js";
 
 const ROW_PX = 16;
 const MOST_PX = 480;
+const CLICK_PX = 4; // a drag shorter than this is a click
 const FAINTEST = 0.06; // a row with no use at all is still seen to be there
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 export class Heat {
-  /** `measure` is "cpu" or "memory"; `onSpeak(text)` for the ear. */
-  constructor({ title, measure, format, places, extent, onSpeak }) {
-    Object.assign(this, { title, measure, format, places, extent, onSpeak, row: null, time: null });
-    this.peak = peakOf(places.flatMap((place) => place.runs.flatMap((run) => run[measure])));
-    this.canvas = element("canvas", { tabindex: "0", role: "img", "aria-label": this.#describe(), "aria-describedby": "heat-note" });
+  /** `measure` is "cpu" or "memory"; `onSpeak(text)` for the ear; `onZoom(from, to)` when a range was dragged; `onKey(key,
+   * time)` does what a key does to the range of all pictures, and says whether it does anything. */
+  constructor({ title, measure, format, onSpeak, onZoom, onKey }) {
+    Object.assign(this, { title, measure, format, onSpeak, onZoom, onKey, row: null, time: null, draggedFrom: null });
+    this.canvas = element("canvas", { tabindex: "0", role: "img", "aria-describedby": "heat-note" });
     this.at = element("span", { class: "at", "aria-hidden": "true" });
-    const [from, to] = extent;
-    const scale = element("span", { class: "scale", "aria-hidden": "true" }, ["0 ", element("i"), ` ${format(this.peak)}`]);
+    this.most = element("span");
+    this.ends = [element("span"), element("span")];
+    const scale = element("span", { class: "scale", "aria-hidden": "true" }, ["0 ", element("i"), " ", this.most]);
     this.node = element("figure", { class: "heat sheet" }, [
       element("header", {}, [element("h3", {}, [title]), scale, this.at]),
       this.canvas,
-      element("p", { class: "axis muted" }, [element("span", {}, [timeText(from, extent)]), element("span", {}, [timeText(to, extent)])]),
+      element("p", { class: "axis muted" }, this.ends),
     ]);
     this.#listen();
     new ResizeObserver(() => this.draw()).observe(this.canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
 
-  #describe() {
-    const means = this.places.map((place) => ({ name: place.name, peak: peakOf(place.runs.flatMap((run) => run[this.measure])) }));
-    const most = means.reduce((top, each) => (each.peak > top.peak ? each : top), means[0]);
+  /** Draw these places over the time `extent`. */
+  show(places, extent) {
+    Object.assign(this, { places, extent });
+    const peaks = places.map((place) => ({ name: place.name, peak: peakOf(place.runs.flatMap((run) => curveOf(run, this.measure).values)) }));
+    const most = peaks.reduce((top, each) => (each.peak > top.peak ? each : top), peaks[0]);
+    this.peak = most.peak;
+    setText(this.most, this.format(most.peak));
+    this.ends.forEach((node, n) => setText(node, timeText(extent[n], extent)));
+    this.canvas.setAttribute("aria-label", this.#describe(peaks, most));
+    this.draw();
+  }
+
+  #describe(means, most) {
     return `${this.title} of ${means.length} rows over time. Highest: ${most.name} with ${this.format(most.peak)}.`;
   }
 
   #listen() {
     this.canvas.addEventListener("mousemove", (event) => this.#point(...this.#placeAt(event)));
+    this.canvas.addEventListener("mousedown", (event) => (this.draggedFrom = event.clientX));
+    this.canvas.addEventListener("dblclick", () => this.onZoom(-Infinity, Infinity));
     this.canvas.addEventListener("mouseleave", () => this.#point(null, null));
     this.canvas.addEventListener("blur", () => this.#point(null, null));
-    this.canvas.addEventListener("click", (event) => this.#open(...this.#placeAt(event)));
+    this.canvas.addEventListener("click", (event) => this.#released(event));
     this.canvas.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  /** A click opens the run, a drag zooms. */
+  #released(event) {
+    const from = this.draggedFrom;
+    this.draggedFrom = null;
+    if (from === null || Math.abs(event.clientX - from) < CLICK_PX) return this.#open(...this.#placeAt(event));
+    return this.onZoom(...[from, event.clientX].map((x) => this.#timeAt(x)).sort((a, b) => a - b));
   }
 
   #placeAt(event) {
     const box = this.canvas.getBoundingClientRect();
     const row = Math.floor(((event.clientY - box.top) / box.height) * this.places.length);
+    return [Math.max(0, Math.min(this.places.length - 1, row)), this.#timeAt(event.clientX)];
+  }
+
+  #timeAt(x) {
+    const box = this.canvas.getBoundingClientRect();
     const [from, to] = this.extent;
-    return [Math.max(0, Math.min(this.places.length - 1, row)), from + ((event.clientX - box.left) / box.width) * (to - from)];
+    return from + ((x - box.left) / box.width) * (to - from);
   }
 
   #key(event) {
@@ -61,8 +88,11 @@ export class Heat {
       Home: [0, time], End: [last, time],
     };
     if (event.key === "Enter") return this.#open(row, time);
-    if (!(event.key in moves) || event.ctrlKey || event.metaKey || event.altKey) return null;
+    if (event.ctrlKey || event.metaKey || event.altKey) return null;
+    const isOfRange = this.onKey(event.key, this.time);
+    if (!isOfRange && !(event.key in moves)) return null;
     event.preventDefault();
+    if (isOfRange) return null;
     this.#point(...moves[event.key]);
     return this.onSpeak(this.at.textContent);
   }
@@ -76,7 +106,7 @@ export class Heat {
 
   #textAt(place, time) {
     const run = runAt(place, time);
-    const value = run ? valueAt(run, run[this.measure], time) : null;
+    const value = run ? valueAt(run, this.measure, time) : null;
     const parts = [place.name, run ? nodeOf(run) : "", run ? attemptText(run) : "between attempts", timeText(time, this.extent), value === null ? NONE : this.format(value)];
     return parts.filter(Boolean).join(", ");
   }
@@ -92,30 +122,39 @@ export class Heat {
     const width = Math.round(this.canvas.clientWidth * scale);
     const wanted = Math.min(this.places.length * ROW_PX, MOST_PX) * scale;
     const height = Math.round(Math.max(wanted, this.places.length));
-    if (width === 0) return;
+    if (width === 0 || !this.places) return;
     Object.assign(this.canvas, { width, height });
     this.colours = { heat: colour("heat"), gap: colour("gap") };
     const ink = this.canvas.getContext("2d");
     const tall = height / this.places.length;
     const gap = tall > 6 * scale ? scale : 0;
-    this.places.forEach((place, n) => this.#drawPlace(ink, place, { top: Math.round(n * tall), tall: Math.ceil(tall) - gap, width }));
+    this.places.forEach((place, n) => this.#drawPlace(ink, place, { top: Math.round(n * tall), tall: Math.ceil(tall) - gap }));
     if (this.row === null) return;
     ink.globalAlpha = 1;
     ink.strokeStyle = colour("ink");
     ink.lineWidth = scale;
     ink.strokeRect(scale / 2, Math.round(this.row * tall) + scale / 2, width - scale, Math.max(2 * scale, tall - scale));
+    if (this.draggedFrom !== null) this.#drawDragged(ink, scale, height);
   }
 
-  #drawPlace(ink, place, { top, tall, width }) {
+  #drawDragged(ink, scale, height) {
+    const [left, right] = [this.draggedFrom - this.canvas.getBoundingClientRect().left, this.#xOf(this.time) / scale].sort((a, b) => a - b);
+    ink.strokeRect(left * scale, 0, (right - left) * scale, height);
+  }
+
+  #xOf(time) {
     const [from, to] = this.extent;
-    const x = (time) => Math.round(((time - from) / (to - from)) * width);
+    return Math.round(((time - from) / (to - from)) * this.canvas.width);
+  }
+
+  #drawPlace(ink, place, { top, tall }) {
+    const x = (time) => this.#xOf(time);
     place.runs.forEach((run, n) => {
       const next = place.runs[n + 1];
       if (next && next.startedAt > endOf(run)) this.#fill(ink, "gap", 1, x(endOf(run)), top, x(next.startedAt) - x(endOf(run)), tall);
-      const curve = run[this.measure];
-      const end = run.lastRowAt ?? endOf(run);
-      curve.forEach((value, k) => {
-        const [left, right] = [k, k + 1].map((at) => x(run.startedAt + ((end - run.startedAt) * at) / curve.length));
+      const { from, to, values } = curveOf(run, this.measure);
+      values.forEach((value, k) => {
+        const [left, right] = [k, k + 1].map((at) => x(from + ((to - from) * at) / values.length));
         if (value !== null) this.#fill(ink, "heat", FAINTEST + (1 - FAINTEST) * (value / (this.peak || 1)), left, top, Math.max(1, right - left), tall);
       });
     });

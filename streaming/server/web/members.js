@@ -1,5 +1,6 @@
 // The runs of a job: where each belongs in it, what they took together. Everything here is pure.
 
+export const MEASURES = ["cpu", "memory"];
 const PLACE_TAGS = ["array_task", "het_group", "step", "rank"];
 const TITLES = { array_task: "task", het_group: "component", step: "step", rank: "rank" };
 
@@ -43,27 +44,62 @@ export function nodesOf(runs, [from, to], points = 120) {
     if (!nodes.has(name)) nodes.set(name, { name, runs: 0, cpu: new Array(points).fill(null), memory: new Array(points).fill(null) });
     const node = nodes.get(name);
     node.runs += 1;
-    for (const measure of ["cpu", "memory"]) addTo(node[measure], run, run[measure], from, to);
+    for (const measure of MEASURES) addTo(node[measure], run, measure, from, to);
   }
   const collator = new Intl.Collator("en", { numeric: true });
   return [...nodes.values()].sort((a, b) => collator.compare(a.name, b.name));
 }
 
-function addTo(sums, run, curve, from, to) {
+function addTo(sums, run, measure, from, to) {
   const step = (to - from) / sums.length;
   for (let n = 0; n < sums.length; n++) {
-    const value = valueAt(run, curve, from + (n + 0.5) * step);
+    const value = valueAt(run, measure, from + (n + 0.5) * step);
     if (value !== null) sums[n] = (sums[n] ?? 0) + value;
   }
 }
 
-/** A run's curve at a time; null where it has no rows. */
-export function valueAt(run, curve, time) {
-  const end = run.lastRowAt ?? endOf(run);
-  if (curve.length === 0 || time < run.startedAt || time > end) return null;
-  const share = end > run.startedAt ? (time - run.startedAt) / (end - run.startedAt) : 0;
-  return curve[Math.min(curve.length - 1, Math.floor(share * curve.length))];
+/** A run's averages over equal stretches of the time that is shown, where they are known; else of its whole time. */
+export function curveOf(run, measure) {
+  return run.fine ? { from: run.fine.from, to: run.fine.to, values: run.fine[measure] } : { from: run.startedAt, to: run.lastRowAt ?? endOf(run), values: run[measure] };
 }
+
+/** A run's curve at a time; null where it has no rows. */
+export function valueAt(run, measure, time) {
+  const { from, to, values } = curveOf(run, measure);
+  if (values.length === 0 || time < from || time > to) return null;
+  const share = to > from ? (time - from) / (to - from) : 0;
+  return values[Math.min(values.length - 1, Math.floor(share * values.length))];
+}
+
+/** As the charts take it: CPU of a run and memory of a node, average in a band from the least to the most. */
+export function seriesOf(runs, [from, to], points = 240) {
+  const step = (to - from) / points;
+  const t = Array.from({ length: points }, (_, n) => from + (n + 0.5) * step);
+  const each = runs.map((run) => t.map((time) => valueAt(run, "cpu", time)));
+  const columns = { cpu: bandOf(each, points), memory: bandOf(nodesOf(runs, [from, to], points).map((node) => node.memory), points) };
+  return { t, columns, step, reduced: true };
+}
+
+function bandOf(curves, points) {
+  const band = { mean: [], min: [], max: [] };
+  for (let n = 0; n < points; n++) {
+    let [sum, count, least, most] = [0, 0, null, null];
+    for (const { [n]: value } of curves) {
+      if (value === null || value === undefined) continue;
+      sum += value;
+      count += 1;
+      if (least === null || value < least) least = value;
+      if (most === null || value > most) most = value;
+    }
+    band.mean.push(count ? sum / count : null);
+    band.min.push(least);
+    band.max.push(most);
+  }
+  return band;
+}
+
+/** The largest limit that any of the runs was given; null where none is known. */
+export const limitOf = (runs, name) => peakOf(runs.map((run) => Number(tagOf(run, name)) || null)) || null;
 
 export const peakOf = (values) => values.reduce((top, value) => (value !== null && value > top ? value : top), 0);
 export function meanOf(values) {

@@ -1,6 +1,9 @@
 // A series as the charts need it: per second where a column counts per sample, gaps where rows are missing, and figures.
 
 const GAP_FACTOR = 5; // so many usual steps without a row are a gap in the line
+const HOLD = 3; // so many usual steps a value holds where the next one is missing
+/** Where a run's own use stands: the process's columns, or where nothing was recorded of one, the system's. */
+export const OF_RUN = { cpu: ["process_cpu_usage", "system_cpu_usage"], memory: ["process_memory_mib", "system_memory_used_mib"] };
 
 /** From the service's answer: {t, columns: {name: {min, max, mean}}, interval_s, row_count, reduced}. */
 export function prepared(answer, pictures) {
@@ -61,6 +64,20 @@ export function figuresOf(series) {
     figures[column] = { average, peak };
   }
   return figures;
+}
+
+/** The first of these columns that has a value at all. */
+export const firstKnown = (columns, names) => names.map((name) => columns[name]).find((each) => each?.mean.some((value) => value !== null));
+
+/** For each wanted time (ascending, `step` apart) the index of the nearest one; null where rows are missing. */
+export function placesIn(times, wanted, step) {
+  const usual = times.length > 1 ? (times.at(-1) - times[0]) / (times.length - 1) : step;
+  const longest = HOLD * Math.max(usual, step);
+  let at = 0;
+  return wanted.map((time) => {
+    while (at < times.length - 1 && Math.abs(times[at + 1] - time) <= Math.abs(times[at] - time)) at += 1;
+    return times.length > 0 && Math.abs(times[at] - time) <= longest ? at : null;
+  });
 }
 
 /** The index of the time nearest to `time`. */

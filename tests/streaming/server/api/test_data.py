@@ -307,8 +307,11 @@ def test_the_runs_of_a_server_are_read_as_tables(service: Service) -> None:
 
 
 @pytest.mark.parametrize("is_finished", [True, False])
-def test_list_shows_average_peak_and_a_small_curve(service: Service, is_finished: bool) -> None:
-    run = service.register(job_name="train")
+def test_list_shows_average_peak_and_a_small_curve_and_a_run_and_its_job_what_to_ask_for(
+    service: Service, is_finished: bool
+) -> None:
+    tags = {"job": "39", "limit_cpus": "8", "limit_memory_mib": "4096"}
+    run = service.register(job_name="train", orchestrator="slurm", tags=tags)
     lines = "".join(f"{1_700_000_000 + n},{n % 4},{n}\n" for n in range(400))
     text = f'"timestamp","process_cpu_usage","process_memory_mib"\n{lines}'
     if is_finished:
@@ -320,3 +323,9 @@ def test_list_shows_average_peak_and_a_small_curve(service: Service, is_finished
     (line,) = service.get("/runs").json()["runs"]
     assert (line["average_cpu"], line["peak_memory_mib"]) == (1.5, 399.0)
     assert (len(line["curves"]["cpu"]), line["curves"]["memory"][0], line["curves"]["memory"][-1]) == (60, 3.0, 396.0)
+    need = {
+        "used": "3.0 of 8 CPUs, 399 MiB of 4.0 GiB at its peak",
+        "next time": "ask for --cpus-per-task=4 --mem=500M",
+    }
+    assert service.get("/jobs?id=39").json()["need"] == need
+    assert service.get(f"/runs/{run['run_id']}").json()["need"] == need

@@ -163,9 +163,25 @@ def test_runs_of_a_job_are_one_line_with_what_they_are_together(runs: RunStore) 
     assert (job["job_id"], job["run_count"], job["states"]) == ("39", 4, {"finished": 3, "failed": 1})
     assert (job["row_count"], job["exit_code"], job["peak_memory_mib"]) == (40, 3, 200.0)
     assert (job["duration_s"], job["average_cpu"]) == (pytest.approx(100), pytest.approx(6.0))
+    assert job["curves"]["cpu"] == [2.0] * 30 + [4.0] * 30, "two ranks, then all four"
     assert (other["run_id"], "run_count" in other) == ("b0", False)
     assert [ids(runs, text=text) for text in ("x-39", "job=39")] == [["a3", "a2", "a1", "a0"]] * 2
     assert [line["run_id"] for line in runs.listing.members(1, "39", NOW, most=9)] == ["a0", "a1", "a2", "a3"]
+
+
+def test_curve_of_a_job_of_many_is_drawn_after_some_of_its_runs(runs: RunStore) -> None:
+    figures = {"row_count": 10, "first_timestamp": NOW - 60, "last_timestamp": NOW, "complete": True}
+    for rank in range(350):
+        runs.register(1, {"tags": {"job": "39"}}, run_id=f"{rank}", idempotency_key=None)
+        runs.finish(f"{rank}", Finish("finished", 0, _at(NOW), data_uris=()))
+        curve = [1.0, None, 3.0] if rank < 300 else []
+        runs.set_statistics(f"{rank}", {**figures, "sketch": {"average_cpu": 2.0, "cpu": curve}})
+    (job,) = runs.listing.page(ListQuery(1, NOW, is_folded=True)).lines
+    assert job["run_count"] == 350
+    curve = job["curves"]["cpu"]
+    assert curve[20:40] == [None] * 20
+    assert curve[0] == pytest.approx(300, rel=0.05)
+    assert curve[-1] == 3 * curve[0]
 
 
 @pytest.mark.parametrize("sort", ["-started_at", "row_count", "state"])

@@ -70,6 +70,36 @@ def test_thousand_ranks_are_one_answer_and_each_has_its_row(
     taken(tab, "job-1000", tmp_path)
 
 
+def test_a_jobs_pictures_are_zoomed_by_mouse_and_keyboard_and_say_what_to_ask_for(
+    open_tab: Callable[..., Tab], runs: Runs, tmp_path: Path
+) -> None:
+    limits = {"limit_cpus": "16", "limit_memory_mib": "65536"}
+    for rank in range(3):
+        runs.finished(900, tags={"job": "42", "rank": str(rank), "host": "n0", **limits})
+    tab = open_tab(width=1400)
+    tab.go("/job?id=42").wait_until("document.body.dataset.ready === 'true'")
+    assert "of 16 CPUs" in tab.text("#facts")
+    assert "ask for --cpus-per-task=" in tab.text("#facts")
+    assert "Limit: 16 cores" in tab.all_text("#text-cpu")
+    assert tab.text("#range-note").startswith("15 min")
+    box = tab.page.locator("#heats canvas").first.bounding_box()
+    assert box is not None
+    tab.page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 5)
+    tab.page.mouse.down()
+    tab.page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 5)
+    tab.page.mouse.up()
+    tab.wait_text("#range-note", "1 min 3")
+    tab.wait_series(3)
+    assert {series["points"][0] for series in tab.series_asked()} == {"120"}
+    taken(tab, "job-zoomed", tmp_path)
+    tab.page.locator("#heats canvas").last.focus()
+    tab.page.keyboard.press("-")
+    tab.wait_text("#range-note", "3 min")
+    tab.page.focus("#chart-memory .plot")
+    tab.page.keyboard.press("0")
+    tab.wait_text("#range-note", "15 min")
+
+
 def test_runs_are_compared_from_their_start_and_by_the_clock(
     open_tab: Callable[..., Tab], runs: Runs, tmp_path: Path
 ) -> None:
