@@ -21,14 +21,14 @@ def main() -> None:
     if not why:
         _leave_no_halves()
         try:
-            from streaming.cli import main as command_line
+            from streaming.cli import command_line
 
             if sys.argv[1:2] == ["run"]:
                 import streaming.cli.commands.run  # noqa: F401 - now, while its command can still be run without it
         except Exception as error:  # noqa: BLE001 - whatever it is, the command is to run
             why = f"its own code cannot be loaded ({type(error).__name__}: {error})"
         else:
-            command_line(prog_name="tracker-stream")
+            command_line()
     sys.exit(_without_us(sys.argv[1:], why))
 
 
