@@ -59,7 +59,7 @@ def uid_of_client(client: Address, server: Address) -> int | None:
 def uids_listening(port: int, host: str) -> frozenset[int]:
     """Whoever hears a connection to this address; none where nobody listens or nobody can tell."""
     hosts = {*_ANY, *(_LOOPBACK if host == "localhost" else [_plain((host, port))[0]])}
-    return _uids(_asked_for_listeners(), port, hosts) or _uids(_sockets(), port, hosts)
+    return _uids(_asked_for_listeners(port), port, hosts) or _uids(_sockets(), port, hosts)
 
 
 def _uids(sockets: Iterator[_Socket], port: int, hosts: set[str]) -> frozenset[int]:
@@ -75,10 +75,11 @@ def _asked(client: Address, server: Address) -> Iterator[_Socket]:
     return _ask(_REQUEST, _QUESTION.pack(family, _TCP, _EVERY_STATE, *ends, *hosts, _ANY_COOKIE))
 
 
-def _asked_for_listeners() -> Iterator[_Socket]:
-    nothing = (b"", b"", b"", b"", _ANY_COOKIE)
+def _asked_for_listeners(port: int) -> Iterator[_Socket]:
+    """Those at this port: a node may have thousands, and each costs more to read than to leave out."""
+    at = (port.to_bytes(2, "big"), b"", b"", b"", _ANY_COOKIE)
     for family in (socket.AF_INET, socket.AF_INET6):
-        yield from _ask(_REQUEST | _DUMP, _QUESTION.pack(family, _TCP, _LISTENING, *nothing))
+        yield from _ask(_REQUEST | _DUMP, _QUESTION.pack(family, _TCP, _LISTENING, *at))
 
 
 def _ask(flags: int, question: bytes) -> Iterator[_Socket]:

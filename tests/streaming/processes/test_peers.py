@@ -24,10 +24,16 @@ def test_both_ways_name_the_user_of_a_listener_and_of_its_client(kind: str) -> N
             assert peers.uids_listening(port, "192.0.2.1") == (set() if host in ("127.0.0.1", "::1") else {os.getuid()})
             ends = (client.getsockname()[:2], accepted.getsockname()[:2])
             assert peers.uid_of_client(*ends) == os.getuid()
-            if not list(peers._asked_for_listeners()):
+            if not list(peers._asked_for_listeners(port)):
                 pytest.skip("no sock_diag here: the table alone was asked")
-            asked = [peers._asked(*map(peers._plain, ends)), peers._asked_for_listeners()]
+            asked = [peers._asked(*map(peers._plain, ends)), peers._asked_for_listeners(port)]
             of_port = {each for answer in asked for each in answer if port in (each.local[1], each.remote[1])}
             assert of_port <= set(peers._sockets())
             assert len(of_port) == 2
     assert peers.uids_listening(port, to) == set()
+
+
+def test_kernel_tells_of_the_port_that_it_was_asked_for_and_of_no_other() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as wanted, closing(socket.create_server(("127.0.0.1", 0))):
+        port = wanted.getsockname()[1]
+        assert {each.local[1] for each in peers._asked_for_listeners(port)} <= {port}
