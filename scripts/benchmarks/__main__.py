@@ -17,6 +17,7 @@ from benchmarks.drain import measure_drain
 from benchmarks.imports import measure_import
 from benchmarks.node import measure_node
 from benchmarks.reading import measure_reading
+from benchmarks.short_runs import measure_short_runs
 from benchmarks.start import measure_start
 from benchmarks.tracker import measure_tracker
 from benchmarks.unfelt import measure_unfelt
@@ -36,6 +37,7 @@ MEASUREMENTS: dict[str, Callable[[World], table.Measured]] = {
     "10": measure_upload,
     "11,12,13,14": measure_reading,
     "15": measure_node,
+    "16,17": measure_short_runs,
 }
 
 
