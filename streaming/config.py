@@ -329,7 +329,7 @@ UPLOAD_INTERVAL = Setting(
 EXIT_WAIT = Setting(
     "exit_wait",
     "TRACKER_STREAM_EXIT_WAIT",
-    "How long to wait for delivery after the command has ended.",
+    "How long to wait for delivery after the command has ended; 2 s where nothing answers.",
     Kind.SECONDS,
     STOP_TIMEOUT_S,
 )

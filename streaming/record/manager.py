@@ -64,7 +64,7 @@ class StreamingManager:
             as often as that takes at most 5 % of the time.
         spool_dir: Where runs are kept; default `TRACKER_STREAM_DIR`, else the user's state directory.
         spool_interval: Seconds between two looks at the CSV file.
-        stop_timeout: Seconds that `stop` waits for the delivery.
+        stop_timeout: Seconds that `stop` waits for the delivery; 2 where nothing answers.
         start_method: "spawn", a fresh interpreter, or "fork" (no other threads may run then).
         s3_endpoint_url, api_url: Where S3 and the service are; default: the environment, else AWS and the public API.
 
