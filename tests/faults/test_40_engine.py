@@ -17,9 +17,10 @@ from streaming.processes import engine_link, engine_socket
 from streaming.processes.runtime_folder import runtime_folder
 from streaming.record.plan import Delivery
 from streaming.record.recorder import UNHEARD_WAIT_S, Recorder
+from streaming.upload.reachability import FRESH_S
 from tests.support import faults, oracle, spools
 from tests.support.far_end import FarEnd
-from tests.support.listener import BlackHole
+from tests.support.listener import BlackHole, FailingLink
 from tests.support.oracle import Told
 from tests.support.processes import Home, eventually, kill, start_program, wait_gone
 from tests.support.programs import surroundings, uploaders
@@ -106,6 +107,25 @@ def test_nobody_waits_at_the_end_for_an_engine_that_says_nothing(
     kill(engine, signal.SIGCONT)
     eventually(lambda: recorder.spool.run().state is RunState.FINISHED, 40)
     judge(far_end, recorder, batches)
+
+
+@pytest.mark.timeout(60)
+def test_nobody_waits_at_the_end_for_an_answer_over_a_link_that_has_failed(
+    recorders: Callable[..., Recorder], far_end: FarEnd, marker: str
+) -> None:
+    """The connection of before says nothing of it: what is sent there is lost without a word."""
+    with FailingLink(far_end.api.port) as link:
+        recorder = recorders(api_url=link.url, interval_s=LONG_S)
+        eventually(lambda: recorder.spool.run().registration is not None, 30)
+        append(recorder, 0)
+        registered_at = time.monotonic()
+        eventually(lambda: time.monotonic() - registered_at > FRESH_S, 30)
+        link.fail()
+        end(recorder)
+        assert recorder.wait_finished(math.inf) is None
+        assert link.swallowed == b""
+        for process in uploaders(marker):
+            kill(process)
 
 
 def test_service_that_answers_slowly_is_waited_for(recorders: Callable[..., Recorder], far_end: FarEnd) -> None:

@@ -1,5 +1,6 @@
 """A listening socket on loopback that can go down and come up again on the same port."""
 
+import select
 import socket
 import ssl
 import threading
@@ -121,6 +122,10 @@ class BlackHole:
         self._sock.listen(0)
         self.port: int = self._sock.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+        self._fillers: list[socket.socket] = []
+        self._open()
+
+    def _open(self) -> None:
         self._fillers = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(4)]
         for filler in self._fillers:
             filler.setblocking(False)
@@ -143,3 +148,43 @@ class BlackHole:
     def close(self) -> None:
         for sock in (*self._fillers, self._sock):
             sock.close()
+
+
+class FailingLink(BlackHole):
+    """The way of one connection to a port, until it fails: then nothing gets through any more, and nobody is told."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self.swallowed = b""
+        self._has_failed = False
+        super().__init__()
+
+    def _open(self) -> None:
+        self._thread = threading.Thread(target=self._carry, daemon=True)
+        self._thread.start()
+
+    def fail(self) -> None:
+        self._has_failed = True
+        super()._open()
+
+    def _carry(self) -> None:
+        with (
+            suppress(OSError),
+            self._sock.accept()[0] as near,
+            socket.create_connection(("127.0.0.1", self._to)) as far,
+        ):
+            ends = {near: far, far: near}
+            while True:
+                for end in select.select(ends, [], [])[0]:
+                    piece = end.recv(1 << 16)
+                    if not piece:
+                        return
+                    if self._has_failed:
+                        self.swallowed += piece
+                    else:
+                        ends[end].sendall(piece)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)  # wakes accept()
+        super().close()
