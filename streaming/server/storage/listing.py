@@ -54,8 +54,8 @@ SORT_KEYS = {
     "duration_s": _DURATION,
 }
 _INDEXED = (
-    *("project_name", "project_key", "job_key", "host_key", "group_key, started_at"),
-    *("started_at", "row_count", "last_row_at", "average_cpu", "peak_memory_mib"),
+    *("run_id", "project_name", "project_key", "job_key", "team_key", "host_key", "group_key, started_at"),
+    *_SORTED_BY_COLUMN,
 )
 _STATES_COVERED = "status, silent_at, object_count"
 
@@ -242,7 +242,7 @@ class RunListing:
     def page(self, query: ListQuery) -> Page:
         """Runs without a value to sort by come last, in either direction."""
         where, values = self._conditions(query)
-        counts = self._counts(where, values)
+        counts = self._counts(where, values, is_all=not (query.text or query.project or query.job or query.tag))
         total = sum(count for state, count in counts.items() if not query.states or state in query.states)
         if query.states:
             is_rare = total * _FEW < sum(counts.values())
@@ -283,12 +283,15 @@ class RunListing:
             )
         return f"(instr(search, :text) OR {has_id})"
 
-    def _counts(self, where: str, values: dict[str, Any]) -> dict[str, int]:
-        rows = self._database.rows(
-            f"SELECT status AS state, count(*) AS runs FROM listing WHERE {where} AND status IS NOT NULL GROUP BY 1"
-            f" UNION ALL SELECT {_STATE}, count(*) FROM listing WHERE {where} AND status IS NULL GROUP BY 1",
-            values,
-        )
+    def _counts(self, where: str, values: dict[str, Any], *, is_all: bool) -> dict[str, int]:
+        """Of all runs along the index of states; of some, by what they were chosen by."""
+        sql = f"SELECT {_STATE} AS state, count(*) AS runs FROM listing WHERE {where} GROUP BY 1"
+        if is_all:
+            sql = (
+                f"SELECT status AS state, count(*) AS runs FROM listing WHERE {where} AND status IS NOT NULL GROUP BY 1"
+                f" UNION ALL SELECT {_STATE}, count(*) FROM listing WHERE {where} AND status IS NULL GROUP BY 1"
+            )
+        rows = self._database.rows(sql, values)
         return {row["state"]: row["runs"] for row in rows}
 
     def _sorted(self, where: str, values: dict[str, Any], query: ListQuery) -> list[dict[str, Any]]:
@@ -297,8 +300,8 @@ class RunListing:
         if query.is_folded:
             return self._folded(where, key, order, values)
         if order == "DESC" or key in _NEVER_NULL:
-            return self._lines(where, f"{key} {order}, id DESC", values)
-        lines = self._lines(f"{where} AND {key} IS NOT NULL", f"{key}, id DESC", values)
+            return self._lines(where, f"{key} {order}, id {order}", values)
+        lines = self._lines(f"{where} AND {key} IS NOT NULL", f"{key}, id", values)
         if len(lines) == query.limit:
             return lines
         with_value = f"SELECT count(*) AS runs FROM listing WHERE {where} AND {key} IS NOT NULL"
@@ -315,10 +318,10 @@ class RunListing:
         ):  # jobs are few runs, mostly: the order's index gives them at once
             count = max(count * 8, wanted * 4)
             firsts = {}
-            for condition in (f"{key} IS NOT NULL", f"{key} IS NULL"):
+            for condition, ties in ((f"{key} IS NOT NULL", order), (f"{key} IS NULL", "DESC")):
                 rows = self._database.rows(
                     f"SELECT id, token_id, group_key FROM listing WHERE {where} AND {condition}"
-                    f" ORDER BY {key} {order}, id DESC LIMIT {count}",
+                    f" ORDER BY {key} {order}, id {ties} LIMIT {count}",
                     values,
                 )
                 for row in rows:

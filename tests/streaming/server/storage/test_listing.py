@@ -65,6 +65,34 @@ def test_pages_put_together_are_the_whole_list_in_order_with_nothing_last(runs: 
     assert len({line["run_id"] for line in lines}) == 40
 
 
+class Explained(ServerDatabase):
+    """Keeps the plan of each question."""
+
+    plans: list[str]
+
+    def rows(self, sql: str, parameters: Any = ()) -> list[dict[str, Any]]:
+        plan = super().rows(f"EXPLAIN QUERY PLAN {sql}", parameters)
+        self.plans.append("; ".join(step["detail"] for step in plan))
+        return super().rows(sql, parameters)
+
+
+def test_a_page_is_found_along_an_index_whatever_it_is_sorted_by(database: ServerDatabase) -> None:
+    explained = Explained(database._path)
+    explained.plans = []
+    listing = RunStore(explained).listing
+    fill(RunStore(database), 6)
+    for sort in SORT_KEYS.keys() - {"state", "duration_s"}:  # those are a matter of time
+        for sign in ("", "-"):
+            explained.plans.clear()
+            listing.page(ListQuery(1, NOW, sort=sign + sort, limit=3))
+            found = [plan for plan in explained.plans if "USING INTEGER PRIMARY KEY" in plan]
+            assert all(plan.count("TEMP B-TREE FOR") == 1 for plan in found), (sort, found)  # the page itself
+    for chosen in ({"job": "Train"}, {"project": "a"}):
+        explained.plans.clear()
+        listing.page(ListQuery(1, NOW, **chosen))
+        assert not [plan for plan in explained.plans if "listing_state" in plan]
+
+
 def test_counts_are_of_all_states_and_each_state_can_be_asked_for(runs: RunStore) -> None:
     fill(runs, 40)
     counts = runs.listing.page(ListQuery(1, NOW)).counts
