@@ -1,40 +1,83 @@
-"""A running process of ours as its starter sees it: two pipes, and its pid where a pipe is lost.
-
-The pipes live in the user's program, which may close them, reuse their numbers, or have asked to die of SIGPIPE.
-"""
+"""A running process of ours as its starter sees it: a connection that ends with it."""
 
 from __future__ import annotations
 
 import os
-import signal
-import time
+import socket
+from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
-from spool import system
 from streaming.processes.system import wait_readable
 
 FIRST_DESCRIPTOR = 3  # 0 to 2 are the program's, also if it has closed them
-BLIND_POLL_S = 0.05
+SEND_TIMEOUT_S = 5.0
+_PIECE_BYTES = 1 << 16
+_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # telling the dead is a SIGPIPE, deadly to some programs
+
+Result = TypeVar("Result")
 
 
-class PipeEnd:
-    """One end of a pipe of ours, for as long as it is ours: a program may close every descriptor behind our back (as
-    daemons do), and open its own files under the same numbers."""
+class Connection:
+    """A connection of ours in the user's program, which may close its descriptor behind our back (as daemons do), or open
+    its own files under the same number: then it counts as lost. Usable from any thread."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._identity = _file_identity(descriptor)
+    def __init__(self, connected: socket.socket) -> None:
+        self._descriptor = moved_up(connected.detach())
+        self._identity = _file_identity(self._descriptor)
 
-    def get(self) -> int | None:
+    @property
+    def is_open(self) -> bool:
+        """Whether it was there when last used: that it is gone is found out by `receive` and `send`."""
+        return self._ours() is not None
+
+    def _ours(self) -> int | None:
         """The descriptor, None if it is closed or has become somebody else's."""
-        is_ours = self._descriptor >= 0 and _file_identity(self._descriptor) == self._identity
-        return self._descriptor if is_ours else None
+        descriptor = self._descriptor
+        return descriptor if descriptor >= 0 and _file_identity(descriptor) == self._identity else None
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether there is something to receive, or the other end is gone, within so many seconds."""
+        descriptor = self._ours()
+        return descriptor is None or bool(wait_readable([descriptor], timeout_s))
+
+    def receive(self) -> bytes:
+        """What has come, once `wait` has said so; b"" and closed if the other end is gone."""
+        with suppress(OSError):
+            if piece := self._with_socket(lambda connected: connected.recv(_PIECE_BYTES)):
+                return piece
+        self.close()
+        return b""
+
+    def send(self, content: bytes) -> None:
+        """All of it. If the other end is gone, or does not listen, it is closed: half of it may have gone."""
+        with suppress(OSError):
+            self._with_socket(lambda connected: _send(connected, content))
+            return
+        self.close()
+
+    def _with_socket(self, use: Callable[[socket.socket], Result]) -> Result:
+        """The descriptor as a socket for one call; never one that closes it when it is forgotten."""
+        descriptor = self._ours()
+        if descriptor is None:
+            raise ConnectionError
+        connected = socket.socket(fileno=descriptor)
+        try:
+            return use(connected)
+        finally:
+            connected.detach()
 
     def close(self) -> None:
         """Harmless twice, and when it is not ours any more."""
-        descriptor, self._descriptor = self.get(), -1
+        descriptor, self._descriptor = self._ours(), -1
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _send(connected: socket.socket, content: bytes) -> None:
+    connected.settimeout(SEND_TIMEOUT_S)
+    while content:
+        content = content[connected.send(content, _NO_SIGNAL) :]
 
 
 def _file_identity(descriptor: int) -> tuple[int, int] | None:
@@ -46,69 +89,35 @@ def _file_identity(descriptor: int) -> tuple[int, int] | None:
 
 
 class Child:
-    """A running process of ours: its pid, and both pipes. Usable from any thread of the process that started it."""
+    """A running process of ours. Usable from any thread of the process that started it."""
 
-    def __init__(self, pid: int, *, orders: PipeEnd, orders_read: PipeEnd, end: PipeEnd) -> None:
+    def __init__(self, pid: int, connection: Connection) -> None:
         self.pid = pid
-        self._started_at = system.process_started_at(pid)
-        self._orders = orders
-        self._orders_read = orders_read  # held open: else telling a dead child is a SIGPIPE, deadly to some programs
-        self._end = end
-        self._has_ended = False
-
-    def is_alive(self) -> bool:
-        """Whether it still works for us."""
-        return not self.wait(0.0)
+        self._connection = connection
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until it has ended its work for us. False after `timeout_s` seconds, or a little before."""
-        if not self._has_ended:
-            end = self._end.get()
-            # Readable means closed at the other end: by its death, or on purpose when its work for us is done.
-            self._has_ended = self._wait_blindly(timeout_s) if end is None else bool(wait_readable([end], timeout_s))
-        return self._has_ended
-
-    def _wait_blindly(self, timeout_s: float) -> bool:
-        """The pipe is lost: all that can be asked is whether the process exists."""
-        if self._runs() and timeout_s > 0:
-            time.sleep(min(BLIND_POLL_S, timeout_s))
-        return not self._runs()
-
-    def _runs(self) -> bool:
-        return self._started_at is not None and system.process_started_at(self.pid) == self._started_at
+        """Wait until it has ended its work for us, or cannot be heard any more. False after `timeout_s` seconds."""
+        return self._connection.wait(timeout_s)
 
     def answer(self) -> bytes:
-        """What it wrote besides its pid, to be asked after its end."""
+        """What it said, to be asked after its end."""
         parts = []
-        with suppress(OSError):
-            while (end := self._end.get()) is not None and (part := os.read(end, 65536)):
-                parts.append(part)
+        while self._connection.wait(SEND_TIMEOUT_S) and (part := self._connection.receive()):
+            parts.append(part)
         return b"".join(parts)
 
     def tell(self, word: bytes) -> None:
-        """Send one line. A child that is gone does not mind; one whose pipe is lost is asked to hurry."""
-        orders = self._orders.get()
-        with suppress(OSError):
-            if orders is not None:
-                os.write(orders, word + b"\n")
-            elif self._runs():
-                os.kill(self.pid, signal.SIGTERM)
+        """Send one line. A child that is gone does not mind."""
+        self._connection.send(word + b"\n")
 
     def close(self) -> None:
-        """Release the pipes (the child goes on). Harmless twice."""
-        self._has_ended = True
-        for end in (self._orders, self._orders_read, self._end):
-            end.close()
-
-
-def pipe() -> tuple[int, int]:
-    """As os.pipe, with no end in the place of a closed stdin, stdout or stderr, where others would write to it."""
-    read, write = os.pipe()
-    return moved_up(read), moved_up(write)
+        """Release the connection (the child goes on). Harmless twice."""
+        self._connection.close()
 
 
 def moved_up(descriptor: int) -> int:
-    """The same file under a number from FIRST_DESCRIPTOR on, closed on exec."""
+    """The same file under a number that is no place of stdin, stdout or stderr, where others would write to it; closed on
+    exec."""
     low = []
     while descriptor < FIRST_DESCRIPTOR:
         low.append(descriptor)

@@ -14,22 +14,18 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from streaming.errors import LaunchFailed
 from streaming.processes import engine_socket
-from streaming.processes.child import PipeEnd, moved_up
-from streaming.processes.system import wait_readable
+from streaming.processes.child import Connection
 
-SEND_TIMEOUT_S = 5.0
 ELECTION_S = 5.0  # how long another starter may take from its lock to its socket, or an engine to leave
 _ELECTION_LOOK_S = 0.02
 _ASK_S = 0.25
-_PIECE_BYTES = 1 << 16
-_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # telling a dead engine is a SIGPIPE, deadly to some programs
 LOG_NAME = "uploader-{host}.log"
 
 log = logging.getLogger(__name__)
@@ -37,14 +33,10 @@ Event = dict[str, Any]
 
 
 class EngineLink:
-    """A connection to the engine. Usable from any thread of the process that opened it.
+    """A connection to the engine. Usable from any thread of the process that opened it."""
 
-    It lives in the user's program, which may close its descriptor, or open its own files under the same number: then the
-    connection counts as lost, and another can be opened.
-    """
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._end = PipeEnd(moved_up(connection.detach()))
+    def __init__(self, connected: socket.socket) -> None:
+        self._connection = Connection(connected)
         self._unread = bytearray()
         self._lock = threading.RLock()
         self.engine_pid: int | None = None
@@ -52,46 +44,25 @@ class EngineLink:
     @property
     def is_open(self) -> bool:
         """Whether the engine was there when last heard or told. `events` finds out."""
-        return self._end.get() is not None
+        return self._connection.is_open
 
     def tell(self, order: Mapping[str, Any]) -> None:
         """Hand over an order. Nothing happens if the engine is gone: `events` tells so."""
-        line = json.dumps(order).encode() + b"\n"
-        with self._lock, suppress(OSError):
-            self._with_socket(lambda connection: self._send(connection, line))
-
-    def _send(self, connection: socket.socket, line: bytes) -> None:
-        connection.settimeout(SEND_TIMEOUT_S)
-        try:
-            while line:
-                line = line[connection.send(line, _NO_SIGNAL) :]
-        except OSError:
-            self.close()  # half a line may have gone
-            raise
+        with self._lock:
+            self._connection.send(json.dumps(order).encode() + b"\n")
 
     def events(self, timeout_s: float) -> list[Event]:
         """What the engine tells within so many seconds, as soon as there is something. [] too when it is gone."""
         give_up_at = time.monotonic() + timeout_s
-        while True:
-            descriptor = self._end.get()
-            if descriptor is None:
-                return []
-            if not wait_readable([descriptor], max(0.0, give_up_at - time.monotonic())):
-                return []
+        while self.is_open and self._connection.wait(give_up_at - time.monotonic()):
             with self._lock:
-                found = self._read() if wait_readable([descriptor], 0.0) else []
-            if found or not self.is_open or time.monotonic() >= give_up_at:
+                found = self._read() if self._connection.wait(0.0) else []
+            if found or time.monotonic() >= give_up_at:
                 return found
+        return []
 
     def _read(self) -> list[Event]:
-        try:
-            piece = self._with_socket(lambda connection: connection.recv(_PIECE_BYTES))
-        except OSError:
-            piece = b""
-        if not piece:
-            self.close()
-            return []
-        self._unread += piece
+        self._unread += self._connection.receive()
         *lines, rest = self._unread.split(b"\n")
         self._unread = bytearray(rest)
         found: list[Event] = [json.loads(line) for line in lines]
@@ -100,20 +71,9 @@ class EngineLink:
                 self.engine_pid = event["pid"]
         return found
 
-    def _with_socket(self, use: Callable[[socket.socket], Any]) -> Any:
-        """The descriptor as a socket for one call; never one that closes it when it is forgotten."""
-        descriptor = self._end.get()
-        if descriptor is None:
-            raise ConnectionError
-        connection = socket.socket(fileno=descriptor)
-        try:
-            return use(connection)
-        finally:
-            connection.detach()
-
     def close(self) -> None:
         """The engine takes it for the end of who holds it. Harmless twice."""
-        self._end.close()
+        self._connection.close()
 
 
 def find(spool_directory: Path) -> EngineLink | None:

@@ -2,8 +2,8 @@
 
 The child is started by exec (never by multiprocessing's spawn, which imports the caller's `__main__` again), in a
 session of its own, and forks once at its very first line: the caller never has it as a child, so it is in nobody's
-process tree, nobody's `os.wait()` and no `children` count. It gets its order as JSON through a pipe: nothing secret in
-argv or environment. The other pipe tells its pid and, by being closed, its end.
+process tree, nobody's `os.wait()` and no `children` count. It gets its order as JSON through its standard input: nothing
+secret in argv or environment. The same connection tells its pid and, by being closed, its end.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import logging
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ from typing import Any
 from spool import system
 from streaming import config
 from streaming.errors import BadArgument, LaunchFailed
-from streaming.processes.child import FIRST_DESCRIPTOR, Child, PipeEnd, moved_up, pipe
+from streaming.processes.child import FIRST_DESCRIPTOR, Child, Connection, moved_up
 from streaming.processes.entry import enter, read_line
 
 START_METHODS = ("spawn", "fork")
@@ -99,26 +100,19 @@ def start(
     `kept`: descriptors that it inherits under the same numbers. `hidden`: secrets that must not reach it through its
     environment. Raises LaunchFailed if it cannot be started.
     """
-    ends: list[int] = []
     try:
-        ends += pipe()
-        ends += pipe()
-        orders_read, orders_write, end_read, end_write = ends
-        os.write(orders_write, json.dumps(dict(order)).encode() + b"\n")
-        begin = _start_by_fork if method == "fork" else _start_by_exec
-        begin(entry, orders_read, end_write, log_path, [*_tokens(order), *hidden], kept)
-        os.close(ends.pop())  # the child's copy is the only one now
-        pid = _read_pid(end_read)
-    except BaseException as error:
-        for descriptor in ends:
-            os.close(descriptor)
-        if not isinstance(error, (OSError, ValueError, subprocess.SubprocessError)):
-            raise
+        ours, its = (socket.socket(fileno=moved_up(end.detach())) for end in socket.socketpair())
+        with ours, its:
+            ours.sendall(json.dumps(dict(order)).encode() + b"\n")
+            begin = _start_by_fork if method == "fork" else _start_by_exec
+            begin(entry, its.fileno(), log_path, [*_tokens(order), *hidden], kept)
+            its.close()  # the child's copy is the only one now
+            return Child(int(read_line(ours.fileno())), Connection(ours))
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise LaunchFailed(
             f"the {entry} process cannot be started ({error})",
             hint="rows are kept; deliver them with: tracker-stream drain",
         ) from error
-    return Child(pid, orders=PipeEnd(orders_write), orders_read=PipeEnd(orders_read), end=PipeEnd(end_read))
 
 
 def _tokens(order: Mapping[str, Any]) -> list[str]:
@@ -128,7 +122,7 @@ def _tokens(order: Mapping[str, Any]) -> list[str]:
 
 
 def _start_by_exec(
-    entry: str, stdin: int, stdout: int, log_path: Path | None, tokens: Sequence[str], kept: Sequence[int]
+    entry: str, connected: int, log_path: Path | None, tokens: Sequence[str], kept: Sequence[int]
 ) -> None:
     log_file = _open_log(log_path)
     try:
@@ -144,8 +138,8 @@ def _start_by_exec(
                 *import_path(),
             ],
             pass_fds=kept,
-            stdin=stdin,
-            stdout=stdout,
+            stdin=connected,
+            stdout=connected,
             stderr=log_file,
             cwd=str(log_path.parent) if log_path else None,
             env=environment(tokens),
@@ -182,7 +176,7 @@ def _interpreter_options() -> list[str]:
 
 
 def _start_by_fork(
-    entry: str, stdin: int, stdout: int, log_path: Path | None, tokens: Sequence[str], kept: Sequence[int]
+    entry: str, connected: int, log_path: Path | None, tokens: Sequence[str], kept: Sequence[int]
 ) -> None:
     """multiprocessing's fork, and a second one, so that this child too is nobody's. Copies the caller's memory lazily."""
     import multiprocessing
@@ -190,7 +184,7 @@ def _start_by_fork(
     def detach() -> None:
         os.setsid()
         if os.fork() == 0:
-            _become_child(entry, stdin, stdout, log_path, tokens, kept)
+            _become_child(entry, connected, log_path, tokens, kept)
         os._exit(0)
 
     process = multiprocessing.get_context("fork").Process(target=detach)
@@ -199,12 +193,12 @@ def _start_by_fork(
 
 
 def _become_child(
-    entry: str, stdin: int, stdout: int, log_path: Path | None, tokens: Sequence[str], kept: Sequence[int]
+    entry: str, connected: int, log_path: Path | None, tokens: Sequence[str], kept: Sequence[int]
 ) -> None:
     """In the forked copy: keep nothing of the caller but its memory, and never return."""
     try:
         log_file = moved_up(_open_log(log_path))
-        for target, source in enumerate((stdin, stdout, log_file)):
+        for target, source in enumerate((connected, connected, log_file)):
             os.dup2(source, target)
         bounds = sorted([FIRST_DESCRIPTOR - 1, *kept, 65536])
         for low, high in itertools.pairwise(bounds):
@@ -231,10 +225,6 @@ def _forget_callers_output() -> None:
     names = [name for name, logger in logging.root.manager.loggerDict.items() if isinstance(logger, logging.Logger)]
     for logger in (logging.root, *map(logging.getLogger, names)):
         logger.handlers = []
-
-
-def _read_pid(descriptor: int) -> int:
-    return int(read_line(descriptor))
 
 
 def _open_log(log_path: Path | None) -> int:
