@@ -2,17 +2,17 @@
 
 On loopback an address and a port say nothing: while a program is away, any user may take its port.
 
-It is asked before every request, so sock_diag is asked first: the table in /proc says the same, and takes milliseconds
-even where it is empty. Where that finds nothing (some containers do not have it), the table has the last word.
+It is asked before every request, so sock_diag is asked: the table in /proc says the same, and takes milliseconds even
+where it is empty. The table has the last word where sock_diag has never found anything (some containers do not have it).
 """
 
 from __future__ import annotations
 
 import ipaddress
-import itertools
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -30,9 +30,11 @@ _REQUEST, _DUMP, _MULTI = 0x001, 0x300, 0x002  # flags: a question, for all that
 _EVERY_STATE, _LISTENING = 0xFFFFFFFF, 1 << int(_LISTENS, 16)
 _HEAD = struct.Struct("=IHHII")  # length, kind, flags, number, pid
 _QUESTION = struct.Struct("=BBxxI2s2s16s16s4x8s")  # family, protocol, states, ports, addresses, "any cookie"
-_ANSWER = struct.Struct("=BBxx2s2s16s16s24xI4x")  # family, state, ports, addresses, user
+_ANSWER = struct.Struct("=BBxx2s2s16s16s24xII")  # family, state, ports, addresses, user, inode
 _ANY_COOKIE = b"\xff" * 8
 _PATIENCE_S = 1.0
+
+_sock_diag_works = threading.Event()
 
 
 class _Socket(NamedTuple):
@@ -40,6 +42,7 @@ class _Socket(NamedTuple):
     remote: Address
     state: str
     uid: int
+    inode: int  # 0 once its program has closed it: then the kernel says that it is root's, whosever it was
 
 
 def can_tell() -> bool:
@@ -48,12 +51,16 @@ def can_tell() -> bool:
 
 
 def uid_of_client(client: Address, server: Address) -> int | None:
-    """Who made the connection that a server of this machine sees; None if it comes from elsewhere, or nobody can tell."""
+    """Who made the connection that a server of this machine sees, and has it open still.
+
+    None if it comes from elsewhere, or nobody can tell.
+    """
     wanted = _plain(client), _plain(server)
     if not ipaddress.ip_address(wanted[0][0]).is_loopback:
         return None
-    found = itertools.chain(_asked(*wanted), _sockets())
-    return next((each.uid for each in found if (each.local, each.remote) == wanted), None)
+    return next(
+        (each.uid if each.inode else None for each in _found(*wanted) if (each.local, each.remote) == wanted), None
+    )
 
 
 def uids_listening(port: int, host: str) -> frozenset[int]:
@@ -65,6 +72,12 @@ def uids_listening(port: int, host: str) -> frozenset[int]:
 def _uids(sockets: Iterator[_Socket], port: int, hosts: set[str]) -> frozenset[int]:
     listening = (each for each in sockets if each.state == _LISTENS and each.local[1] == port)
     return frozenset(each.uid for each in listening if each.local[0] in hosts)
+
+
+def _found(client: Address, server: Address) -> Iterator[_Socket]:
+    yield from _asked(client, server)
+    if not _sock_diag_works.is_set():
+        yield from _sockets()
 
 
 def _asked(client: Address, server: Address) -> Iterator[_Socket]:
@@ -94,13 +107,16 @@ def _ask(flags: int, question: bytes) -> Iterator[_Socket]:
                 length, kind, has_more, *_ = _HEAD.unpack_from(part)
                 is_over = kind != _BY_FAMILY or not has_more & _MULTI
                 if kind == _BY_FAMILY:
+                    _sock_diag_works.set()
                     yield _socket(*_ANSWER.unpack_from(part, _HEAD.size))
                 part = part[length + 3 & ~3 :]
 
 
-def _socket(family: int, state: int, port: bytes, to_port: bytes, host: bytes, to_host: bytes, uid: int) -> _Socket:
+def _socket(
+    family: int, state: int, port: bytes, to_port: bytes, host: bytes, to_host: bytes, uid: int, inode: int
+) -> _Socket:
     local, remote = (_address_of(family, *end) for end in ((host, port), (to_host, to_port)))
-    return _Socket(local, remote, f"{state:02X}", uid)
+    return _Socket(local, remote, f"{state:02X}", uid, inode)
 
 
 def _address_of(family: int, host: bytes, port: bytes) -> Address:
@@ -116,7 +132,7 @@ def _sockets() -> Iterator[_Socket]:
             continue
         for line in lines:
             fields = line.split()
-            yield _Socket(_address(fields[1]), _address(fields[2]), fields[3], int(fields[7]))
+            yield _Socket(_address(fields[1]), _address(fields[2]), fields[3], int(fields[7]), int(fields[9]))
 
 
 def _address(text: str) -> Address:

@@ -4,7 +4,8 @@ The connections are uvicorn's, with a time limit for each thing that a client ma
 
 uvicorn itself bounds only the pause between two requests. Here a request's head, its body, and the taking of an answer
 have their time, counted from their beginning: a byte now and then buys nothing. And there is a limit of connections: past
-it the one whose client keeps us waiting longest makes room, whatever for, so that no crowd keeps anybody out.
+it whoever has most of them (a user of this machine, or another one's address) gives up the one that keeps us waiting
+longest, whatever for, or else the last. So no crowd keeps anybody out, whether it dawdles or asks for more and more.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import asyncio
 import socket
 import struct
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from streaming.processes.peers import uid_of_client
 from streaming.processes.system import forbid_core_dumps
 from streaming.server.api.app import create_app
 from streaming.server.api.headers import HEADERS
@@ -41,23 +43,44 @@ class ConnectionLimits:
 
 
 class Bounded(H11Protocol):
-    """One connection. `waiting`: all that wait for their clients, those first that have waited longest."""
+    """One connection.
+
+    `waiting`: all that wait for their clients, those first that have waited longest. `crowds`: each one's connections.
+    """
 
     limits: ClassVar[ConnectionLimits]
     waiting: ClassVar[OrderedDict[Bounded, None]]
+    crowds: ClassVar[defaultdict[object, OrderedDict[Bounded, None]]]
+    _peer: object = None
     _timer: asyncio.TimerHandle | None = None
     _waits_for: str = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self.limits.connections:
-            next(iter(self.waiting), self)._hang_up()
+        self._peer = self._whose()
+        self.crowds[self._peer][self] = None
+        if sum(map(len, self.crowds.values())) > self.limits.connections:
+            largest = max(self.crowds.values(), key=len)
+            next((each for each in self.waiting if each in largest), next(reversed(largest)))._hang_up()
         if not transport.is_closing():
             self._wait_for("head")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._wait_for("")
+        self._leave()
         super().connection_lost(exc)
+
+    def _leave(self) -> None:
+        self._wait_for("")
+        self.crowds[self._peer].pop(self, None)
+        if not self.crowds[self._peer]:
+            del self.crowds[self._peer]
+
+    def _whose(self) -> object:
+        """The user who made the connection, on this machine; else the address it comes from."""
+        if self.client is None or self.server is None:
+            return None
+        uid = uid_of_client(self.client, (self.server[0], self.server[1] or 0))
+        return self.client[0] if uid is None else uid
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -115,13 +138,14 @@ class Bounded(H11Protocol):
 
     def _hang_up(self) -> None:
         """At once, and what was not taken is not kept for them either."""
+        self._leave()
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP)
         self.transport.abort()
 
 
 def bounded(limits: ConnectionLimits) -> type[Bounded]:
     """A protocol class for uvicorn's `http` setting. All its connections count together."""
-    return type("Bounded", (Bounded,), {"limits": limits, "waiting": OrderedDict()})
+    return type("Bounded", (Bounded,), {"limits": limits, "waiting": OrderedDict(), "crowds": defaultdict(OrderedDict)})
 
 
 def main() -> None:

@@ -64,7 +64,8 @@ class _Entry:
 
 @dataclass(frozen=True)
 class Reading:
-    """The rows that could be read; `is_complete` is false when some object could not, or the timeout expired.
+    """The rows that could be read; `is_complete` is false when some object could not, the timeout expired, or they are
+    those of an earlier look while somebody else looks.
 
     `is_outage`: S3 did not answer, so that it is not known what is missing.
     """
@@ -86,12 +87,14 @@ class RunReader:
         monotonic: Callable[[], float] = time.monotonic,
         memory_limit_objects: int = MEMORY_LIMIT_OBJECTS,
         workers: WorkerPool | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._objects = objects
         self._runs = runs
         self._directory = directory
         self._monotonic = monotonic
         self._memory_limit_objects = memory_limit_objects
+        self._patience_s = patience_s
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._waiting: Counter[int] = Counter()  # requests of each tenant
@@ -112,7 +115,8 @@ class RunReader:
                 self._sync(entry, run, timeout_s)
             if entry.rows is None:
                 raise TooManyReaders("The rows are being read.", hint="Try again in a moment.")
-            return Reading(entry.rows, entry.is_complete, entry.is_outage)
+            is_current = is_mine or self._is_fresh(entry, run, fresh_s)
+            return Reading(entry.rows, entry.is_complete and is_current, entry.is_outage)
 
     def using(self, run: RegisteredRun, ask: Callable[[Reading], Answer], **how: Any) -> Answer:
         """What `ask` answers of the run's rows; asked again if a part on disk proves damaged, or was merged meanwhile."""
@@ -150,7 +154,7 @@ class RunReader:
             is_crowded = self._waiting[run.token_id] > MOST_WAITING
         is_mine = False
         try:
-            is_mine = not is_crowded and entry.lock.acquire(timeout=PATIENCE_S)
+            is_mine = not is_crowded and entry.lock.acquire(timeout=self._patience_s)
             yield entry, is_mine
         finally:
             if is_mine:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 from contextlib import closing
 
 import pytest
@@ -37,3 +38,19 @@ def test_kernel_tells_of_the_port_that_it_was_asked_for_and_of_no_other() -> Non
     with closing(socket.create_server(("127.0.0.1", 0))) as wanted, closing(socket.create_server(("127.0.0.1", 0))):
         port = wanted.getsockname()[1]
         assert {each.local[1] for each in peers._asked_for_listeners(port)} <= {port}
+
+
+@pytest.mark.parametrize("ask", ["sock_diag", "the table"])
+def test_a_connection_that_was_sent_and_closed_is_nobodys(ask: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel says root's of a socket that no program has any more: a request could be sent in root's name so."""
+    if ask == "the table":
+        monkeypatch.setattr(peers, "_ask", lambda *_: iter(()))
+        monkeypatch.setattr(peers, "_sock_diag_works", threading.Event())
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        client = socket.create_connection(listener.getsockname())
+        with closing(listener.accept()[0]) as accepted:
+            ends = (client.getsockname(), accepted.getsockname())
+            client.shutdown(socket.SHUT_WR)
+            assert peers.uid_of_client(*ends) == os.getuid()
+            client.close()
+            assert peers.uid_of_client(*ends) is None

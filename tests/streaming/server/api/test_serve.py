@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import select
 import socket
@@ -14,6 +15,9 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from streaming.server.api.serve import ConnectionLimits, bounded
+from tests.support.other_user import Nobody, nobody
+
+__all__ = ["nobody"]
 
 LIMITS = ConnectionLimits(connections=8, head_timeout_s=0.5, body_timeout_s=0.5, taking_timeout_s=0.5)
 LARGE = b"x" * 2**20
@@ -21,8 +25,10 @@ DEADLINE_S = 60
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-    """The length of the body that was sent, or 64 MiB to whoever asks for /large."""
+    """The length of the body that was sent, 64 MiB to whoever asks for /large, nothing to whoever asks for /never."""
     length = 0
+    while scope["path"] == "/never":
+        await asyncio.sleep(3600)
     while (message := await receive()).get("more_body") or message.get("body"):
         length += len(message["body"])
         if not message.get("more_body"):
@@ -137,3 +143,27 @@ def test_the_one_that_keeps_us_waiting_longest_makes_room(sent: bytes) -> None:
                 assert one.recv(1) == b"H"
         last = crowd.enter_context(connected(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
         assert last.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_a_user_who_asks_for_more_and_more_keeps_no_other_user_out(nobody: Nobody) -> None:
+    """Whole requests that are served for long: nobody waits for their client, so that only their number tells."""
+    patient = ConnectionLimits(8, head_timeout_s=3600, body_timeout_s=3600, taking_timeout_s=3600)
+    with serving(patient) as port, nobody.start_python(CROWD, str(port), str(3 * patient.connections)) as crowd:
+        assert crowd.read_line() == "there"
+        with connected(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") as mine:
+            assert mine.recv(65536).startswith(b"HTTP/1.1 200")
+        crowd.say("over")
+        crowd.wait(DEADLINE_S)
+
+
+CROWD = """
+import contextlib, socket, sys
+port, count = map(int, sys.argv[1:])
+crowd = []
+for _ in range(count):
+    crowd.append(socket.create_connection(("127.0.0.1", port)))
+    with contextlib.suppress(ConnectionError):
+        crowd[-1].sendall(b"GET /never HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+print("there", flush=True)
+sys.stdin.readline()
+"""

@@ -218,6 +218,19 @@ def test_over_time_the_rest_is_left_for_later(fixture: Fixture) -> None:
     assert fixture.read().is_complete
 
 
+def test_who_asks_while_somebody_else_reads_hears_that_it_is_not_complete(fixture: Fixture) -> None:
+    reader = fixture.another_reader(patience_s=0.1)
+    assert fixture.read(reader).is_complete  # nothing was uploaded yet
+    fixture.finish(fixture.put(1, 1))
+    run = fixture.service.app.state.runs.get(fixture.run["run_id"])
+    with reader._turn(run):
+        reading = fixture.read(reader)
+    assert (reading.rows.row_count, reading.is_complete) == (0, False)
+    reading = fixture.read(reader)
+    assert (reading.rows.row_count, reading.is_complete) == (1, True)
+    reader.close()
+
+
 def test_runs_used_longest_ago_leave_memory_first(fixture: Fixture) -> None:
     small = fixture.another_reader(memory_limit_objects=3)
     fixture.put(1, 1)
