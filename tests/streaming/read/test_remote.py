@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from streaming.errors import BadArgument, NotTheService, StreamError, Unauthorized, Unreachable
+from streaming.read import remote
 from streaming.read.remote import ServerSource
+from streaming.read.runs import runs
 from tests.support.other_user import Nobody, nobody
 
 __all__ = ["nobody"]
@@ -72,6 +77,62 @@ def test_what_is_no_list_of_runs_is_told_in_words(start: Start, body: bytes) -> 
     url, _ = start(body=body)
     with pytest.raises(NotTheService, match="something else than a list of runs"):
         ServerSource(url, "a-token").runs()
+
+
+LINE = dict.fromkeys(("job_name", "project_name", "stage_name", "task_name", "team", "tags", "host")) | {
+    "run_id": "1",
+    "state": "finished",
+    "started_at": None,
+    "ended_at": None,
+    "duration_s": 1.5,
+    "exit_code": 0,
+    "row_count": 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("row_count", "x"), ("row_count", 2**64), ("exit_code", [1]), ("run_id", {}), ("duration_s", "1"), ("state", 7)],
+)
+def test_a_run_with_values_of_other_kinds_is_told_in_words(start: Start, name: str, value: object) -> None:
+    url, _ = start(body=json.dumps({"runs": [LINE]}).encode())
+    assert [run.row_count for run in runs(url, token="a-token").facts] == [3]
+    url, _ = start(body=json.dumps({"runs": [LINE | {name: value}]}).encode())
+    with pytest.raises(NotTheService, match="something else than a list of runs"):
+        ServerSource(url, "a-token").runs()
+
+
+@pytest.mark.parametrize("is_squeezed", [False, True])
+def test_an_answer_without_end_is_given_up(start: Start, monkeypatch: pytest.MonkeyPatch, is_squeezed: bool) -> None:
+    """300 MB of blanks are a small gzip: what counts is what would have to be kept."""
+    monkeypatch.setattr(remote, "_PAGE", remote._Bound(3 * 2**20, whole_s=60))
+    body = b" " * 2**23
+    headers = {"Content-Encoding": "gzip"} if is_squeezed else {}
+    url, _ = start(body=gzip.compress(body) if is_squeezed else body, **headers)
+    with pytest.raises(NotTheService, match="more than 3,145,728 bytes"):
+        ServerSource(url, "a-token").runs()
+
+
+def test_an_answer_that_drips_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_PAGE", remote._Bound(2**20, whole_s=0.5))
+    over = threading.Event()
+
+    def drip() -> None:
+        connection = listener.accept()[0]
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+            while not over.wait(0.05):
+                connection.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        try:
+            with pytest.raises(Unreachable, match="no complete answer within 0.5 s"):
+                ServerSource(f"http://127.0.0.1:{listener.getsockname()[1]}", "a-token").runs()
+        finally:
+            over.set()
+            dripping.join()
 
 
 REFUSALS: dict[str, tuple[int, bytes, dict[str, str], type[StreamError], str]] = {
