@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 Hide = Callable[[str], str]
 
@@ -19,8 +19,19 @@ SECRET_MIN_CHARACTERS = 8  # shorter values of secret variables would be found b
 _LAST_WORDS = {
     *("token", "password", "passwords", "passwd", "passphrase", "passwort", "pwd", "pass", "passin", "passout"),
     *("storepass", "keypass", "secret", "secrets", "credential", "credentials", "auth", "authorization", "signature"),
-    *("sig", "apikey", "apikeys", "cookie", "cookies", "pat", "bearer", "jwt", "otp", "pin"),
+    *("sig", "apikey", "apikeys", "cookie", "cookies", "pat", "bearer", "jwt", "otp", "totp", "pin", "passcode"),
 }
+_FORMS = {
+    "hash",
+    "hashed",
+    "value",
+    "text",
+    "plain",
+    "plaintext",
+    "string",
+    "base64",
+    "hex",
+}  # of a secret: passwordHash
 _KEY_WORDS = {
     "api",
     "access",
@@ -78,6 +89,7 @@ _SECRET_OPTIONS = {
     "twine": ("-p",),
     "sqlcmd": ("-P",),
     "curl": ("-b",),
+    "doctl": ("-t",),
 }
 _USER_OPTIONS = {
     "curl": ("-u", "--user", "-U", "--proxy-user"),
@@ -85,7 +97,19 @@ _USER_OPTIONS = {
     "https": ("-a", "--auth"),
     "smbclient": ("-U", "--user"),
 }
-_PROGRAMS = {*_SECRET_OPTIONS, *_USER_OPTIONS}
+# Words of a program after which all that are no options are secrets, but for the first so many.
+_SECRET_ARGUMENTS = {
+    "vault": (re.compile("login"), 0),
+    "wandb": (re.compile("login"), 0),
+    "rclone": (re.compile("obscure"), 0),
+    "ngrok": (re.compile("(add-)?authtoken"), 0),
+    "openssl": (re.compile("passwd"), 0),
+    "cloudflared": (re.compile("install"), 0),
+    "htpasswd": (re.compile(r"-\w*b\w*"), 1),  # -b, -nb, -Bbc
+}
+_SETTING = ("set", "--set", "add", "--add")  # aws configure set NAME VALUE
+_ENDS_A_COMMAND = ";&|"
+_PROGRAMS = {*_SECRET_OPTIONS, *_USER_OPTIONS, *_SECRET_ARGUMENTS}
 _MAY_BE_ALONE = ("mysql", "mysqldump", "mariadb")  # `-p` asks for it: then the next word is none
 
 
@@ -95,7 +119,12 @@ def redact(words: Sequence[str], secrets: Iterable[str] = ()) -> list[str]:
     hidden: list[str] = []
     hide: Hide | None = None
     program = ""
-    for word in words:
+    by_place = set(_secret_places(words))
+    for place, word in enumerate(words):
+        if place in by_place:
+            hidden.append(HIDDEN)
+            hide = None
+            continue
         if hide is not None and not (_is_flag(word) and is_secret_name(word)):
             hidden.append(hide(word))
             hide = None
@@ -109,7 +138,7 @@ def redact(words: Sequence[str], secrets: Iterable[str] = ()) -> list[str]:
 def _hides_next(program: str, word: str) -> Hide | None:
     """How the value that follows this word is to be hidden, None if it is no secret."""
     if _is_flag(word) and is_secret_name(word) and "=" not in word:
-        return _hide_all
+        return _hide_value_of(word)
     if word in _SECRET_OPTIONS.get(program, ()) and program not in _MAY_BE_ALONE:
         return _hide_all
     if word in _USER_OPTIONS.get(program, ()):
@@ -119,6 +148,40 @@ def _hides_next(program: str, word: str) -> Hide | None:
 
 def _is_flag(word: str) -> bool:
     return word.startswith("-") and " " not in word
+
+
+def _secret_places(words: Sequence[str]) -> Iterator[int]:
+    """Where words are secrets because of those before them: `vault login X`, `aws configure set NAME X`."""
+    program, left = "", -1  # how many words more are none; -1: nobody said that any follows
+    for place, word in enumerate(words):
+        name = os.path.basename(word.strip("'\"(;&|"))
+        if name in _SECRET_ARGUMENTS:
+            program, left = name, -1
+        elif program and left < 0:
+            announces, count = _SECRET_ARGUMENTS[program]
+            left = count if announces.fullmatch(word) else -1
+        elif left >= 0 and word.strip(_ENDS_A_COMMAND) and not word.startswith("-") and not _is_assignment(word):
+            if left == 0:
+                yield place
+            left = max(0, left - 1)
+        if word.endswith(tuple(_ENDS_A_COMMAND)):
+            program, left = "", -1
+        name = words[place - 1]
+        if place > 1 and words[place - 2] in _SETTING and "=" not in name and is_secret_name(name):
+            yield place
+
+
+def _is_assignment(word: str) -> bool:
+    return bool(_ASSIGNED.match(word.rstrip("=")))
+
+
+def _hide_value_of(name: str) -> Hide:
+    return _hide_long if _is_bare_key(name) else _hide_all
+
+
+def _hide_long(value: str) -> str:
+    """`--key`: of a cipher, or the one to sort by, which is short."""
+    return HIDDEN if len(value.strip("'\"")) >= SECRET_MIN_CHARACTERS else value
 
 
 def _hide_all(_value: str) -> str:
@@ -135,7 +198,7 @@ def _redact_word(program: str, word: str, known: Sequence[str]) -> str:
     """One word of an argument list. A name at its beginning means all that follows, whatever a shell would make of it."""
     assigned = _ASSIGNED.match(word)
     if assigned and is_secret_name(assigned[1]):
-        return assigned[0] + HIDDEN
+        return assigned[0] + _hide_value_of(assigned[1])(word[assigned.end() :])
     return _with_value_hidden(program, word) or redact_text(word, known)
 
 
@@ -166,9 +229,11 @@ def redact_text(text: str, secrets: Iterable[str] = ()) -> str:
 
 def _redact_programs(text: str) -> str:
     """`curl -u ada:secret` within a text."""
-    if not any(program in text for program in _PROGRAMS):
+    if not any(word in text for word in (*_PROGRAMS, *_SETTING)):
         return text
     pieces = re.split(r"(\s+)", text)
+    for place in _secret_places(pieces[::2]):
+        pieces[2 * place] = HIDDEN
     program = ""
     for number in range(0, len(pieces), 2):
         name = os.path.basename(pieces[number].strip("'\"(;&|"))
@@ -193,6 +258,8 @@ def _redact_named(text: str) -> str:
         value = _value_at(text, found.end(), name, separator)
         if value is not None and not (is_flag_alone and value[1].startswith("-")):
             begin, shown = value
+            if _hide_value_of(name)(shown) == shown:
+                continue
             scheme = _SCHEME.match(shown) if ":" in separator and name.lower() != "cookie" else None
             parts += [text[done : begin + (len(scheme[0]) if scheme else 0)], HIDDEN]
             done = position = begin + len(shown)
@@ -215,9 +282,15 @@ def is_secret_name(name: str) -> bool:
     if name.startswith("-D") and not name.startswith("-D="):  # java -Dpassword=...
         plain = plain[1:]
     words = [word.lower() for word in _WORD.findall(plain)]
+    if len(words) > 1 and words[-1] in _FORMS:
+        words.pop()
     if not words:
         return False
     if words[-1] == "id" and words[-2:-1] == ["key"]:
         words.pop()
     is_key = words[-1] in ("key", "keys") and len(words) > 1 and words[-2] in _KEY_WORDS
-    return is_key or words[-1] in _LAST_WORDS or words[-1].endswith((*_ENDINGS, *_KEY_ENDINGS))
+    return is_key or _is_bare_key(name) or words[-1] in _LAST_WORDS or words[-1].endswith((*_ENDINGS, *_KEY_ENDINGS))
+
+
+def _is_bare_key(name: str) -> bool:
+    return name.rstrip("=").lstrip("-").lower() == "key"

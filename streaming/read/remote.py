@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -104,7 +104,7 @@ class ServerSource(Source):
     def _plain(self, answer: http.client.HTTPResponse, bound: _Bound) -> bytes:
         """The body, as it was before it was squeezed. Raises NotTheService as soon as it is too long."""
         is_squeezed = answer.headers.get("Content-Encoding") == "gzip"
-        stream: IO[bytes] = gzip.GzipFile(fileobj=answer) if is_squeezed else answer
+        stream: Any = gzip.GzipFile(fileobj=answer) if is_squeezed else answer
         body = bytearray()
         while piece := stream.read(_PIECE_BYTES):
             body += piece

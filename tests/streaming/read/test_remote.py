@@ -128,7 +128,7 @@ def test_an_answer_that_drips_is_given_up_in_time(monkeypatch: pytest.MonkeyPatc
         dripping = threading.Thread(target=drip)
         dripping.start()
         try:
-            with pytest.raises(Unreachable, match="no complete answer within 0.5 s"):
+            with pytest.raises(Unreachable, match="no complete answer within"):
                 ServerSource(f"http://127.0.0.1:{listener.getsockname()[1]}", "a-token").runs()
         finally:
             over.set()
