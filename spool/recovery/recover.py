@@ -32,6 +32,7 @@ from spool.spool import Spool
 
 _COMMIT_BYTES = 8 << 20
 _SEGMENT_MAX_BYTES = 8 << 20
+_JOURNAL_MAX_BYTES = 256 << 20
 _SHOWN_GAPS = 5
 _RECOVERIES_MAX = 3  # a disk that damages faster than we can save is beyond us
 Result = TypeVar("Result")
@@ -108,24 +109,27 @@ def recover_file(path: Path, identity: tuple[int, int]) -> Recovered | None:
     The caller has it open nowhere. Killed at any line: the old file, or the whole new one, is there. Raises SpoolDamaged
     if there is nothing readable, SpoolFull and SpoolUnavailable; then nothing has changed.
     """
-    with replacement.exclusively(path, identity) as descriptor, replacement.new_file(path) as new:
+    with replacement.exclusively(path, identity) as descriptor:
         if descriptor is None:
             return None
         found = scan.search(descriptor, _journal(path))
         if found.run is None and next(found.batches(), None) is None:
             raise SpoolDamaged(f"nothing of a run can be read in {path}", path=path, hint="it is left as it is")
-        with closing(Connection(new)) as db:
-            report = _write(db, found)
-        kept_aside = replacement.keep_aside(path, descriptor)
-        replacement.put_in_place(new, path)
+        with replacement.new_file(path) as new:
+            with closing(Connection(new)) as db:
+                report = _write(db, found)
+            kept_aside = replacement.keep_aside(path, descriptor)
+            replacement.put_in_place(new, path)
     with suppress(OSError):  # a convenience on a full disk, which this one perhaps is
         schema.reserve_journal(path)
     return replace(report, kept_aside=kept_aside)
 
 
 def _journal(path: Path) -> bytes:
+    """Its beginning: one of ours holds the pages of one transaction."""
     try:
-        return path.with_name(path.name + "-journal").read_bytes()
+        with open(path.with_name(path.name + "-journal"), "rb") as journal:
+            return journal.read(_JOURNAL_MAX_BYTES)
     except OSError:
         return b""
 

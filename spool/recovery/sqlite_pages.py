@@ -7,6 +7,7 @@ number from the file: whatever does not fit is `Unreadable`, and costs one cell 
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Iterator
@@ -39,11 +40,17 @@ class PageFile:
         return os.pread(self._descriptor, self.page_bytes, (number - 1) * self.page_bytes)
 
     def leaves(self, kind: int) -> Iterator[tuple[int, bytes]]:
-        """Number and bytes of every page that looks like a leaf of this kind, in use or not."""
-        for number in range(1, self.page_count + 1):
-            page = self.page(number)
-            if page[_header_at(number)] == kind:
-                yield number, page
+        """Number and bytes of every page that looks like a leaf of this kind, in use or not.
+
+        Holes are passed over: a file of terabytes that are none would be read for hours.
+        """
+        last = 0
+        for begin, end in _written(self._descriptor):
+            first, last = max(last, begin // self.page_bytes) + 1, min(self.page_count, -(-end // self.page_bytes))
+            for number in range(first, last + 1):
+                page = self.page(number)
+                if page[_header_at(number)] == kind:
+                    yield number, page
 
     def follow(self, first: int, size: int) -> bytes:
         """`size` bytes of an overflow chain."""
@@ -54,6 +61,21 @@ class PageFile:
             content += page[4:]
             number = int.from_bytes(page[:4], "big")
         return bytes(content[:size])
+
+
+def _written(descriptor: int) -> Iterator[tuple[int, int]]:
+    """Where the file has something: from, to; all of it on a file system that cannot tell."""
+    size = os.fstat(descriptor).st_size
+    end = 0
+    while end < size:
+        try:
+            begin = os.lseek(descriptor, end, os.SEEK_DATA)
+            end = os.lseek(descriptor, begin, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # which says that there is no more
+                yield end, size
+            return
+        yield begin, end
 
 
 def journal_pages(journal: bytes, page_bytes: int, kind: int) -> Iterator[bytes]:

@@ -97,6 +97,18 @@ def test_a_truncated_file_gives_back_what_is_left_of_it(tmp_path: Path) -> None:
     assert ids == [(101,)], "no number is given twice"
 
 
+def test_a_file_of_terabytes_that_are_holes_is_read_as_far_as_it_is_written(tmp_path: Path) -> None:
+    """Page by page it took hours, so that whoever drained it was killed, and left what it had begun beside it."""
+    path = spools.filled(tmp_path, [rows(1, 3), rows(4, 2)])
+    spools.overwrite_page(path, 1)
+    for huge in (path, spools.journal_of(path)):
+        with huge.open("r+b") as file:
+            file.truncate(2**42)
+    report = recovered(path)
+    assert (report.batch_count, report.row_count) == (2, 5)
+    assert sorted(each.name for each in tmp_path.rglob("*") if ".replacement-" in each.name) == []
+
+
 def test_a_recovered_batch_is_never_wrong_however_the_bits_flip(tmp_path: Path) -> None:
     chance = random.Random(4711)
     batches = [rows(10 * index, 3, width=index % 90) for index in range(40)]
