@@ -129,8 +129,8 @@ class Reached:
         return f"{silent[0]} does not answer" if silent else ""
 
     def answers_since(self, at: float) -> bool:
-        """Whether the service has answered, or at least let us connect, since then."""
-        return self._api.answers_since(at)
+        """Whether service or store has answered, or at least let us connect, since then."""
+        return any(address.answers_since(at) for address in self.addresses)
 
     def register(self, payload: dict[str, Any], *, idempotency_key: str) -> tuple[Registration, Credentials]:
         return self._api.call(lambda: self._service.register(payload, idempotency_key=idempotency_key))
@@ -195,7 +195,7 @@ class AllReached:
         return reached.unanswered() if reached is not None else ""
 
     def answers_since(self, terms: Terms, at: float) -> bool:
-        """Whether their service was heard of since then, on the monotonic clock."""
+        """Whether their service or store was heard of since then, on the monotonic clock."""
         reached = self._reached.get(terms)
         return reached is not None and reached.answers_since(at)
 

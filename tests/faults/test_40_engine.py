@@ -128,10 +128,17 @@ def test_nobody_waits_at_the_end_for_an_answer_over_a_link_that_has_failed(
             kill(process)
 
 
-def test_service_that_answers_slowly_is_waited_for(recorders: Callable[..., Recorder], far_end: FarEnd) -> None:
-    recorder = recorders()
+@pytest.mark.parametrize("kind", ["finish", "put"])
+def test_service_or_store_that_answers_slowly_is_waited_for(
+    recorders: Callable[..., Recorder], far_end: FarEnd, kind: str
+) -> None:
+    recorder = recorders(interval_s=LONG_S if kind == "finish" else 1.0)
     batches = [append(recorder, 0)]
-    far_end.fail_next("register", faults.delayed(UNHEARD_WAIT_S + 1))
+    far_end.journal.wait_for_count("register" if kind == "finish" else "put", 1, 30)
+    answered_at = time.monotonic()
+    eventually(lambda: time.monotonic() - answered_at > FRESH_S, 30)
+    far_end.fail_next(kind, faults.delayed(UNHEARD_WAIT_S + 1))
+    batches.append(append(recorder, 100))
     end(recorder)
     assert recorder.wait_finished(40)
     judge(far_end, recorder, batches)
