@@ -186,6 +186,14 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Receipt:
+    """The proof that an object is stored."""
+
+    uri: str
+    etag: str
+
+
+@dataclass(frozen=True)
 class Backlog:
     """What is not sent: pending and sealed rows. Rejected rows are no longer on their way."""
 

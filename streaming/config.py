@@ -314,6 +314,7 @@ METADATA = (
     _describing("container_image", "Container image that the job runs in."),
 )
 METADATA_NAMES = tuple(setting.name for setting in METADATA)
+_HOST_NAMES = ("host_hostname", "host_name", "host_id", "cloud_instance_type")
 TAGS = Setting("tags", "TRACKER_TAGS", "A tag; may be repeated.", Kind.TAGS, flags=("--tag",), describes_run=True)
 INTERVAL = Setting(
     "interval", "TRACKER_INTERVAL", "Time between two samples.", Kind.SECONDS, 1.0, ("--interval", "-i"), 0.01, True
@@ -351,6 +352,11 @@ DELIVERY = (
 )
 RECORDING = (*METADATA, TAGS, *SAMPLING, SPOOL_DIR, *DELIVERY)
 BY_NAME = {setting.name: setting for setting in RECORDING}
+
+
+def host_of(metadata: Mapping[str, Any]) -> Any:
+    """What is known best of where a run ran; None if nothing is."""
+    return next((metadata[name] for name in _HOST_NAMES if metadata.get(name)), None)
 
 
 def parse_tags(text: str, source: str) -> dict[str, str]:

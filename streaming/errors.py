@@ -18,8 +18,7 @@ StreamError
 │   ├── AlreadyFinished   409 on finish
 │   └── SegmentRefused    S3 refuses this object for good
 │       └── SegmentTooLarge   a smaller one may pass
-├── Parked                the run waits for a person
-└── GaveUp                the deadline passed; what is left stays in the spool
+└── Parked                the run waits for a person
 """
 
 from __future__ import annotations
@@ -140,7 +139,3 @@ class SegmentTooLarge(SegmentRefused):
 
 class Parked(StreamError):
     """The run needs a person's decision before it can go on."""
-
-
-class GaveUp(StreamError):
-    """The time for delivery is over."""

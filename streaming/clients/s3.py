@@ -11,7 +11,6 @@ import hashlib
 import logging
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from botocore.awsrequest import AWSRequest, AWSResponse
@@ -20,6 +19,7 @@ from botocore.httpsession import URLLib3Session
 from botocore.parsers import ResponseParserError
 from urllib3 import exceptions as urllib3_errors
 
+from spool.model import Receipt
 from streaming import config
 from streaming.clients.boto import KeysOfThisCall, make_client, make_http_session
 from streaming.clients.credentials import CredentialKeeper, Credentials
@@ -38,14 +38,6 @@ ANSWER_MAX_BYTES = 1 << 20
 _FOREIGN_ERRORS = (BotoCoreError, urllib3_errors.HTTPError, DeadlinePassed, OSError, ValueError)
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """The proof that S3 holds an object."""
-
-    uri: str
-    etag: str
 
 
 class ObjectStore:

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from spool import RunState, SegmentState, Spool, directory, queries
+from streaming import config
 from streaming.errors import BadArgument
 from streaming.read import names, status, typed_rows
 from streaming.read.export.rows import RunRows
@@ -41,7 +42,6 @@ RUN_COLUMNS = {
     "metadata": (pa.string(), "JSON: all of it"),
 }
 _GIVEN = ("job_name", "project_name", "stage_name", "task_name", "team", "external_run_id")
-_HOSTS = ("host_hostname", "host_name", "host_id", "cloud_instance_type")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class RunFacts:
         return {
             **given,
             **own,
-            "host": next((_text(self.metadata[name]) for name in _HOSTS if self.metadata.get(name)), None),
+            "host": _text(config.host_of(self.metadata)),
             "started_at": None if self.started_at is None else round(self.started_at * 1e6),
             "ended_at": None if self.ended_at is None else round(self.ended_at * 1e6),
             "tags": json.dumps(self.metadata["tags"]) if self.metadata.get("tags") else None,

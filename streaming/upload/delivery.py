@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from spool import Registration, Run, RunState, Segment, SegmentState, Spool, directory, queries
 from spool.errors import SpoolDamaged
-from spool.model import iso_utc
+from spool.model import Receipt, iso_utc
 from spool.segments import object_key
 from spool.spool import SEGMENT_MAX_BYTES
 from streaming.clients.credentials import Credentials
@@ -52,15 +52,6 @@ class Service(Protocol):
 
     def register(self, payload: dict[str, Any], *, idempotency_key: str) -> tuple[Registration, Credentials]: ...
     def finish(self, run_id: str, payload: dict[str, Any]) -> dict[str, Any]: ...
-
-
-class Receipt(Protocol):
-    """The proof that an object is stored."""
-
-    @property
-    def uri(self) -> str: ...
-    @property
-    def etag(self) -> str: ...
 
 
 class Store(Protocol):

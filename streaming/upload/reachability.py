@@ -12,11 +12,11 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from spool import Registration
+from spool.model import Receipt
 from streaming.clients.credentials import CredentialKeeper, Credentials
 from streaming.clients.deadline import Unanswered
 from streaming.clients.sentinel import SentinelApi
 from streaming.errors import Unreachable
-from streaming.upload.delivery import Receipt
 from streaming.upload.model import Terms
 from streaming.upload.retry import Attempts
 

@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Any
 
 from spool import Registration
+from spool.model import Receipt
 from streaming.clients.credentials import Credentials
 from streaming.errors import AlreadyFinished, RunUnknown, SegmentRefused, StreamError, Unauthorized, Unreachable
 from tests.support.oracle import Evidence
@@ -34,12 +35,6 @@ DOWN = Outcome(stores=False, error=lambda: Unreachable("down", cause="refused"))
 EXPIRED = Outcome(stores=False, error=lambda: Unreachable("credentials refused", cause="credentials refused"))
 UNAUTHORIZED = Outcome(stores=False, error=lambda: Unauthorized("no"))
 REFUSED = Outcome(stores=False, error=lambda: SegmentRefused("InvalidRequest", status=400))
-
-
-@dataclass(frozen=True)
-class Receipt:
-    uri: str
-    etag: str
 
 
 @dataclass

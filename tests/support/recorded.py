@@ -10,14 +10,13 @@ from spool import Batch, NewRun, Run, Spool, Tracker
 from streaming.clients.credentials import CredentialKeeper
 from streaming.clients.s3 import ObjectStore
 from streaming.clients.sentinel import SentinelApi
-from streaming.errors import GaveUp
 from streaming.upload.model import Outcome
 from tests.support import oracle
 from tests.support.clients import Clients
 from tests.support.far_end import FarEnd
 from tests.support.oracle import Told
 from tests.support.runs import dead_tracker
-from tests.support.turns import drain_run
+from tests.support.turns import GaveUp, drain_run
 
 HEADER = b"timestamp,x\n"
 STARTED_AT = 1_700_000_000.0

@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from spool import Registration, directory
+from spool.model import Receipt
 from streaming.clients.credentials import Credentials
-from streaming.errors import GaveUp, StreamError
-from streaming.upload.delivery import Receipt, Service, Store
+from streaming.errors import StreamError
+from streaming.upload.delivery import Service, Store
 from streaming.upload.model import Outcome, Terms, Turn, Wishes
 from streaming.upload.reachability import Reached
 from streaming.upload.run_delivery import RunDelivery
+
+
+class GaveUp(StreamError):
+    """The test has seen enough."""
 
 
 class Wait(Protocol):

@@ -32,7 +32,7 @@ class Edit(Closed):
     notes: Annotated[str, StringConstraints(max_length=4000)] | None = None
 
 
-class Share(Closed):
+class Link(Closed):
     """How long the link is good for."""
 
     hours: Annotated[int, Field(ge=1, le=24 * 90)] = 24 * 7
@@ -67,7 +67,7 @@ def delete_run(request: Request, owner: Owner, run_id: str) -> Response:
 
 
 @router.post("/runs/{run_id}/share", status_code=201)
-def share_run(request: Request, owner: Owner, run_id: str, body: Annotated[Share, Body()] = Share()) -> dict[str, Any]:  # noqa: B008
+def share_run(request: Request, owner: Owner, run_id: str, body: Annotated[Link, Body()] = Link()) -> dict[str, Any]:  # noqa: B008
     """A link that shows this one run, and changes nothing, until it expires; to whoever holds it."""
     run = find_run(request, owner, run_id)
     sessions: SessionStore = request.app.state.sessions

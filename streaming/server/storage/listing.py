@@ -14,11 +14,11 @@ from datetime import datetime
 from sqlite3 import OperationalError
 from typing import Any
 
+from streaming.config import host_of
 from streaming.server.storage import jobs
 from streaming.server.storage.database import ServerDatabase, drop_unless_made_by
 from streaming.server.storage.seen import SILENT_AFTER_S, Seen, Sketch, silent_at
 
-_HOST_NAMES = ("host_hostname", "host_name", "host_id", "cloud_instance_type")  # what is known best of where it ran
 _SHOWN = ("project_name", "job_name", "stage_name", "task_name", "team", "orchestrator", "tags")
 _SEARCHED = (*_SHOWN[:-1], "external_run_id")
 _LONGEST_KEY, _LONGEST_SEARCH = 200, 4000
@@ -414,10 +414,6 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
         "duration_s": round(row["duration_s"], 3),
         **{name: row[name] for name in (*_SORTED_BY_COLUMN, "silent_at")},
     }
-
-
-def host_of(metadata: dict[str, Any]) -> Any:
-    return next((metadata[name] for name in _HOST_NAMES if metadata.get(name)), None)
 
 
 def tag_texts(tags: Any) -> list[str]:

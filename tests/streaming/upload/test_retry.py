@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from streaming.errors import BadArgument, Busy, GaveUp, Parked, StreamError, Transient, Unauthorized
+from streaming.errors import BadArgument, Busy, Parked, StreamError, Transient, Unauthorized
 from streaming.upload import retry
 from streaming.upload.retry import Attempts
 
@@ -61,7 +61,7 @@ def test_huge_number_of_failures_does_not_overflow() -> None:
     assert waits_s(2000, Attempts(jitter=Full()))[-1] == retry.BACKOFF_MAX_S
 
 
-@pytest.mark.parametrize("error", [Parked("x"), BadArgument("x"), GaveUp("x")])
+@pytest.mark.parametrize("error", [Parked("x"), BadArgument("x")])
 def test_other_errors_end_it_at_once(error: StreamError) -> None:
     with pytest.raises(type(error)):
         Attempts().failed(error)

@@ -17,7 +17,7 @@ from streaming.upload.run_delivery import RunDelivery
 from tests.support import faults, oracle, spools
 from tests.support.clients import Clients
 from tests.support.far_end import FarEnd
-from tests.support.memory_far_end import MemoryFarEnd, Receipt
+from tests.support.memory_far_end import MemoryFarEnd
 from tests.support.oracle import Told
 from tests.support.processes import Home
 from tests.support.recorded import Waits, record
