@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from spool import Spool, ownership, system
+from spool.model import Receipt
 from streaming.errors import BadArgument, SegmentTooLarge
 from streaming.upload.model import Outcome, Terms
 from streaming.upload.reachability import Reached
