@@ -17,7 +17,6 @@ from streaming.cli.terminal.sparkline import ASCII_LEVELS, LEVELS
 from streaming.cli.terminal.table import Line, clean, cropped, text_of
 
 _DEFAULT_COLUMNS = 80
-_FAST_S = 0.1
 
 
 class Screen:
