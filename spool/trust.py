@@ -51,7 +51,7 @@ def _require_own_directory(directory: Path) -> None:
         raise SpoolRefused(
             f"other users may write in the directory {directory}, also beside the spool",
             path=directory,
-            hint="take their right to write (chmod go-w), or move the spool into a directory of your own",
+            hint="remove their write permission (chmod go-w), or move the spool into a directory of your own",
         )
 
 
@@ -66,10 +66,12 @@ def _require_own_file(path: Path) -> None:
             hint="let its owner drain it, or drain a copy of your own",
         )
     if status.st_mode & _WRITABLE_BY_OTHERS:
-        raise SpoolRefused(f"other users may write to {path}", path=path, hint="take their right to (chmod go-rwx)")
+        raise SpoolRefused(
+            f"other users may write to {path}", path=path, hint="remove their permissions (chmod go-rwx)"
+        )
     if status.st_nlink > 1 + _kept_aside_names(path, status):
         raise SpoolRefused(
-            f"{path} is one file under {status.st_nlink} names", path=path, hint="replace the hard link by a copy"
+            f"{path} has {status.st_nlink} hard links", path=path, hint="replace the hard link by a copy"
         )
 
 
@@ -87,7 +89,7 @@ def _require_no_write_ahead_log(path: Path) -> None:
     for suffix in _NEVER_OURS:
         if os.path.lexists(_beside(path, suffix)):
             raise SpoolRefused(
-                f"{path} has a write-ahead log beside it, as no spool has",
+                f"{path} has a write-ahead log beside it, which no spool has",
                 path=path,
                 hint="it was changed by another program",
             )

@@ -122,7 +122,9 @@ def _read_token(path: str, source: str) -> Token | None:
 def _require_printable(text: str, source: str) -> str:
     if text.isascii() and text.isprintable() and " " not in text:
         return text
-    raise BadArgument(f"the token in {source} holds characters that no token has", hint="copy it again, on one line")
+    raise BadArgument(
+        f"the token in {source} contains characters that a token cannot have", hint="copy it again, on one line"
+    )
 
 
 def token_from_environment() -> str | None:

@@ -320,7 +320,7 @@ def translated(path: Path) -> Iterator[None]:
         OverflowError,
         UnicodeDecodeError,
     ) as error:  # what sqlite3 cannot hand over, of a message of SQLite's own too
-        raise SpoolDamaged(f"the spool {path} holds a number or a text that is none", path=path) from error
+        raise SpoolDamaged(f"the spool {path} holds a value that cannot be read", path=path) from error
 
 
 def _translate(error: sqlite3.Error, path: Path) -> SpoolError:

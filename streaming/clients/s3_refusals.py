@@ -76,7 +76,7 @@ def require_answer_of_s3(
         raise OtherRegion(f"S3 answered {status}: the bucket is of region {region}", region=region)
     if status in _REDIRECTS and is_custom:
         raise NotTheService(
-            f"S3 answered {status}, not S3's way to answer", cause="captive portal", hint=remedy("captive portal")
+            f"S3 answered {status}, which is not how S3 answers", cause="captive portal", hint=remedy("captive portal")
         )
     if status == 413 and kind == "text/html":
         raise SegmentTooLarge(
@@ -87,7 +87,7 @@ def require_answer_of_s3(
         )
     if status == 200 and kind == "application/json":
         raise NotTheService(
-            "200 with JSON is not S3's way to answer: something else listens at S3's address",
+            "200 with JSON is not how S3 answers: something else listens at S3's address",
             cause="not S3",
             hint="check SENTINEL_S3_ENDPOINT_URL: is it the port of the S3 API, not of a console?",
         )
@@ -121,7 +121,7 @@ def understand(error: Any, *, conditional: bool, secrets: Collection[str]) -> St
         return Busy(message, cause="captive portal" if status == 511 else f"HTTP {status}", retry_after_s=asked_s)
     if status in _REDIRECTS or status < 300 or code in ("", str(status)):
         return NotTheService(
-            f"{message}, not S3's way to answer", cause="captive portal", hint=remedy("captive portal")
+            f"{message}, which is not how S3 answers", cause="captive portal", hint=remedy("captive portal")
         )
     kind = SegmentTooLarge if status == 413 or code in _TOO_LARGE_CODES else SegmentRefused
     words = _words(str(given.get("Message") or ""), secrets)

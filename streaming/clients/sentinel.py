@@ -69,7 +69,9 @@ class SentinelApi:
         read_timeout_s: float = READ_TIMEOUT_S,
     ) -> None:
         if not token.isascii() or not token.isprintable():
-            raise BadArgument("the token holds characters that no token has", hint="copy it again, without quotes")
+            raise BadArgument(
+                "the token contains characters that a token cannot have", hint="copy it again, without quotes"
+            )
         self._token = token
         self._base_url = config.require_safe_url(base_url, "the API URL")
         self._deadline_s = deadline_s
@@ -202,7 +204,7 @@ class SentinelApi:
                 ) as response,
             ):
                 if response.headers.get("Content-Encoding", "identity") != "identity":
-                    raise NotTheService("the answer is compressed, unasked", cause="unexpected answer")
+                    raise NotTheService("the answer is compressed, which was not asked for", cause="unexpected answer")
                 return response, read_capped(response.iter_content(64 << 10), ANSWER_MAX_BYTES)
         except (requests.RequestException, urllib3.exceptions.HTTPError, DeadlinePassed, OSError, ValueError) as error:
             self.reset()

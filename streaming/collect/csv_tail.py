@@ -144,7 +144,7 @@ class CsvFeeder:
         if not self._has_long_line:
             self._has_long_line = True
             log.warning(
-                "csv.line_too_long: %s has no newline within %d MiB from byte %d on: that is no row, and left out",
+                "csv.line_too_long: %s has no newline within %d MiB from byte %d on: it is not a row, and is left out",
                 self._path,
                 LINE_MAX_BYTES >> 20,
                 self._offset,

@@ -94,7 +94,7 @@ def require_sendable(metadata: Mapping[str, Any]) -> None:
 
             close = difflib.get_close_matches(name, METADATA_NAMES, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known are: {', '.join(METADATA_NAMES)}, command, tags"
-            raise BadArgument(f"{name!r} is no metadata of a run", hint=hint)
+            raise BadArgument(f"{name!r} is not a metadata field", hint=hint)
         if name == "tags":
             _require_tags(value)
         elif isinstance(value, Mapping) or (name != "command" and isinstance(value, (list, tuple, set))):
@@ -105,7 +105,7 @@ def _require_tags(tags: object) -> None:
     if tags is None:
         return
     if not isinstance(tags, Mapping):
-        raise BadArgument(f"tags={tags!r} are no tags", hint='give a dict, e.g. tags={"fold": 3}')
+        raise BadArgument(f"tags={tags!r} cannot be used", hint='give a dict, e.g. tags={"fold": 3}')
     for key, value in tags.items():
         if not isinstance(key, str) or isinstance(value, (Mapping, list, tuple, set)):
             raise BadArgument(

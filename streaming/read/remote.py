@@ -67,7 +67,7 @@ class ServerSource(Source):
             return [_facts(line) for line in json.loads(answer)["runs"]]
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise NotTheService(
-                f"{self._url} answers something else than a list of runs", cause="unexpected answer"
+                f"{self._url} answers something other than a list of runs", cause="unexpected answer"
             ) from error
 
     def schema(self, name: str) -> pa.Schema:

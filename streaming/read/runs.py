@@ -161,7 +161,7 @@ def open_source(source: str | os.PathLike[str] | None, *, token: str | None = No
         return BucketSource(source)
     path = directory.chosen(source)
     if source is not None and not path.is_dir():
-        raise BadArgument(f"{path} is no directory", hint="give a spool directory, a server's address, or a lake")
+        raise BadArgument(f"{path} is not a directory", hint="give a spool directory, a server's address, or a lake")
     return LakeSource(path) if (path / RUNS_FILE).is_file() else SpoolSource(path)
 
 

@@ -394,7 +394,7 @@ def _exit_code(given: object) -> int | None:
         number = operator.index(given)  # type: ignore[arg-type]
         if -(1 << 31) <= number < 1 << 32:
             return number
-    log.warning("exit_code.unknown: %.40r is no exit code and is left out", given)
+    log.warning("exit_code.unknown: %.40r is not an exit code, and is left out", given)
     return None
 
 

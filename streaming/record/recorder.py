@@ -306,7 +306,7 @@ class Recorder:
                 self._wait_over(time.monotonic() + timeout_s, is_over, on_wait)
             return self.spool.run().finish_answer
         except SpoolError as error:
-            log.warning("spool.unavailable: nobody knows whether the run was delivered (%s)", error)
+            log.warning("spool.unavailable: it is not known whether the run was delivered (%s)", error)
             return None
 
     def _wait_over(self, give_up_at: float, is_over: Callable[[], bool], on_wait: Callable[[], None]) -> None:

@@ -207,7 +207,7 @@ def _positive(given: float | None, name: str, settings: Mapping[str, Any], *, le
     """The argument or the setting, at least `least`. Raises BadArgument for an argument that is no time at all."""
     seconds = config.wait_s(settings[name] if given is None else given, name)
     if given is not None and given <= 0:
-        raise BadArgument(f"{name}={given!r} is no time between two of anything", hint=f"give {least:g} or more")
+        raise BadArgument(f"{name}={given!r} must be greater than 0", hint=f"give {least:g} or more")
     return max(least, seconds)
 
 

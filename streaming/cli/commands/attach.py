@@ -67,7 +67,7 @@ def _require_process(pid: int) -> list[str]:
         raise CannotAttach(f"process {pid} is a kernel thread or has no memory of its own: there is nothing to track")
     if not _may_look_inside(pid):
         log.warning(
-            "process %d belongs to another user: its disk I/O is not visible to you, its memory only roughly"
+            "process %d belongs to another user: its disk I/O is not visible to you, and its memory only roughly"
             " (run this as its owner to see all)",
             pid,
         )

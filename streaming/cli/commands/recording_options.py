@@ -63,7 +63,7 @@ def _target(given: Mapping[str, Any], unusable: Mapping[str, str]) -> Target:
     if token is None:
         return Target(None, *addresses, why_local=f"no {config.TOKEN}")
     if token.source == config.TOKEN_FALLBACK and not given["quiet"]:
-        log.warning("%s is used as the token; %s is its name now", config.TOKEN_FALLBACK, config.TOKEN)
+        log.warning("%s is used as the token; its present name is %s", config.TOKEN_FALLBACK, config.TOKEN)
     return Target(token.text, *addresses)
 
 

@@ -83,7 +83,7 @@ def run(
     log_to_stderr(stderr(), quiet=given["quiet"])
     job = JobProcesses(os.environ) if scope == "node" else None
     if job is not None and not job:
-        log.warning("nothing tells which job this is a part of: --scope node records this command alone")
+        log.warning("it is not known which job this belongs to: --scope node records this command alone")
         job = None
     if job is not None:
         where = where.of_node(os.environ)

@@ -139,7 +139,7 @@ def down(directory: Path) -> None:
 
     place = ServerDirectory(directory)
     if not place.path.is_dir():
-        click.echo("No server has run there.")
+        click.echo("No server has run in that directory.")
         return
     with place.locked():
         click.echo("The server is down." if bring_down(place) else "The server was not up.")
@@ -260,7 +260,7 @@ def token_revoke(directory: Path, name: str) -> None:
     _tokens(directory).revoke(name)
     click.echo(
         f"The token {name!r} is refused from now on. Upload credentials that were given for it until now still work "
-        "until they expire: at most as long as `server up --credential-lifetime` says (900 s unless told otherwise)."
+        "until they expire: at most as long as `server up --credential-lifetime` says (900 s by default)."
     )
 
 
@@ -323,7 +323,7 @@ def _usable_bucket(bucket: str) -> str:
         prefix.require_prefix(f"s3://{bucket}/runs")
     except NotTheService:
         raise click.UsageError(
-            f"--s3-bucket {bucket!r} is no bucket's name: 3 to 63 of a-z, 0-9, . and - (no _)."
+            f"--s3-bucket {bucket!r} is not a bucket's name: 3 to 63 of a-z, 0-9, . and - (no _)."
         ) from None
     return bucket
 
@@ -332,7 +332,9 @@ def _usable_region(region: str) -> str:
     try:
         return prefix.require_region(region)
     except NotTheService:
-        raise click.UsageError(f"--s3-region {region!r} is no region: a-z, 0-9 and - only, as in us-east-1.") from None
+        raise click.UsageError(
+            f"--s3-region {region!r} is not a region: a-z, 0-9 and - only, as in us-east-1."
+        ) from None
 
 
 def _usable_endpoint(url: str | None) -> str | None:

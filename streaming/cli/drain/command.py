@@ -73,7 +73,7 @@ def drain(
     Example: tracker-stream drain --timeout 600
     """
     if runs and (everything or watch):
-        raise click.UsageError("RUN and --all or --watch exclude each other.")
+        raise click.UsageError("RUN cannot be combined with --all or --watch.")
     screen = stderr()
     log_to_stderr(screen)
     if dry_run:

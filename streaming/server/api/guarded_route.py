@@ -103,7 +103,7 @@ def _find_sharer(request: Request, secret: str) -> KnownToken:
     sessions: SessionStore = request.app.state.sessions
     token = sessions.find_shared(secret, run_id) if run_id and len(secret) <= _MAX_TOKEN_LENGTH else None
     if token is None:
-        raise HTTPException(401, "The link is too old, or does not show this.")
+        raise HTTPException(401, "The link has expired, or is for another run.")
     return token
 
 

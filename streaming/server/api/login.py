@@ -55,7 +55,7 @@ def log_in(request: Request, response: Response, body: Login) -> Identity:
     holder = holder_of(request)
     token = tokens.find(body.token) if body.token is not None else sessions.redeem(body.ticket or "", holder)
     if token is None:
-        used = "The link was used already, is too old, or is another user's." if body.ticket is not None else ""
+        used = "The link was used already, has expired, or is another user's." if body.ticket is not None else ""
         raise HTTPException(401, used or "The token is not valid.")
     response.set_cookie(
         request.app.state.cookie,

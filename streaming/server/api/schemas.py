@@ -45,7 +45,7 @@ def _in_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(timezone.utc)
     except OverflowError:
-        raise ValueError("a time that UTC has is expected: from year 1 to year 9999") from None
+        raise ValueError("a time from year 1 to year 9999 in UTC is expected") from None
 
 
 Command = Annotated[str, StringConstraints(max_length=262_144), AfterValidator(_is_json_array)]

@@ -28,7 +28,7 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
             found.add(port)
         if len(found) == count:
             return sorted(found)
-    raise StartFailed(f"No {count} free ports on {host}.")
+    raise StartFailed(f"There are not {count} free ports on {host}.")
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -74,7 +74,9 @@ def _require_own_address(host: str) -> None:
         with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
             return
     except OSError as exc:
-        raise StartFailed(f"{host} is no address of this machine ({exc.strerror}).", hint="Leave --host out.") from exc
+        raise StartFailed(
+            f"{host} is not an address of this machine ({exc.strerror}).", hint="Leave --host out."
+        ) from exc
 
 
 def _by_whom(port: int, host: str) -> str:

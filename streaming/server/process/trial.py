@@ -47,7 +47,7 @@ def _uploader_of(settings: ApiSettings) -> S3Settings:
 def _read_back(store: Bucket) -> None:
     key = f"{_PREFIX}/1"
     if key not in {entry.key for entry in store.list(f"{_PREFIX}/")} or store.read(key) != _BODY:
-        raise StoreUnavailable(f"{key} is not as it was put")
+        raise StoreUnavailable(f"{key} is not what was written")
 
 
 def _liberties(theirs: Bucket, s3: S3Settings) -> Iterator[str]:

@@ -50,7 +50,7 @@ def test_runs_are_found_filtered_and_shown(home: Home) -> None:
         found["nosuch"]
     with pytest.raises(BadArgument, match="no column 'x'"):
         found[first.stem].table(["x"])
-    with pytest.raises(BadArgument, match="no directory"):
+    with pytest.raises(BadArgument, match="not a directory"):
         streaming.runs(home.spool_dir / "nowhere")
     with pytest.raises(Unreachable):
         streaming.runs("http://127.0.0.1:1", token="x")

@@ -125,7 +125,7 @@ ENTRY = (
 def test_an_address_that_is_not_this_machines_is_said_at_once(server: Command, host: str) -> None:
     done = server("up", "--host", host)
     assert done.returncode == 1
-    assert f"{host} is no address of this machine" in done.stderr
+    assert f"{host} is not an address of this machine" in done.stderr
 
 
 class _WithoutSts(BaseHTTPRequestHandler):

@@ -210,7 +210,7 @@ def test_old_name_of_the_token_is_used_with_a_notice(home: Home, program: AsProg
     settings["SENTINEL_API_KEY"] = settings.pop("SENTINEL_API_TOKEN")
     result = program("run", "--", "true", **settings)
     far_end.wait_finished()
-    assert b"SENTINEL_API_TOKEN is its name now" in result.stderr
+    assert b"its present name is SENTINEL_API_TOKEN" in result.stderr
 
 
 def test_token_file_is_used(home: Home, program: AsProgram, far_end: FarEnd) -> None:
