@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import click
+
+from spool.whole_files import replacing
 
 STDOUT = Path("-")
 
@@ -24,19 +24,7 @@ def opened(output: Path | None, *, grows: bool = False) -> Iterator[BinaryIO]:
         return
     is_written_to = grows or (output.exists() and not output.is_file())
     try:
-        with open(output, "wb") if is_written_to else _replacing(output.resolve()) as file:
+        with open(output, "wb") if is_written_to else replacing(output.resolve()) as file:
             yield file
     except OSError as error:
         raise click.ClickException(f"{output} cannot be written ({error.strerror})") from error
-
-
-@contextmanager
-def _replacing(output: Path) -> Iterator[BinaryIO]:
-    unfinished = output.with_name(f".{output.name}.{secrets.token_hex(4)}")
-    try:
-        with open(unfinished, "wb") as file:
-            yield file
-        os.replace(unfinished, output)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spool import Spool, system
+from spool.whole_files import replacing
 from streaming import config
 from streaming.errors import LaunchFailed
 from streaming.processes.child import Child
@@ -60,10 +61,8 @@ def recall() -> dict[str, Any]:
 
 
 def _remember(found: dict[str, Any]) -> None:
-    with suppress(OSError), runtime_folder() as folder:
-        new = folder / f"{_file_name()}.{system.random_name()}"
-        new.write_text(json.dumps(found))
-        new.replace(folder / _file_name())
+    with suppress(OSError), runtime_folder() as folder, replacing(folder / _file_name()) as file:
+        file.write(json.dumps(found).encode())
 
 
 def _file_name() -> str:

@@ -13,11 +13,8 @@ Invariants:
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from multiprocessing import get_context
@@ -28,6 +25,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from spool.whole_files import replacing
 from streaming.errors import BadArgument
 from streaming.read.lake_source import NO_DAY, NO_PROJECT, ROWS_FOLDER, RUNS_FILE, SCHEMA, files_of, noted_runs, seconds
 from streaming.read.runs import open_source
@@ -136,18 +134,10 @@ def _days(table: pa.Table) -> Iterator[tuple[str | None, pa.Table]]:
 
 
 def _write(path: Path, rows: pa.Table) -> None:
-    """Whole or not at all. Another worker that writes the same at the same time writes the same bytes' worth."""
+    """Another worker that writes the same at the same time writes the same bytes' worth."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(unfinished, "wb") as file:
-            parquet_file.write(file, rows.schema, [rows])
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
+    with replacing(path, is_durable=True) as file:
+        parquet_file.write(file, rows.schema, [rows])
 
 
 def _partition(name: str, value: object) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from spool.private_files import private
+from spool.whole_files import private
 from streaming.server.metrics.parse import LINE, ObjectFacts
 from streaming.tables import parquet_file
 from streaming.tables.figures import Array

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from spool.private_files import write_private
+from spool.whole_files import write_private
 from streaming.server.errors import UnusableDirectory
 
 

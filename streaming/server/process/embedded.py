@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from spool.private_files import write_private
+from spool.whole_files import write_private
 from streaming.server.errors import ServerError, StartFailed
 from streaming.server.process.api import start_api, url_of
 from streaming.server.process.directory import ServerDirectory

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spool import system
-from spool.private_files import private
+from spool.whole_files import private
 from streaming.server.errors import ServerError, StartFailed
 
 _GUARD = Path(__file__).with_name("guard.py")

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from spool.private_files import write_private
+from spool.whole_files import write_private
 
 CERTIFICATE, KEY = "inner-certificate.pem", "inner-key.pem"
 ROLE_ARN = "arn:aws:iam::000000000000:role/uploader"
