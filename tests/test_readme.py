@@ -21,10 +21,10 @@ from pathlib import Path
 import click
 import pytest
 
-from streaming.cli import main, settings
+from streaming.cli import main
 from tests import architecture
 from tests.support.processes import ROOT, Home, clean_environment, wait_gone
-from tests.support.readmes import READMES, all_text
+from tests.support.readmes import READMES, all_text, settings_table
 
 README = all_text()
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -142,7 +142,7 @@ def test_structure_is_that_of_the_table() -> None:
 
 def test_settings_table_is_that_of_the_code() -> None:
     shown = README.partition("<!-- settings -->\n")[2].partition("<!-- /settings -->")[0]
-    assert shown == settings.table()
+    assert shown == settings_table()
 
 
 STEP = re.compile(r"^\d\. `((?:spool|streaming)\.[\w.]+)`", re.MULTILINE)

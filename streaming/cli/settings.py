@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from streaming import config
-from streaming.config import Found, Kind, Setting
+from streaming.config import Found, Setting
 from streaming.errors import BadArgument
 
 FILE_NAME = "tracker-stream.toml"
@@ -157,17 +157,3 @@ def _unknown(path: Path, name: str) -> str:
     close = difflib.get_close_matches(name, config.BY_NAME, n=1)
     hint = f"did you mean {close[0]}?" if close else f"known are: {', '.join(config.BY_NAME)}"
     return f"{path}: {name!r} is not a setting: {hint}"
-
-
-def table() -> str:
-    """All settings as a Markdown table: the README's."""
-    rows = ["| flag | environment | key in the file | default | what it is |", "|---|---|---|---|---|"]
-    for setting in config.RECORDING:
-        is_tag = setting.kind is Kind.TAGS
-        unit = " s" if setting.kind is Kind.SECONDS else ""
-        default = "" if setting.default in (None, False) else f"{setting.default:g}{unit}" if unit else setting.default
-        flag = f"{setting.flag} K=V" if is_tag else "`, `".join(reversed(setting.flags or (setting.flag,)))
-        text = f"{setting.help[:-1]} ({setting.kind.value})" if is_tag else setting.help
-        variable = f"{setting.variable}=K=V,K=V" if is_tag else setting.variable
-        rows.append(f"| `{flag}` | `{variable}` | `{setting.name}` | {default} | {text} |")
-    return "\n".join(rows) + "\n"
