@@ -28,7 +28,7 @@ from unittest import mock
 
 from spool import Spool, directory
 from spool.recovery import recover
-from streaming.record.recorder import Delivery
+from streaming.record.plan import Delivery
 from streaming.upload import engine, run_delivery
 from streaming.upload.engine import Engine
 from streaming.upload.job import Job
