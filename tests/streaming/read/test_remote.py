@@ -75,7 +75,7 @@ def test_the_token_is_taken_to_no_other_place(start: Start, status: int) -> None
 )
 def test_what_is_no_list_of_runs_is_told_in_words(start: Start, body: bytes) -> None:
     url, _ = start(body=body)
-    with pytest.raises(NotTheService, match="something else than a list of runs"):
+    with pytest.raises(NotTheService, match="something other than a list of runs"):
         ServerSource(url, "a-token").runs()
 
 

@@ -102,7 +102,7 @@ def test_files_that_a_power_loss_emptied_are_made_anew(
         (["--s3-endpoint", "http://vm:9007"], "https://"),
         (["--s3-endpoint", "localhost:9000"], "https://"),
         (["--s3-endpoint", "ftp://127.0.0.1"], "https://"),
-        (["--s3-bucket", "good", "--s3-region", "us east"], "no region"),
+        (["--s3-bucket", "good", "--s3-region", "us east"], "not a region"),
         (["--s3-credentials", "static"], "--s3-endpoint"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
