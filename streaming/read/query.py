@@ -7,7 +7,11 @@ locked, Python's variables are out of its sight, and statements of other kinds a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from types import TracebackType
 from typing import Any
 
@@ -36,7 +40,9 @@ _LOCKED = ("SET enable_external_access = false", "SET lock_configuration = true"
 class Query:
     """The tables `rows` and `runs` of these runs, to ask several questions of. Close it, or use it as a context manager."""
 
-    def __init__(self, source: Source, facts: Sequence[RunFacts]) -> None:
+    def __init__(self, source: Source, facts: Sequence[RunFacts], *, timeout_s: float | None = None) -> None:
+        self._timeout_s = timeout_s
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="query")
         self._source = source
         self._facts = facts
         self._database = duckdb.connect(":memory:", config=_SETTINGS)
@@ -60,19 +66,38 @@ class Query:
         return True
 
     def answer(self, sql: str) -> pa.RecordBatchReader:
-        """Raises BadArgument for what is no question, or none that can be answered."""
+        """Raises BadArgument for what is no question, or none that can be answered (in time: so may reading the answer)."""
+        until = math.inf if self._timeout_s is None else time.monotonic() + self._timeout_s
+        reader = self._wait_for(lambda: self._reader(sql), until)
+        return pa.RecordBatchReader.from_batches(reader.schema, self._batches(reader, until))
+
+    def _batches(self, reader: pa.RecordBatchReader, until: float) -> Iterator[pa.RecordBatch]:
+        while (batch := self._wait_for(lambda: next(iter(reader), None), until)) is not None:
+            yield batch
+
+    def _wait_for(self, step: Callable[[], Any], until: float) -> Any:
+        """What DuckDB does on a thread of its own: else neither Ctrl-C nor the time would end it."""
+        done = self._thread.submit(step)
         try:
-            self._require_question(sql)
-            if not self._is_on_disk:
-                self._database.register("rows", self._schema.empty_table())
-                needed = self._columns_of(sql)
-                self._database.register("rows", self._rows(needed))
-            relation = self._database.sql(sql)
-            return getattr(relation, "to_arrow_reader", relation.fetch_arrow_reader)()
-        except duckdb.Error as error:
+            return done.result(None if until == math.inf else max(0.0, until - time.monotonic()))
+        except FutureTimeout:
+            raise BadArgument(f"the query takes longer than {self._timeout_s:g} s", hint="give --timeout") from None
+        except (duckdb.Error, pa.ArrowException) as error:
             raise BadArgument(
                 f"the query cannot be answered: {error}", hint="columns: tracker-stream query --help"
             ) from error
+        finally:
+            if not done.done():
+                self._database.interrupt()
+
+    def _reader(self, sql: str) -> pa.RecordBatchReader:
+        self._require_question(sql)
+        if not self._is_on_disk:
+            self._database.register("rows", self._schema.empty_table())
+            needed = self._columns_of(sql)
+            self._database.register("rows", self._rows(needed))
+        relation = self._database.sql(sql)
+        return getattr(relation, "to_arrow_reader", relation.fetch_arrow_reader)()
 
     def _require_question(self, sql: str) -> None:
         statements = duckdb.extract_statements(sql)
@@ -108,6 +133,7 @@ class Query:
         return pa.table(columns, schema=self._schema)
 
     def close(self) -> None:
+        self._thread.shutdown()
         self._database.close()
 
     def __enter__(self) -> Query:

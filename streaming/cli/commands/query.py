@@ -57,7 +57,10 @@ def _type(kind: Any) -> str:
     "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="[default: stdout]"
 )
 @click.option("--token-file", metavar="FILE", help="The token for a server. [default: SENTINEL_API_TOKEN]")
-def query(sql: str, source: str | None, form: str, output: Path | None, token_file: str | None) -> None:
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), default=3600.0, show_default=True, help="Seconds for the answer."
+)
+def query(sql: str, source: str | None, form: str, output: Path | None, token_file: str | None, timeout: float) -> None:
     """Run one SELECT, in DuckDB's SQL, on the tables `rows` and `runs`.
 
     A query can read nothing else and write nothing: it has no access to files, extensions or the network.
@@ -72,7 +75,7 @@ def query(sql: str, source: str | None, form: str, output: Path | None, token_fi
 
     token = config.find_token(token_file)
     found = reading.runs(source, token=token.text if token else None)
-    with Query(found.source, found.facts) as asked:
+    with Query(found.source, found.facts, timeout_s=timeout) as asked:
         answer = asked.answer(sql)
         if form == "table" and output is None:
             return _print_table(answer)

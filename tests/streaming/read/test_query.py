@@ -124,6 +124,21 @@ def ways_out(folder: Path) -> list[str]:
     ]
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT max(n) FROM t",
+        "SELECT a.range FROM range(1000000) a, range(1000000) b, range(1000000) c WHERE a.range + b.range + c.range < 0",
+    ],
+)
+def test_a_question_without_end_is_given_up(home: Home, sql: str) -> None:
+    """The second of them heard no Ctrl-C either: it went on for as long as it liked."""
+    ended_run(home.spool_dir, row_count=1)
+    found = streaming.runs(home.spool_dir)
+    with Query(found.source, found.facts, timeout_s=0.5) as query, pytest.raises(BadArgument, match="takes longer"):
+        query.answer(sql).read_all()
+
+
 def test_there_is_no_way_out(home: Home, tmp_path: Path) -> None:
     live_run(home.spool_dir, row_count=1)
     (tmp_path / "secret.csv").write_text("a,b\nsecret,1\n")
