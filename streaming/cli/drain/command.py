@@ -24,7 +24,7 @@ from streaming.read.status import STILL_WAITING, Condition, Summary, exit_code_o
 from streaming.upload.drain import Drain
 from streaming.upload.model import Terms, Wishes
 
-JOBS = 8  # runs that the uploader has in hand at once; it sends a few segments at a time
+JOBS = 12  # runs that the uploader has in hand at once: twice its threads, so that none waits for our next order
 
 
 @click.command()
