@@ -42,14 +42,9 @@ ATTACK = """async ({ports, verbs, paths}) => {
   };
   for (const port of ports) await Promise.all(paths.map(async (path) => {
     const url = `http://127.0.0.1:${port}${path}`;
-    await Promise.all(["GET", "HEAD", "POST"].map((method) => attempt(url, {method, mode: "no-cors"})));
     await Promise.all(verbs.filter((verb) => !["TRACE", "CONNECT"].includes(verb)).map((method) => attempt(url, {method})));
-    const frame = document.createElement("iframe");
-    frame.src = url;
-    document.body.append(frame);
-    frame.remove();
     new Image().src = url;
-    tried += 2;
+    tried += 1;
   }));
   return {read, tried};
 }"""
@@ -188,34 +183,34 @@ except urllib.error.HTTPError as refusal:
 """
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        "//SITE/",
-        "/\\SITE/",
-        "/\t/SITE/",
-        "/\n/SITE/",
-        "/\r\n\\SITE/",
-        "\\\\SITE/",
-        "http://SITE/",
-        "javascript:alert(1)",
-        "\t//SITE",
-        "/.//SITE/",
-        "/x/..//SITE/",
-        "HERE//SITE/",
-    ],
-    ids=repr,
-)
+ELSEWHERE = [
+    "//SITE/",
+    "/\\SITE/",
+    "/\t/SITE/",
+    "/\n/SITE/",
+    "/\r\n\\SITE/",
+    "\\\\SITE/",
+    "http://SITE/",
+    "javascript:alert(1)",
+    "\t//SITE",
+    "/.//SITE/",
+    "/x/..//SITE/",
+    "HERE//SITE/",
+]
+
+
 def test_a_login_leads_to_no_other_site(
-    chromium: Browser, whole_server: EmbeddedServer, site: str, where: str, tried: Tried
+    chromium: Browser, whole_server: EmbeddedServer, site: str, tried: Tried
 ) -> None:
-    target = where.replace("SITE", site.removeprefix("http://")).replace("HERE", whole_server.api_url)
     context = chromium.new_context()
     page = context.new_page()
-    page.goto(f"{whole_server.api_url}/login?next={quote(target, safe='')}")
-    page.fill("#token", whole_server.token)
-    page.click("button.primary")
-    page.wait_for_url(lambda url: "/login" not in url)
-    assert page.url.startswith(f"{whole_server.api_url}/")
+    for where in ELSEWHERE:
+        target = where.replace("SITE", site.removeprefix("http://")).replace("HERE", whole_server.api_url)
+        page.goto(f"{whole_server.api_url}/login?next={quote(target, safe='')}")
+        page.fill("#token", whole_server.token)
+        page.click("button.primary")
+        page.wait_for_url(lambda url: "/login" not in url, wait_until="commit")
+        assert page.url.startswith(f"{whole_server.api_url}/"), where
+        context.clear_cookies()
     context.close()
-    tried("places to go to after a login", 1)
+    tried("places to go to after a login", len(ELSEWHERE))
