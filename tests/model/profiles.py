@@ -5,7 +5,7 @@ import os
 from hypothesis import HealthCheck, Phase, settings
 
 _ALL = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-_CI = settings(_ALL, max_examples=120, stateful_step_count=30, derandomize=True, database=None)
+_CI = settings(_ALL, max_examples=60, stateful_step_count=30, derandomize=True, database=None)
 PROFILES = {
     "ci": _CI,
     "quick": settings(_CI, phases=[Phase.generate]),  # says that something fails, not what is the least that fails

@@ -18,7 +18,7 @@ from tests.support.hostile_spools import survive
 from tests.support.spools import HEADER
 
 ROWS = [b"%d,row %d\n" % (number, number) for number in range(40)]
-SLOW = settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
+SLOW = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
 
 
 @cache

@@ -68,7 +68,7 @@ def test_numbers_are_short_but_right() -> None:
 FLOATS = st.floats(-1e6, 1e6) | st.just(float("nan"))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.floats(0, 1e9), FLOATS), min_size=1, max_size=200), st.integers(1, 50))
 def test_peaks_dips_and_rows_survive_any_reduction(points: list[tuple[float, float]], buckets: int) -> None:
     points = sorted(points, key=lambda point: point[0])
