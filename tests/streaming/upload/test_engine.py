@@ -1,5 +1,6 @@
 """Whose turn it is in an engine, and what one keeps of the runs that came and went."""
 
+import os
 import socket
 import threading
 from collections import deque
@@ -37,9 +38,12 @@ def serving(spool_dir: Path) -> Iterator[tuple[Engine, EngineLink]]:
         assert not thread.is_alive()
 
 
+def terms_at(far_end: FarEnd) -> dict[str, Any]:
+    return {"token": far_end.token, "api_url": far_end.api_url, "s3_endpoint_url": far_end.s3_endpoint_url}
+
+
 def order(link: EngineLink, path: Path, far_end: FarEnd, **terms: str) -> None:
-    addresses = {"api_url": far_end.api_url, "s3_endpoint_url": far_end.s3_endpoint_url}
-    link.tell({"do": "drain", "path": str(path), "token": far_end.token, **addresses, **vars(NO_WISHES), **terms})
+    link.tell({"do": "drain", "path": str(path), **vars(NO_WISHES), **terms_at(far_end), **terms})
 
 
 def ask(link: EngineLink, path: Path, far_end: FarEnd, *, until: str = "done", **terms: str) -> None:
@@ -116,3 +120,37 @@ def test_engine_keeps_nothing_of_runs_that_came_and_went_however_they_ended(home
             settle(engine, link)
             weights.append(weight(engine) - len(engine._delivered))  # these are files that still lie there
     assert weights == [weights[0]] * len(weights)
+
+
+def test_engine_tries_a_refused_token_again_when_somebody_asks_for_the_run(home: Home, far_end: FarEnd) -> None:
+    """Else it would be left alone for minutes, by all runs that have it."""
+    far_end.revoke_token()
+    recorded = record(home.spool_dir, far_end)
+    with serving(home.spool_dir) as (engine, link):
+        ask(link, recorded.path, far_end)
+        assert far_end.journal.count("register") == 1
+        far_end.accept_token(far_end.token)
+        ask(link, recorded.path, far_end)
+        settle(engine, link)
+    recorded.judge(far_end)
+
+
+def test_engine_that_is_hurried_ends_though_nobody_answers(home: Home, far_end: FarEnd) -> None:
+    far_end.down()
+    recorded = record(home.spool_dir, far_end)
+    with serving(home.spool_dir) as (engine, link):
+        order(link, recorded.path, far_end)
+        eventually(lambda: any(event["event"] == "problem" for event in link.events(0.1)))
+        engine.hurry(0.2)
+        eventually(lambda: link.events(0.1) == [] and not link.is_open)
+
+
+def test_tracker_is_told_when_a_person_stops_the_engine(home: Home, far_end: FarEnd) -> None:
+    """It does not start another one then."""
+    far_end.down()
+    recorded = record(home.spool_dir, far_end)
+    with serving(home.spool_dir) as (_, link):
+        recording = {"tracker_pid": os.getpid(), "is_awaited": False, "interval_s": 60, "linger_s": 0}
+        link.tell({"do": "deliver", "path": str(recorded.path), **recording, **terms_at(far_end)})
+        link.tell({"do": "stop"})
+        eventually(lambda: any(event["event"] == "stopping" for event in link.events(0.1)))
