@@ -142,15 +142,33 @@ def test_engine_that_is_hurried_ends_though_nobody_answers(home: Home, far_end: 
         order(link, recorded.path, far_end)
         eventually(lambda: any(event["event"] == "problem" for event in link.events(0.1)))
         engine.hurry(0.2)
-        eventually(lambda: link.events(0.1) == [] and not link.is_open)
+        eventually(lambda: link.events(0.1) == [] and not link.is_open, 30)
+
+
+def record_for(link: EngineLink, path: Path, far_end: FarEnd) -> None:
+    """Give the order of a tracker: this process."""
+    recording = {"tracker_pid": os.getpid(), "is_awaited": False, "interval_s": 60, "linger_s": 0}
+    link.tell({"do": "deliver", "path": str(path), **recording, **terms_at(far_end)})
 
 
 def test_tracker_is_told_when_a_person_stops_the_engine(home: Home, far_end: FarEnd) -> None:
     """It does not start another one then."""
     far_end.down()
-    recorded = record(home.spool_dir, far_end)
+    told: list[str] = []
     with serving(home.spool_dir) as (_, link):
-        recording = {"tracker_pid": os.getpid(), "is_awaited": False, "interval_s": 60, "linger_s": 0}
-        link.tell({"do": "deliver", "path": str(recorded.path), **recording, **terms_at(far_end)})
+        record_for(link, record(home.spool_dir, far_end).path, far_end)
         link.tell({"do": "stop"})
-        eventually(lambda: any(event["event"] == "stopping" for event in link.events(0.1)))
+        eventually(
+            lambda: told.extend(event["event"] for event in link.events(0.1)) or "stopping" in told or not link.is_open
+        )
+    assert "stopping" in told
+
+
+def test_service_is_asked_once_for_all_runs_with_a_refused_token(home: Home, far_end: FarEnd) -> None:
+    far_end.revoke_token()
+    with serving(home.spool_dir) as (_, link):
+        for _ in range(3):
+            path = record(home.spool_dir, far_end).path
+            record_for(link, path, far_end)
+            eventually(lambda path=path: any(event.get("path") == str(path) for event in link.events(0.1)))
+        assert far_end.journal.count() == 1
