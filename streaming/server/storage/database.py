@@ -16,15 +16,30 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlite_utils import Database
-
 from streaming.server.errors import DatabaseUnavailable
+
+
+@contextlib.contextmanager
+def _without(*names: str) -> Iterator[None]:
+    """As if these packages were not installed, unless they have been imported already."""
+    absent = dict.fromkeys(name for name in names if name not in sys.modules)
+    sys.modules.update(absent)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
+with _without("pandas", "numpy"):  # which it imports, for types of columns, where they are: a second of every start
+    from sqlite_utils import Database
 
 _PRAGMAS = ("busy_timeout=10000", "journal_mode=TRUNCATE", "synchronous=EXTRA", "foreign_keys=ON", "secure_delete=ON")
 _MOST_TOGETHER = 100  # writers of one COMMIT

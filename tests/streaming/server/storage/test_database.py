@@ -1,6 +1,8 @@
 """The server's SQLite file: writers that share a COMMIT, and what each of them was told."""
 
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +13,7 @@ import pytest
 
 from streaming.server.errors import DatabaseUnavailable
 from streaming.server.storage.database import ServerDatabase
+from tests.support.processes import ROOT
 
 WRITERS = 12
 ODD_ONE = 5
@@ -90,3 +93,16 @@ def test_what_cannot_be_written_is_told_and_keeps_no_other_from_writing(database
     with database.transaction() as db:
         db.conn.execute("INSERT INTO kept VALUES (1)")
     assert database.rows("SELECT number FROM kept") == [{"number": 1}]
+
+
+LOADED = """
+import sys
+import streaming.server.storage.database
+print(*({"pandas", "numpy"} & {name.partition(".")[0] for name in sys.modules}))
+import numpy
+"""
+
+
+def test_no_server_waits_for_packages_that_only_those_who_read_rows_need() -> None:
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, check=True, timeout=60, cwd=ROOT)
+    assert done.stdout == b"\n"
