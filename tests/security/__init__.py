@@ -7,6 +7,9 @@
 | whoever reaches the API, no token     | connections, headers, bodies, the log          | test_strangers           |
 | a tenant with a token, curious        | the calls, S3 and STS, with its own keys       | test_other_tenants       |
 | a tenant with a token, greedy         | the threads, the memory, the time of the rest  | test_greedy_tenants      |
+| whoever hands over a spool            | SQLite, drain, the user's files and token      | faults/test_security_*   |
+| a server or bucket that is asked      | the asker's memory, time, token and terminal   | read/test_remote, fuzz/  |
+| whoever writes the SQL of a query     | files, network, settings, memory, time         | read/test_query          |
 
 Not an attacker here: root, and whoever already runs programs as the same user.
 """
