@@ -269,7 +269,7 @@ class RunListing:
             "job": _key(query.job),
             "tag": query.tag[:_LONGEST_KEY],
             "text": query.text.casefold(),
-            "phrase": '"{}"'.format(query.text.casefold().replace('"', '""')),
+            "phrase": '"{}"'.format(query.text.casefold().replace('"', '""').replace("\0", " ")),
         }
         return " AND ".join(["1", *(condition for condition, is_asked in found.items() if is_asked)]), values
 

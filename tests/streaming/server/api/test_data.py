@@ -329,3 +329,16 @@ def test_list_shows_average_peak_and_a_small_curve_and_a_run_and_its_job_what_to
     }
     assert service.get("/jobs?id=39").json()["need"] == need
     assert service.get(f"/runs/{run['run_id']}").json()["need"] == need
+
+
+def test_whatever_is_searched_for_is_searched_for(service: Service) -> None:
+    """SQL, the words of the index, characters that end a string, or turn the line around."""
+    name = "a\u202eb 100%_'\"(c)"
+    service.register(job_name=name)
+    for text in (name, "100%_", "'\"(", "\u202eb "):
+        assert service.get("/runs", params={"q": text}).json()["total"] == 1, repr(text)
+    odd = ['"""', "aa\0bb", "\0", "NEAR(a", "a AND", "job_name:", "{a}:", "^a*", "a*b" * 60, "' OR 1=1 --", "\n\x7f"]
+    for text in odd:
+        for where in ("q", "project", "job", "tag"):
+            answer = service.get("/runs", params={where: text})
+            assert (answer.status_code, answer.json().get("total")) == (200, 0), (where, text, answer.text)
