@@ -112,6 +112,19 @@ def test_requests_that_break_off_do_not_fill_the_log(whole_server: EmbeddedServe
     tried("requests that break off", 20)
 
 
+def test_what_a_presigned_address_holds_is_in_no_file(whole_server: EmbeddedServer, tried: Tried) -> None:
+    signed = "X-Amz-Signature=canary-of-an-address&X-Amz-Security-Token=canary-of-an-address"
+    places = (whole_server.api_url, f"{whole_server.s3_endpoint_url}/{whole_server.bucket}")
+    for method in ("GET", "PUT", "DELETE"):
+        for place in places:
+            answer = requests.request(method, f"{place}/runs/x?{signed}", timeout=SLOW_S, allow_redirects=False)
+            assert answer.status_code >= 400
+    files = [path for path in whole_server.directory.path.rglob("*") if path.is_file()]
+    assert whole_server.directory.api_log in files
+    assert [path for path in files if b"canary-of-an-address" in path.read_bytes()] == []
+    tried("presigned addresses", 6)
+
+
 @pytest.mark.parametrize(
     "request_line", [b"GET /health HTTP/9.9", b"nonsense", b"GET /%ff%00 HTTP/1.1", b"GET / HTTP/1.1\r\nHost : x"]
 )
