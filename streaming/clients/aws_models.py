@@ -17,7 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-OPERATION = "PutObject"
+OPERATIONS = (
+    "PutObject",
+    "HeadBucket",
+)  # the second by botocore itself, where an answer means another region and names none
 _SERVICE = "s3"
 _TIMEOUT_S = 10.0
 _PROGRAM = (
@@ -47,7 +50,7 @@ def main(path: str) -> None:
 def cut(content: dict[str, Any]) -> dict[str, Any]:
     """A service's operations, with the shapes that they need; or the partitions of AWS, with our service's endpoints."""
     if "operations" in content:
-        operations = {OPERATION: content["operations"][OPERATION]}
+        operations = {name: content["operations"][name] for name in OPERATIONS}
         shapes = _shapes(content["shapes"], operations)
         content = {**content, "operations": operations, "shapes": shapes}
     if "partitions" in content:

@@ -117,6 +117,7 @@ def test_occupied_key_is_written_again_and_told(door: Door, far_end: FarEnd, cap
         (faults.s3_error("PreconditionFailed", 412), SegmentRefused),
         (faults.s3_error("AccessDenied"), Transient),
         (faults.s3_error("ObjectLocked", 400), SegmentRefused),
+        (faults.s3_error("IllegalLocationConstraintException", 400), SegmentRefused),  # and names no region
         (faults.answer(503), Busy),
         (faults.captive_portal(), NotTheService),
     ],
