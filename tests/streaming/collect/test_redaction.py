@@ -194,16 +194,8 @@ HOSTILE = [
         " ",
         "\n",
     ),
-    *(
-        "-----BEGIN ",
-        "-----BEGIN PRIVATE KEY-----",
-        "curl -u ",
-        "aB",
-        "AAa",
-        "Cookie: ",
-        "{'password': '",
-        "\\\\",
-    ),
+    *("-----BEGIN ", "-----BEGIN PRIVATE KEY-----", "curl -u ", "aB", "AAa", "Cookie: ", "{'password': '", "\\\\"),
+    *("vault login ", "htpasswd -b ", "set token ", ";", "key=", "key "),
 ]
 
 
