@@ -25,6 +25,11 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--in-process-gpu",
+    "--renderer-process-limit=1",
+    "--no-zygote",
+    "--disable-extensions",
+    "--disable-features=Translate,OptimizationHints,MediaRouter",
 ]
 
 
