@@ -111,6 +111,10 @@ class Eyes:
         if path in self._open:
             self._open.pop(path)[1].close()
 
+    def close_all(self) -> None:
+        for path in [*self._open]:
+            self.close(path)
+
     def content(self, path: Path) -> list[Any]:
         """All that decides how it can go on: not what is told to people about problems."""
         return [self.ask(path, f"SELECT {columns} FROM {table}") for table, columns in CONTENT.items()]

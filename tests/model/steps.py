@@ -143,8 +143,7 @@ class Steps:
     def close(self) -> None:
         for engine in self._paused.values():
             engine.crash()
-        for stage in self._stages:
-            self._eyes.close(stage.path)
+        self._eyes.close_all()
 
     # -- making one
 
