@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks import machine, table
 from benchmarks.append import measure_append
+from benchmarks.browser import measure_browser
 from benchmarks.cycle import measure_cycle
 from benchmarks.drain import measure_drain
 from benchmarks.imports import measure_import
@@ -38,6 +39,7 @@ MEASUREMENTS: dict[str, Callable[[World], table.Measured]] = {
     "11,12,13,14": measure_reading,
     "15": measure_node,
     "16,17": measure_short_runs,
+    "18": measure_browser,
 }
 
 

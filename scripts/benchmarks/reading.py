@@ -83,10 +83,10 @@ def _list(world: World, folder: Path) -> list[Figure]:
         db.conn.execute("INSERT INTO tokens (name, hash, created_at) VALUES ('bench', 'x', 'now')")
     runs = RunStore(database)
     few = _runs_a_second(runs, 200)
-    _fill(database, runs, world.pick(100_000, 5_000))
+    fill(database, runs, world.pick(100_000, 5_000))
     many = _runs_a_second(runs, 200)
     page = median(_timed(lambda: runs.listing.page(ListQuery(1, time.time(), sort="-started_at"))) for _ in range(5))
-    _fill(database, runs, RANKS, job="39")
+    fill(database, runs, RANKS, job="39")
     folded = ListQuery(1, time.time(), sort="-started_at", is_folded=True)
     jobs = median(_timed(lambda: runs.listing.page(folded)) for _ in range(5))
     job = median(_timed(lambda: json.dumps(runs.listing.members(1, "39", time.time(), most=RANKS))) for _ in range(5))
@@ -120,10 +120,12 @@ def _runs_a_second(runs: RunStore, count: int) -> float:
     return count / (time.perf_counter() - started)
 
 
-def _fill(database: server_database.ServerDatabase, runs: RunStore, count: int, *, job: str | None = None) -> None:
+def fill(database: server_database.ServerDatabase, runs: RunStore, count: int, *, job: str | None = None) -> None:
     curve = [round(random.random(), 3) for _ in range(60)]
     sketch = {"average_cpu": 1.0, "peak_memory_mib": 900.0, "cpu": curve, "memory": curve}
-    statistics = json.dumps({"row_count": 900, "complete": True, "sketch": sketch})
+    last = time.time()
+    times = {"first_timestamp": last - 900, "last_timestamp": last}
+    statistics = json.dumps({"row_count": 900, **times, "complete": True, "sketch": sketch})
     with database.transaction() as db:
         for number in range(count):
             metadata = _metadata() if job is None else {**_metadata(), "tags": {"job": job, "rank": str(number)}}

@@ -70,6 +70,19 @@ def test_workers_of_dask_are_a_job(home: Home, environment: dict[str, str], mark
     assert {one.metadata["project_name"] for one in found} == {"nightly"}
 
 
+def test_each_task_of_dask_is_found_in_the_rows_of_its_worker(
+    home: Home, environment: dict[str, str], marker: str
+) -> None:
+    needs("distributed")
+    script = home.path / "job.py"
+    script.write_text(recipe("dask, and what each task took"))
+    told = run(home, environment, sys.executable, script).stdout.decode().splitlines()
+    wait_gone(marker, 60)
+    first, second, third = sorted(float(line.split()[-2]) for line in told)
+    assert [line.rpartition("-")[0] for line in told] == ["work"] * 3
+    assert first + 50 < second < third - 50, "100, 200 and 300 MB, beside what the worker itself takes"
+
+
 KILLED = """
 import os, signal, time
 from distributed import Client, LocalCluster

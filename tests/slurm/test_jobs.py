@@ -1,20 +1,32 @@
-"""Jobs as people see them: one line each in `status`, named by their id; and a node that an epilog leaves clean."""
+"""Jobs as people see them: one line in `status`, one page in the browser; and a node that an epilog leaves clean."""
 
+from __future__ import annotations
+
+import os
 import re
 import sys
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.streaming.server.conftest import Service
+from tests.streaming.server.web.tab import Tab
 from tests.support.far_end import FarEnd
 from tests.support.processes import ROOT, eventually, wait_gone
 from tests.support.slurm_cluster import Cluster, User, why_impossible
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 RUN = "tracker-stream run -q --mode offline -i 0.2 --"
 
 
-@pytest.mark.timeout(240)
-def test_each_job_is_one_line_and_all_its_rows_are_there(user: User, far_end: FarEnd) -> None:
+@pytest.mark.timeout(300)
+def test_each_job_is_one_line_and_one_page_and_all_its_rows_are_there(
+    user: User, service: Service, chromium: Browser, tmp_path: Path
+) -> None:
     first = f'[ -n "$SLURM_RESTART_COUNT" ] && exec srun {RUN} true; srun {RUN} sh -c "echo up; sleep 600"'
     requeued = user.submit(first, "-J", "again")
     jobs = {
@@ -35,14 +47,47 @@ def test_each_job_is_one_line_and_all_its_rows_are_there(user: User, far_end: Fa
         (line,) = [line for line in shown if line.startswith(f"{job} ")]
         assert all(part in line for part in expected.strip(")").split(", ")), line
     assert "28 runs" in shown[-1]
-    environment = {**far_end.environment(), "TRACKER_STREAM_LINGER": "2"}
+    recorded = sum(run["rows"]["recorded"] for run in user.runs())
+    environment = {**address_of(service), "TRACKER_STREAM_LINGER": "2"}
     for job in jobs:
         drained = user.product("drain", str(job), **environment)
         assert drained.exit_code == 0, drained
-    assert len(far_end.runs) == 28
-    assert all(run.finish is not None for run in far_end.runs)
+    found = service.get("/runs?limit=100").json()["runs"]
+    assert len(found) == 28
+    assert all(run["ended_at"] for run in found)
+    assert sum(run["row_count"] for run in found) == recorded > 28
+    look_at(
+        service, chromium, list(jobs.values()), list(map(str, jobs)), Path(os.environ.get("PICTURES_DIR", tmp_path))
+    )
     assert user.product("status", "--check").exit_code == 0
     wait_gone(user.marker, 60)
+
+
+def address_of(service: Service) -> dict[str, str]:
+    return {
+        "SENTINEL_API_URL": service.url,
+        "SENTINEL_API_TOKEN": service.token,
+        "SENTINEL_S3_ENDPOINT_URL": service.s3.endpoint_url or "",
+    }
+
+
+def look_at(service: Service, browser: Browser, names: list[str], jobs: list[str], pictures: Path) -> None:
+    """The list has a line for each job, with its curve; each job's page has a row for each place, and tells of its nodes."""
+    with closing(Tab.open(browser, service.url, width=1400, height=900, scheme="light")) as tab:
+        tab.log_in(service.token)
+        tab.go("/").page.screenshot(path=pictures / "slurm-list.png", full_page=True)
+        assert tab.page.locator("#rows tr").count() == len(jobs)
+        places = {"again": 1, "ranks": 16, "sweep": 8, "steps": 2}
+        for name, job in zip((text.split()[0] for text in names), jobs, strict=True):
+            assert f"job {job}, " in tab.text("#rows")
+            tab.go(f"/job?id={job}").wait_until("document.body.dataset.ready === 'true'")
+            tab.page.screenshot(path=pictures / f"slurm-{name}.png", full_page=True)
+            picture = tab.page.locator("#heats canvas").first.get_attribute("aria-label") or ""
+            assert f"of {places[name]} rows over time" in picture
+            assert tab.page.locator("#nodes tr").count() == (2 if name == "ranks" else 1)
+            assert tab.violations() == []
+            tab.go("/")
+        assert tab.errors == []
 
 
 def epilog() -> str:

@@ -26,7 +26,7 @@ export class Heat {
       element("p", { class: "axis muted" }, this.ends),
     ]);
     this.#listen();
-    new ResizeObserver(() => this.draw()).observe(this.canvas);
+    new ResizeObserver(() => this.places && this.draw()).observe(this.canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
 
@@ -39,6 +39,7 @@ export class Heat {
     setText(this.most, this.format(most.peak));
     this.ends.forEach((node, n) => setText(node, timeText(extent[n], extent)));
     this.canvas.setAttribute("aria-label", this.#describe(peaks, most));
+    this.image = null;
     this.draw();
   }
 
@@ -122,15 +123,14 @@ export class Heat {
     const width = Math.round(this.canvas.clientWidth * scale);
     const wanted = Math.min(this.places.length * ROW_PX, MOST_PX) * scale;
     const height = Math.round(Math.max(wanted, this.places.length));
-    if (width === 0 || !this.places) return;
+    if (width === 0) return;
     Object.assign(this.canvas, { width, height });
-    this.colours = { heat: colour("heat"), gap: colour("gap") };
     const ink = this.canvas.getContext("2d");
     const tall = height / this.places.length;
-    const gap = tall > 6 * scale ? scale : 0;
-    this.places.forEach((place, n) => this.#drawPlace(ink, place, { top: Math.round(n * tall), tall: Math.ceil(tall) - gap }));
+    ink.imageSmoothingEnabled = false;
+    ink.drawImage(this.#imageOf(width), 0, 0, width, height);
+    if (tall > 6 * scale) this.places.forEach((_, n) => ink.clearRect(0, Math.round((n + 1) * tall) - scale, width, scale));
     if (this.row === null) return;
-    ink.globalAlpha = 1;
     ink.strokeStyle = colour("ink");
     ink.lineWidth = scale;
     ink.strokeRect(scale / 2, Math.round(this.row * tall) + scale / 2, width - scale, Math.max(2 * scale, tall - scale));
@@ -147,24 +147,43 @@ export class Heat {
     return Math.round(((time - from) / (to - from)) * this.canvas.width);
   }
 
-  #drawPlace(ink, place, { top, tall }) {
-    const x = (time) => this.#xOf(time);
+  /** A pixel's row for each place. Kept until something else is to be seen in it: pointing at a row paints no thousand. */
+  #imageOf(width) {
+    const key = `${width} ${colour("heat")}`;
+    if (this.image && this.imageKey === key) return this.image;
+    this.image = Object.assign(document.createElement("canvas"), { width, height: this.places.length });
+    this.imageKey = key;
+    const ink = this.image.getContext("2d");
+    const pixels = ink.createImageData(width, this.places.length);
+    const colours = { heat: rgbOf(colour("heat")), gap: rgbOf(colour("gap")) };
+    this.places.forEach((place, row) => this.#paintPlace(new Uint32Array(pixels.data.buffer, 4 * row * width, width), place, colours));
+    ink.putImageData(pixels, 0, 0);
+    return this.image;
+  }
+
+  #paintPlace(pixels, place, { heat, gap }) {
+    const x = (time) => Math.max(0, this.#xOf(time));
     place.runs.forEach((run, n) => {
       const next = place.runs[n + 1];
-      if (next && next.startedAt > endOf(run)) this.#fill(ink, "gap", 1, x(endOf(run)), top, x(next.startedAt) - x(endOf(run)), tall);
+      if (next && next.startedAt > endOf(run)) pixels.fill(gap(1), x(endOf(run)), x(next.startedAt));
       const { from, to, values } = curveOf(run, this.measure);
       values.forEach((value, k) => {
-        const [left, right] = [k, k + 1].map((at) => x(from + ((to - from) * at) / values.length));
-        if (value !== null) this.#fill(ink, "heat", FAINTEST + (1 - FAINTEST) * (value / (this.peak || 1)), left, top, Math.max(1, right - left), tall);
+        if (value === null) return;
+        const [left, right] = [x(from + ((to - from) * k) / values.length), x(from + ((to - from) * (k + 1)) / values.length)];
+        pixels.fill(heat(FAINTEST + (1 - FAINTEST) * (value / (this.peak || 1))), left, Math.max(left + 1, right));
       });
     });
   }
+}
 
-  #fill(ink, name, alpha, left, top, width, tall) {
-    ink.globalAlpha = alpha;
-    ink.fillStyle = this.colours[name];
-    ink.fillRect(left, top, width, tall);
-  }
+/** A colour of base.css, `#rrggbb`, as what is written into an image: by how much of it there is. */
+function rgbOf(text) {
+  const [r, g, b] = [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16));
+  const bytes = new Uint8Array([r, g, b, 0]);
+  return (share) => {
+    bytes[3] = Math.round(255 * Math.min(1, share));
+    return new Uint32Array(bytes.buffer)[0];
+  };
 }
 
 const runAt = (place, time) => place.runs.findLast((run) => run.startedAt <= time && time <= endOf(run)) ?? null;

@@ -51,11 +51,9 @@ export function nodesOf(runs, [from, to], points = 120) {
 }
 
 function addTo(sums, run, measure, from, to) {
-  const step = (to - from) / sums.length;
-  for (let n = 0; n < sums.length; n++) {
-    const value = valueAt(run, measure, from + (n + 0.5) * step);
+  valuesAt(run, measure, [from, to], sums.length).forEach((value, n) => {
     if (value !== null) sums[n] = (sums[n] ?? 0) + value;
-  }
+  });
 }
 
 /** A run's averages over equal stretches of the time that is shown, where they are known; else of its whole time. */
@@ -64,38 +62,45 @@ export function curveOf(run, measure) {
 }
 
 /** A run's curve at a time; null where it has no rows. */
-export function valueAt(run, measure, time) {
-  const { from, to, values } = curveOf(run, measure);
+export const valueAt = (run, measure, time) => valueIn(curveOf(run, measure), time);
+
+function valueIn({ from, to, values }, time) {
   if (values.length === 0 || time < from || time > to) return null;
   const share = to > from ? (time - from) / (to - from) : 0;
   return values[Math.min(values.length - 1, Math.floor(share * values.length))];
 }
 
-/** As the charts take it: CPU of a run and memory of a node, average in a band from the least to the most. */
-export function seriesOf(runs, [from, to], points = 240) {
+/** A run's curve in the middle of each of so many stretches of a range. */
+function valuesAt(run, measure, [from, to], points) {
+  const curve = curveOf(run, measure);
   const step = (to - from) / points;
-  const t = Array.from({ length: points }, (_, n) => from + (n + 0.5) * step);
-  const each = runs.map((run) => t.map((time) => valueAt(run, "cpu", time)));
-  const columns = { cpu: bandOf(each, points), memory: bandOf(nodesOf(runs, [from, to], points).map((node) => node.memory), points) };
-  return { t, columns, step, reduced: true };
+  return Array.from({ length: points }, (_, n) => valueIn(curve, from + (n + 0.5) * step));
 }
 
-function bandOf(curves, points) {
-  const band = { mean: [], min: [], max: [] };
-  for (let n = 0; n < points; n++) {
-    let [sum, count, least, most] = [0, 0, null, null];
-    for (const { [n]: value } of curves) {
-      if (value === null || value === undefined) continue;
-      sum += value;
-      count += 1;
-      if (least === null || value < least) least = value;
-      if (most === null || value > most) most = value;
-    }
-    band.mean.push(count ? sum / count : null);
-    band.min.push(least);
-    band.max.push(most);
-  }
-  return band;
+/** As the charts take it: CPU of a run and memory of a node, average in a band from the least to the most. */
+export function seriesOf(runs, range, points = 240) {
+  const step = (range[1] - range[0]) / points;
+  const cpu = bandOf(points);
+  for (const run of runs) cpu.add(valuesAt(run, "cpu", range, points));
+  const memory = bandOf(points);
+  for (const node of nodesOf(runs, range, points)) memory.add(node.memory);
+  return { t: Array.from({ length: points }, (_, n) => range[0] + (n + 0.5) * step), columns: { cpu: cpu.band(), memory: memory.band() }, step, reduced: true };
+}
+
+function bandOf(points) {
+  const [sums, counts, min, max] = [0, 0, null, null].map((value) => new Array(points).fill(value));
+  return {
+    add(values) {
+      values.forEach((value, n) => {
+        if (value === null) return;
+        sums[n] += value;
+        counts[n] += 1;
+        if (min[n] === null || value < min[n]) min[n] = value;
+        if (max[n] === null || value > max[n]) max[n] = value;
+      });
+    },
+    band: () => ({ mean: sums.map((sum, n) => (counts[n] ? sum / counts[n] : null)), min, max }),
+  };
 }
 
 /** The largest limit that any of the runs was given; null where none is known. */
