@@ -6,7 +6,6 @@ from contextlib import ExitStack
 import pytest
 
 from tests.streaming.server.conftest import moto_url, s3, service, stage  # noqa: F401 - fixtures
-from tests.streaming.server.web.conftest import chromium  # noqa: F401 - a fixture
 from tests.support.slurm_cluster import PROCTRACKS, Cluster, User, why_impossible
 
 GetCluster = Callable[[str], Cluster]

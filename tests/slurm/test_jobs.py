@@ -7,25 +7,22 @@ import re
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.streaming.server.conftest import Service
+from tests.streaming.server.web.conftest import launched
 from tests.streaming.server.web.tab import Tab
 from tests.support.far_end import FarEnd
 from tests.support.processes import ROOT, eventually, wait_gone
 from tests.support.slurm_cluster import Cluster, User, why_impossible
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
 
 RUN = "tracker-stream run -q --mode offline -i 0.2 --"
 
 
 @pytest.mark.timeout(300)
 def test_each_job_is_one_line_and_one_page_and_all_its_rows_are_there(
-    user: User, service: Service, chromium: Browser, tmp_path: Path
+    user: User, service: Service, tmp_path: Path
 ) -> None:
     first = f'[ -n "$SLURM_RESTART_COUNT" ] && exec srun {RUN} true; srun {RUN} sh -c "echo up; sleep 600"'
     requeued = user.submit(first, "-J", "again")
@@ -57,7 +54,7 @@ def test_each_job_is_one_line_and_one_page_and_all_its_rows_are_there(
     assert all(run["ended_at"] for run in found)
     assert sum(run["row_count"] for run in found) == recorded > 28
     look_at(
-        service, chromium, list(jobs.values()), list(map(str, jobs)), Path(os.environ.get("PICTURES_DIR", tmp_path))
+        service, tmp_path, list(jobs.values()), list(map(str, jobs)), Path(os.environ.get("PICTURES_DIR", tmp_path))
     )
     assert user.product("status", "--check").exit_code == 0
     wait_gone(user.marker, 60)
@@ -71,9 +68,12 @@ def address_of(service: Service) -> dict[str, str]:
     }
 
 
-def look_at(service: Service, browser: Browser, names: list[str], jobs: list[str], pictures: Path) -> None:
+def look_at(service: Service, home: Path, names: list[str], jobs: list[str], pictures: Path) -> None:
     """The list has a line for each job, with its curve; each job's page has a row for each place, and tells of its nodes."""
-    with closing(Tab.open(browser, service.url, width=1400, height=900, scheme="light")) as tab:
+    with (
+        launched(home) as browser,
+        closing(Tab.open(browser, service.url, width=1400, height=900, scheme="light")) as tab,
+    ):
         tab.log_in(service.token)
         tab.go("/").page.screenshot(path=pictures / "slurm-list.png", full_page=True)
         assert tab.page.locator("#rows tr").count() == len(jobs)

@@ -58,7 +58,7 @@ function show({ runs, isCut, need, now }) {
 
 function showFacts(runs, nodes, need, [from, to]) {
   const codes = [...new Set(runs.map((run) => run.exitCode).filter((code) => code !== null))].sort((a, b) => (a === 0) - (b === 0) || a - b);
-  const cpu = runs.reduce((sum, run) => sum + (run.averageCpu ?? 0) * (endOf(run) - run.startedAt), 0) / (to - from);
+  const cpu = runs.reduce((sum, run) => sum + (run.averageCpu ?? 0) * Math.max(0, endOf(run) - run.startedAt), 0) / (to - from);
   const facts = [
     ["Job id", id], ["Runs", count(runs.length)], ["Nodes", count(nodes.length)],
     ["Started", time(from, dayTime(from), iso(from))], ["Duration", duration(to - from)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,18 +34,24 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="module")  # not longer: other tests of this process look for children that were left behind
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+@contextmanager
+def launched(home: Path) -> Iterator[Browser]:
+    """A browser, gone with the block."""
     if not CHROMIUM.exists():
         pytest.skip(f"{CHROMIUM} is missing: install Debian's package chromium (scripts/test does, as root)")
     sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright of the extra dev is missing")
-    home = str(tmp_path_factory.mktemp("chromium"))
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=FLAGS, env={"HOME": home, "PATH": "/usr/bin:/bin", "TZ": "UTC"}
+            executable_path=CHROMIUM, args=FLAGS, env={"HOME": str(home), "PATH": "/usr/bin:/bin", "TZ": "UTC"}
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")  # not longer: other tests of this process look for children that were left behind
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with launched(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
 
 
 @pytest.fixture
