@@ -159,7 +159,7 @@ def test_jobs_are_one_line_each_sorted_by_what_they_took_and_can_be_unfolded(tab
     assert tab.text("#rows tr:nth-child(2) .job").endswith("job 39, 3 runs")
     assert (tab.page.get_attribute("#rows tr:nth-child(2) .spark path", "d") or "").count("L") > 40
     assert tab.text("#rows tr:nth-child(2) .status") == "2 finished, 1 failed"
-    assert tab.page.locator("#rows .spark path[d^=M]").count() == 1
+    assert tab.page.locator("#rows .spark path[d^=M]").count() == 2  # a run's, and the job's
     tab.page.click("[data-column=memory] button")
     wait_jobs(tab, ["many", "single"])
     assert "GiB" in tab.text("#rows tr:nth-child(1)")
