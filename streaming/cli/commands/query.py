@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +19,7 @@ from streaming.cli.terminal.screen import stdout
 from streaming.cli.terminal.table import Column, clean, lay_out
 from streaming.read import runs as reading
 
+TABLE_MAX_ROWS = 10_000  # all are in memory before the first is shown
 FORMATS = ("table", "csv", "json", "parquet")
 
 
@@ -87,11 +89,11 @@ def query(sql: str, source: str | None, form: str, output: Path | None, token_fi
 def _print_table(answer: Any) -> None:
     screen = stdout()
     columns = [Column(clean(field.name), align_right=str(field.type) != "string") for field in answer.schema]
-    rows = [
-        [("" if value is None else _shown(value), "") for value in row.values()]
-        for row in answer.read_all().to_pylist()
-    ]
+    each = (list(row.values()) for batch in answer for row in batch.to_pylist())
+    rows = [[("" if value is None else _shown(value), "") for value in row] for row in islice(each, TABLE_MAX_ROWS)]
     screen.write(lay_out(columns, rows, width=None))
+    if next(each, None) is not None:
+        click.echo(f"only the first {TABLE_MAX_ROWS:,} rows are shown: --format csv has all of them", err=True)
 
 
 def _shown(value: Any) -> str:

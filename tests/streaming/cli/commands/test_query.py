@@ -28,3 +28,6 @@ def test_the_command_prints_a_table_and_writes_the_other_formats(
     assert wrong.exit_code == 2
     assert "nonsense" in wrong.stderr
     assert "process_memory_mib" in cli("query", "--help").stdout
+    endless = cli("query", "SELECT 1 FROM range(1000000000000)")
+    assert (endless.exit_code, endless.stdout.count("\n")) == (0, 10_001)
+    assert "only the first 10,000 rows are shown" in endless.stderr
