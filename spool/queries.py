@@ -13,6 +13,7 @@ from spool.segments import MISSING, Verifier, batches
 
 _BULK_BYTES = 16 << 20  # twice what is sealed as one segment
 _BULK_BATCHES = 1024
+_SMALL_BYTES = 1 << 10  # of a batch that is read with a thousand others: a megabyte, whatever the run
 _SELECT_SEGMENT = f"SELECT {', '.join(decode.SEGMENT_COLUMNS)} FROM segment"
 _PENDING = "batch WHERE batch_id > (SELECT coalesce(max(last_batch_id), 0) FROM segment)"
 _NEWEST = "(SELECT max(batch_id) FROM batch)"
@@ -208,7 +209,7 @@ def _unsealed_in_bulk(db: Connection, *, after: int, up_to: int) -> Iterator[tup
         found = db.query(
             "SELECT batch_id, header_id, row_count, sha256, csv FROM batch"
             " WHERE batch_id > ? AND batch_id <= ? AND length(csv) < ? ORDER BY batch_id",
-            (after, last, _BULK_BYTES // _BULK_BATCHES),
+            (after, last, _SMALL_BYTES),
         )
         if [batch_id for batch_id, *_ in found] == list(range(after + 1, last + 1)) and (
             rows := reader.sound_rows(found)
