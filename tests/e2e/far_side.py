@@ -29,7 +29,8 @@ class FarSide:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.shut()
+        self.api.close()
+        self.s3.close()
 
     def shut(self) -> None:
         """Nothing can be reached."""

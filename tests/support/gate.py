@@ -7,6 +7,8 @@ import threading
 from types import TracebackType
 from urllib.parse import urlsplit
 
+from tests.support.listener import bound
+
 PIECE_BYTES = 1 << 16
 STEP_S = 0.05
 RESET = b"\1\0\0\0\0\0\0\0"  # SO_LINGER of no time: a reset instead of a farewell
@@ -21,7 +23,8 @@ class Gate:
         assert parts.hostname is not None
         assert parts.port is not None
         self._behind = (parts.hostname, parts.port)
-        self._port = 0
+        self._held = bound(0)  # while the gate is shut, nobody else gets the port
+        self._port = self._held.getsockname()[1]
         self._listener: socket.socket | None = None
         self._is_shut = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -45,7 +48,6 @@ class Gate:
             return
         self._is_shut.clear()
         self._listener = socket.create_server(("127.0.0.1", self._port))
-        self._port = self._listener.getsockname()[1]
         self._listener.settimeout(STEP_S)
         self._start(self._accept, self._listener)
 
@@ -59,11 +61,16 @@ class Gate:
         self._threads.clear()
         self._listener = None
 
+    def close(self) -> None:
+        """Shut for good, and give the port back."""
+        self.shut()
+        self._held.close()
+
     def __enter__(self) -> "Gate":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.shut()
+        self.close()
 
     def _start(self, work: object, *arguments: socket.socket) -> None:
         thread = threading.Thread(target=work, args=arguments, daemon=True)  # type: ignore[arg-type]

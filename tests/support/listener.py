@@ -16,8 +16,8 @@ JOIN_S = 2.0
 class Listener:
     """Accepts, and talks on a thread per connection.
 
-    Going down puts a bound socket that does not listen in place of the listening one: connects are refused, and
-    nobody else gets the port.
+    Beside the listening socket there is always one that is bound to the same port and does not listen: while we are down,
+    connects are refused, and nobody else gets the port.
     """
 
     def __init__(self, converse: Callable[[Wire], None], *, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
@@ -26,8 +26,9 @@ class Listener:
         self._lock = threading.Lock()
         self._open: dict[threading.Thread, Wire] = {}
         self._accepting: threading.Thread | None = None
-        self._sock = _bound(port)
-        self.port: int = self._sock.getsockname()[1]
+        self._held = bound(port)
+        self.port: int = self._held.getsockname()[1]
+        self._sock = bound(self.port)
 
     @property
     def url(self) -> str:
@@ -52,7 +53,7 @@ class Listener:
         self._accepting.join()
         self._accepting = None
         self._sock.close()
-        self._sock = _bound(self.port)  # the same socket would not listen again: connects stay refused (Linux 6.18)
+        self._sock = bound(self.port)  # the same socket would not listen again: connects stay refused (Linux 6.18)
         self.reset_connections()
 
     def reset_connections(self) -> None:
@@ -69,6 +70,7 @@ class Listener:
     def close(self) -> None:
         self.down()
         self._sock.close()
+        self._held.close()
 
     def _accept(self) -> None:
         while True:
@@ -103,7 +105,8 @@ class Listener:
             self._open.pop(threading.current_thread(), None)
 
 
-def _bound(port: int) -> socket.socket:
+def bound(port: int) -> socket.socket:
+    """A socket that has a port of loopback (0: a free one) and does not listen; the port can be had again by us only."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind(("127.0.0.1", port))
