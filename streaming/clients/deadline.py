@@ -136,12 +136,13 @@ def _listen_to_audit_events() -> None:
             _is_hooked = True
 
 
-def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
-    if _watched.unanswered is not None:
+def _on_event(event: str, arguments: tuple[Any, ...], watched: _Watched = _watched) -> None:
+    """`watched` is an argument because a hook outlives its module: at the interpreter's exit the name is None."""
+    if watched.unanswered is not None:
         if event in ("socket.getaddrinfo", "socket.connect"):
-            _watched.unanswered.begin()
+            watched.unanswered.begin()
         elif event == "http.client.send":
-            _watched.unanswered.connected()
-    if event in ("socket.connect", "http.client.send") and _watched.deadline is not None:
+            watched.unanswered.connected()
+    if event in ("socket.connect", "http.client.send") and watched.deadline is not None:
         connection = arguments[0] if event == "socket.connect" else arguments[0].sock
-        _watched.deadline.watch(connection)
+        watched.deadline.watch(connection)

@@ -3,6 +3,8 @@
 import http.client
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -145,3 +147,17 @@ def test_descriptors_and_timers_do_not_pile_up() -> None:
 def test_error_of_the_block_is_its_own_before_the_deadline() -> None:
     with pytest.raises(KeyError), deadline(LONG_S):
         raise KeyError("mine")
+
+
+def test_hook_outlives_its_module() -> None:
+    """At the interpreter's exit a module's names become None, while others' last lookups and requests are still told of."""
+    program = """
+import socket
+from streaming.clients import deadline
+with deadline.deadline(60.0):
+    pass
+vars(deadline)["_watched"] = None
+print(socket.getaddrinfo("127.0.0.1", 1)[0][4][0])
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.stdout, ended.stderr) == ("127.0.0.1\n", "")
