@@ -143,7 +143,10 @@ class Runs(Sequence[RecordedRun]):
 
 
 def runs(source: str | os.PathLike[str] | None = None, *, token: str | None = None) -> Runs:
-    """The runs of a spool directory (default: your own), of a server (`http://...`), or of a lake.
+    """The runs of a spool directory, of a server (`http://...`), or of a lake.
+
+    The default is where `track` and `StreamingManager` keep them: TRACKER_STREAM_DIR, else the user's state directory. The
+    settings file is the command's: where it names another place, name it here, too.
 
     Raises BadArgument for what is none of these, and what stands in the way of reading it.
     """

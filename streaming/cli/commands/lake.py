@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from streaming import config
+from streaming.cli import options
 from streaming.cli.terminal.screen import stderr
 from streaming.read.quantity import rows as row_text
 
@@ -27,7 +28,7 @@ def lake() -> None:
 @click.option(
     "--scheduler", metavar="ADDRESS", help="A Dask scheduler, e.g. tcp://host:8786; its workers must see DEST."
 )
-@click.option("--token-file", metavar="FILE", help="The token for a server. [default: SENTINEL_API_TOKEN]")
+@options.with_settings(config.DELIVERY[0])
 def build(source: str, dest: Path, workers: int, scheduler: str | None, token_file: str | None) -> None:
     """Bring the dataset in DEST up to date with the runs of SOURCE.
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import click
 
 from streaming import config
-from streaming.cli import Mistake
+from streaming.cli import Mistake, options
 from streaming.cli.output import opened
 from streaming.cli.terminal.screen import stdout
 from streaming.cli.terminal.table import Column, clean, lay_out
@@ -52,17 +52,25 @@ def _type(kind: Any) -> str:
     "--from",
     "source",
     metavar="SOURCE",
-    help="A spool directory, a server's address (http://...) or a lake. [default: your own spool directory]",
+    help="A spool directory, a server's address (http://...) or a lake. [default: --spool-dir]",
 )
 @click.option("--format", "-f", "form", type=click.Choice(FORMATS), default="table", show_default=True)
 @click.option(
     "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="[default: stdout]"
 )
-@click.option("--token-file", metavar="FILE", help="The token for a server. [default: SENTINEL_API_TOKEN]")
 @click.option(
     "--timeout", type=click.FloatRange(min=0), default=3600.0, show_default=True, help="Seconds for the answer."
 )
-def query(sql: str, source: str | None, form: str, output: Path | None, token_file: str | None, timeout: float) -> None:
+@options.with_settings(config.SPOOL_DIR, config.DELIVERY[0])
+def query(
+    sql: str,
+    source: str | None,
+    form: str,
+    output: Path | None,
+    timeout: float,
+    spool_dir: Path,
+    token_file: str | None,
+) -> None:
     """Run one SELECT, in DuckDB's SQL, on the tables `rows` and `runs`.
 
     A query can read nothing else and write nothing: it has no access to files, extensions or the network.
@@ -74,10 +82,11 @@ def query(sql: str, source: str | None, form: str, output: Path | None, token_fi
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise Mistake("parquet is not for a terminal: give a file with -o FILE")
     from streaming.read.query import Query
+    from streaming.read.sources import SpoolSource
 
     token = config.find_token(token_file)
-    found = reading.runs(source, token=token.text if token else None)
-    with Query(found.source, found.facts, timeout_s=timeout) as asked:
+    place = reading.open_source(source, token=token.text if token else None) if source else SpoolSource(spool_dir)
+    with Query(place, place.runs(), timeout_s=timeout) as asked:
         answer = asked.answer(sql)
         if form == "table" and output is None:
             return _print_table(answer)

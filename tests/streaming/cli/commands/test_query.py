@@ -31,3 +31,13 @@ def test_the_command_prints_a_table_and_writes_the_other_formats(
     endless = cli("query", "SELECT 1 FROM range(1000000000000)")
     assert (endless.exit_code, endless.stdout.count("\n")) == (0, 10_001)
     assert "only the first 10,000 rows are shown" in endless.stderr
+
+
+
+def test_runs_are_looked_for_where_the_users_settings_keep_them(home: Home, program: AsProgram, tmp_path: Path) -> None:
+    path = ended_run(tmp_path / "kept", row_count=2)
+    settings = home.path / ".config" / "tracker-stream" / "tracker-stream.toml"
+    settings.parent.mkdir(parents=True, mode=0o700)
+    settings.write_text(f'spool_dir = "{tmp_path}/kept"\n')
+    asked = program("query", "SELECT run FROM runs", "-f", "csv", TRACKER_STREAM_DIR="")
+    assert (asked.exit_code, asked.stdout) == (0, f"run\n{path.stem}\n".encode())
