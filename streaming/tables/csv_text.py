@@ -47,14 +47,37 @@ def parse(header: bytes, body: bytes) -> Parsed:
     return Parsed(names, *_parse_row_by_row(names, body.decode("utf-8", "replace")))
 
 
-def parse_columns(header: bytes, body: bytes, only: Collection[str] | None = None) -> pa.Table:
-    """The same without the lines; and without the columns that are not among `only`, where it is given."""
+def parse_columns(
+    header: bytes, body: bytes, only: Collection[str] | None = None, *, as_text: Collection[str] = ()
+) -> pa.Table:
+    """The same without the lines; and without the columns that are not among `only`, where it is given.
+
+    The columns `as_text` are text, also known ones.
+    """
     names = column_names(header)
     wanted = tuple(name for name in names if only is None or name in only)
     try:
-        return _parse_at_once(names, whole_lines(body), wanted)
+        return _parse_at_once(names, whole_lines(body), wanted, as_text)
     except (pa.ArrowException, ValueError):
-        return _parse_row_by_row(names, body.decode("utf-8", "replace"))[0].select(wanted)
+        return _parse_row_by_row(names, body.decode("utf-8", "replace"), as_text)[0].select(wanted)
+
+
+def known_with_words(header: bytes, body: bytes) -> set[str]:
+    """The known columns of which some cell is neither a number nor a word for none."""
+    names = column_names(header)
+    known = tuple(name for name in names if name in KNOWN)
+    try:
+        _parse_at_once(names, whole_lines(body), known)
+        return set()
+    except (pa.ArrowException, ValueError):
+        table = _parse_row_by_row(names, body.decode("utf-8", "replace"), known)[0]
+        return {name for name in known if _has_words(table.column(name))}
+
+
+def _has_words(cells: Any) -> bool:
+    is_none = pc.is_in(cells, pa.array(_NO_NUMBER))
+    is_number = pc.match_substring_regex(pc.utf8_trim_whitespace(cells), _ANY_NUMBER)
+    return not pc.all(pc.fill_null(pc.or_(is_none, is_number), True)).as_py()
 
 
 def split_header(text: bytes) -> tuple[bytes, bytes]:
@@ -80,9 +103,12 @@ def whole_lines(text: bytes) -> bytes:
     return text if text.endswith(b"\n") or not text else text + b"\n"
 
 
-def _parse_at_once(names: tuple[str, ...], body: bytes, wanted: tuple[str, ...]) -> pa.Table:
+def _parse_at_once(
+    names: tuple[str, ...], body: bytes, wanted: tuple[str, ...], as_text: Collection[str] = ()
+) -> pa.Table:
+    types = {name: pa.float64() if name in KNOWN and name not in as_text else pa.string() for name in wanted}
     if not body:
-        return pa.table({name: pa.nulls(0, _type(name)) for name in wanted})
+        return pa.table({name: pa.nulls(0, kind) for name, kind in types.items()})
     if _BARE_RETURN.search(body):
         raise ValueError("for Arrow a carriage return ends a line")
     return arrow_csv.read_csv(
@@ -90,16 +116,12 @@ def _parse_at_once(names: tuple[str, ...], body: bytes, wanted: tuple[str, ...])
         read_options=arrow_csv.ReadOptions(column_names=names, use_threads=False, block_size=len(body) + 1),
         parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
         convert_options=arrow_csv.ConvertOptions(
-            column_types={name: _type(name) for name in wanted},
+            column_types=types,
             include_columns=wanted or names[:1],
             null_values=_NO_NUMBER,
             strings_can_be_null=False,
         ),
     ).select(wanted)
-
-
-def _type(name: str) -> pa.DataType:
-    return pa.float64() if name in KNOWN else pa.string()
 
 
 def _lines(body: bytes) -> pa.Array:
@@ -111,7 +133,7 @@ def _lines(body: bytes) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(body)])
 
 
-def _parse_row_by_row(names: tuple[str, ...], text: str) -> tuple[pa.Table, pa.Array]:
+def _parse_row_by_row(names: tuple[str, ...], text: str, as_text: Collection[str] = ()) -> tuple[pa.Table, pa.Array]:
     cells: list[list[str | None]] = [[] for _ in names]
     lines: list[bytes] = []
     for row, line in _rows(text):
@@ -119,7 +141,9 @@ def _parse_row_by_row(names: tuple[str, ...], text: str) -> tuple[pa.Table, pa.A
         for place, column in enumerate(cells):
             column.append(row[place] if place < len(row) else None)
     arrays = {name: pa.array(column, pa.string()) for name, column in zip(names, cells, strict=True)}
-    columns = {name: numbers_among(array) if name in KNOWN else array for name, array in arrays.items()}
+    columns = {
+        name: numbers_among(array) if name in KNOWN and name not in as_text else array for name, array in arrays.items()
+    }
     return pa.table(columns), pa.array(lines, pa.binary())
 
 

@@ -2,7 +2,7 @@
 
 The 32 known columns have the same type in every run. A column that is not known is whole numbers, numbers or text,
 decided once for a run from all its cells, and only where no cell is changed by it: `007`, `1_000` and 2^64-1 stay text.
-A cell of a known column that is no number of its kind is null.
+A cell of a known column that is no number of its kind is null; an export to Parquet has such a column as text.
 """
 
 from __future__ import annotations

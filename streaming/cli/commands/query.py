@@ -38,7 +38,8 @@ class _WithColumns(click.Command):
                 [(it.name, f"{_type(it.type)}, {it.unit or 'a number'}; {it.meaning}") for it in KNOWN.values()]
             )
             formatter.write_text(
-                "Any other column is whole numbers, numbers or text, by all its cells; text stays text."
+                "Any other column is whole numbers, numbers or text, by all its cells; text stays text. What is no"
+                " number in one of these is null here (an export keeps it)."
             )
 
 

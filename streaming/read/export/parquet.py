@@ -15,6 +15,6 @@ except ImportError as missing:
 
 
 def write(rows: RunRows, out: BinaryIO) -> None:
-    """All rows. Columns that are not known are typed by all their cells, in a pass before."""
-    schema = typed_rows.schema_of(rows)
+    """All rows. Columns are typed by all their cells, in a pass before: text stays text, also in a known column."""
+    schema = typed_rows.schema_of(rows, keeps_words=True)
     parquet_file.write(out, schema, typed_rows.tables_of(rows, schema))

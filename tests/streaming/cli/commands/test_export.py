@@ -109,6 +109,19 @@ def test_parquet_changes_no_cell_of_an_unknown_column(home: Home, cli: InProcess
     }
 
 
+def test_parquet_keeps_a_word_in_a_known_column_and_what_stands_beside_it(
+    home: Home, cli: InProcess, tmp_path: Path
+) -> None:
+    path = live_run(home.spool_dir, row_count=0)
+    header = b"timestamp,process_memory_mib,process_cpu_usage,process_gpu_usage\n"
+    with closing(Spool(path)) as spool:
+        spool.append([Batch(header, b"1700000000,1.50,0.5,NA\n"), Batch(header, b"1700000001,unknown,0.25,\n")])
+    assert cli("export", path.stem, "-o", str(tmp_path / "run.parquet")).exit_code == 0
+    columns = parquet.read_table(tmp_path / "run.parquet").to_pydict()
+    assert columns["process_memory_mib"] == ["1.50", "unknown"]
+    assert (columns["process_cpu_usage"], columns["process_gpu_usage"]) == ([0.5, 0.25], [None, None])
+
+
 @pytest.mark.parametrize(("form", "count"), [("csv", 25_000), ("jsonl", 10_000), ("parquet", 25_000)])
 def test_memory_does_not_grow_with_the_run(home: Home, cli: InProcess, tmp_path: Path, form: str, count: int) -> None:
     def peak(row_count: int) -> int:
