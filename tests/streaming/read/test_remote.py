@@ -98,7 +98,7 @@ def test_a_run_with_values_of_other_kinds_is_told_in_words(start: Start, name: s
     url, _ = start(body=json.dumps({"runs": [LINE]}).encode())
     assert [run.row_count for run in runs(url, token="a-token").facts] == [3]
     url, _ = start(body=json.dumps({"runs": [LINE | {name: value}]}).encode())
-    with pytest.raises(NotTheService, match="something else than a list of runs"):
+    with pytest.raises(NotTheService, match="something other than a list of runs"):
         ServerSource(url, "a-token").runs()
 
 

@@ -33,7 +33,6 @@ def test_the_command_prints_a_table_and_writes_the_other_formats(
     assert "only the first 10,000 rows are shown" in endless.stderr
 
 
-
 def test_runs_are_looked_for_where_the_users_settings_keep_them(home: Home, program: AsProgram, tmp_path: Path) -> None:
     path = ended_run(tmp_path / "kept", row_count=2)
     settings = home.path / ".config" / "tracker-stream" / "tracker-stream.toml"
