@@ -7,7 +7,6 @@ It is this module, with the standard library only.
 
 from __future__ import annotations
 
-import functools
 import gzip
 import json
 import os
@@ -90,7 +89,6 @@ def _is_large(path: str) -> bool:
     return os.path.basename(path).startswith(("endpoints.json", "service-2.json"))
 
 
-@functools.cache
 def _cut_elsewhere(path: str) -> bytes | str:
     """As JSON. Where no process can be started, we do it, and keep the memory."""
     from streaming.processes.launch import interpreter  # not in the program

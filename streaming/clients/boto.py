@@ -58,8 +58,8 @@ def make_client(
 
     `is_for_puts`: it knows no other operation, and takes a tenth of the memory.
     """
-    loader = _loader(PutObjectOnly()) if is_for_puts else _whole_loader()
-    return boto3.Session(botocore_session=_isolated_session(keys, loader), region_name=region).client(
+    session = _isolated_session(keys, _loader(is_for_puts))
+    return boto3.Session(botocore_session=session, region_name=region).client(
         service,
         endpoint_url=endpoint_url,
         verify=certificates(endpoint_url or _AWS),
@@ -113,14 +113,10 @@ def _isolated_session(keys: Credentials, loader: Loader) -> botocore.session.Ses
 
 
 @functools.cache
-def _whole_loader() -> Loader:
-    """The descriptions of the services: megabytes, and a third of a second of CPU, for all clients of the process."""
-    return _loader()
-
-
-def _loader(file_loader: PutObjectOnly | None = None) -> Loader:
-    """Of botocore's own files; none of the user's (`~/.aws/models`)."""
-    paths = [Loader.BUILTIN_DATA_PATH]
+def _loader(is_for_puts: bool) -> Loader:
+    """Of botocore's own files; none of the user's (`~/.aws/models`). What it has read (a walk through all services, and
+    megabytes for other clients than those for puts) serves all clients of the process."""
+    paths, file_loader = [Loader.BUILTIN_DATA_PATH], PutObjectOnly() if is_for_puts else None
     return Loader(extra_search_paths=paths, file_loader=file_loader, include_default_search_paths=False)
 
 

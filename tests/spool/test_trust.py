@@ -63,7 +63,7 @@ def test_write_ahead_log_is_refused_even_as_a_dangling_link(tmp_path: Path, suff
 def test_file_under_two_names_is_refused(tmp_path: Path, suffix: str) -> None:
     path = spools.filled(tmp_path, [rows(0)])
     os.link(path.with_name(path.name + suffix), tmp_path / "second name")
-    with pytest.raises(SpoolRefused, match="one file under 2 names"):
+    with pytest.raises(SpoolRefused, match="has 2 hard links"):
         trust.require_trustworthy(path)
 
 
