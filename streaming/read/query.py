@@ -68,6 +68,9 @@ class Query:
     def answer(self, sql: str) -> pa.RecordBatchReader:
         """Raises BadArgument for what is no question, or none that can be answered (in time: so may reading the answer)."""
         until = math.inf if self._timeout_s is None else time.monotonic() + self._timeout_s
+        needed = self._wait_for(lambda: self._columns_needed(sql), until)
+        if not self._is_on_disk:  # on this thread, which Ctrl-C ends at once
+            self._database.register("rows", self._rows(needed, until))
         reader = self._wait_for(lambda: self._reader(sql), until)
         return pa.RecordBatchReader.from_batches(reader.schema, self._batches(reader, until))
 
@@ -81,7 +84,7 @@ class Query:
         try:
             return done.result(None if until == math.inf else max(0.0, until - time.monotonic()))
         except FutureTimeout:
-            raise BadArgument(f"the query takes longer than {self._timeout_s:g} s", hint="give --timeout") from None
+            raise self._too_long() from None
         except (duckdb.Error, pa.ArrowException) as error:
             raise BadArgument(
                 f"the query cannot be answered: {error}", hint="columns: tracker-stream query --help"
@@ -90,12 +93,17 @@ class Query:
             if not done.done():
                 self._database.interrupt()
 
-    def _reader(self, sql: str) -> pa.RecordBatchReader:
+    def _too_long(self) -> BadArgument:
+        return BadArgument(f"the query takes longer than {self._timeout_s:g} s", hint="give --timeout")
+
+    def _columns_needed(self, sql: str) -> set[str]:
         self._require_question(sql)
-        if not self._is_on_disk:
-            self._database.register("rows", self._schema.empty_table())
-            needed = self._columns_of(sql)
-            self._database.register("rows", self._rows(needed))
+        if self._is_on_disk:
+            return set()
+        self._database.register("rows", self._schema.empty_table())
+        return self._columns_of(sql)
+
+    def _reader(self, sql: str) -> pa.RecordBatchReader:
         relation = self._database.sql(sql)
         return getattr(relation, "to_arrow_reader", relation.fetch_arrow_reader)()
 
@@ -110,9 +118,14 @@ class Query:
         read = " ".join(json.dumps(scan, ensure_ascii=False) for step in plan for scan in _scans(step))
         return {name for name in self._schema.names if name in read}  # too many, where a name is a part of another
 
-    def _rows(self, needed: set[str]) -> pa.Table:
-        tables = [self._whole(run.run, table) for run in self._facts for table in self._read(run.run, needed)]
-        return pa.concat_tables([self._schema.empty_table(), *tables])
+    def _rows(self, needed: set[str], until: float) -> pa.Table:
+        tables = [self._schema.empty_table()]
+        for run in self._facts:
+            for table in self._read(run.run, needed):
+                if time.monotonic() > until:
+                    raise self._too_long()
+                tables.append(self._whole(run.run, table))
+        return pa.concat_tables(tables)
 
     def _read(self, name: str, needed: set[str]) -> Iterator[pa.Table]:
         own = self._schemas[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import streaming
 from spool import Batch, Spool
 from streaming.errors import BadArgument
 from streaming.read.query import Query
+from streaming.read.sources import SpoolSource
 from tests.support.processes import Home
 from tests.support.runs import ended_run, live_run
 
@@ -137,6 +139,18 @@ def test_a_question_without_end_is_given_up(home: Home, sql: str) -> None:
     found = streaming.runs(home.spool_dir)
     with Query(found.source, found.facts, timeout_s=0.5) as query, pytest.raises(BadArgument, match="takes longer"):
         query.answer(sql).read_all()
+
+
+def test_rows_are_read_where_ctrl_c_and_the_time_end_it(home: Home) -> None:
+    class Endless(SpoolSource):
+        def tables(self, name: str, schema: pa.Schema) -> Iterator[pa.Table]:
+            while True:
+                yield from super().tables(name, schema)
+
+    ended_run(home.spool_dir, row_count=1)
+    endless = Endless(home.spool_dir)
+    with Query(endless, endless.runs(), timeout_s=0.5) as query, pytest.raises(BadArgument, match="takes longer"):
+        query.answer("SELECT count(*) FROM rows")
 
 
 def test_there_is_no_way_out(home: Home, tmp_path: Path) -> None:
