@@ -213,7 +213,7 @@ def _silence(run: Run, sight: Sight) -> tuple[str, str, None]:
     """Since when nothing was seen of a tracker elsewhere, and what will become of its run."""
     host = run.tracker.host.rpartition("/")[2] or "another host"
     text = (
-        f"not seen for {duration(sight.silent_s)} on {host}; ended after {duration(sight.limit_s)} of silence,"
+        f"silent for {duration(sight.silent_s)} on {host}; ended after {duration(sight.limit_s)} of silence,"
         " or now by: tracker-stream drain --ended RUN"
     )
     return text, "silent tracker", None

@@ -74,7 +74,7 @@ def test_run_whose_job_goes_on_is_silent_and_then_ended(user: User, far_end: Far
     user.ask("python", "-c", PASS_TIME, run["path"], "240")
     checked = user.product("status", "--check")
     assert checked.exit_code == 3
-    assert re.search(rf"not seen for 4 min( \d\d s)? on {user.cluster.nodes[0]}".encode(), checked.stdout)
+    assert re.search(rf"silent for 4 min( \d\d s)? on {user.cluster.nodes[0]}".encode(), checked.stdout)
     drained = user.product("drain")
     assert drained.exit_code == 3
     assert b"ended after 5 min of silence" in drained.stdout

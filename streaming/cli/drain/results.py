@@ -39,7 +39,9 @@ def tell_results(
         if run.counts.rejected:
             text += f", {count(run.counts.rejected)} set aside"
         why = _how_to_end(run) if spares_recent and run.silent_s is not None else run.problem
-        out.say(f"{text}  {run.condition.value}" + (f": {why}" if why else ""))
+        state = run.condition.value
+        said = [state, why] if why and not why.startswith(state) else [why or state]  # "silent for 4 min" says both
+        out.say(f"{text}  {': '.join(said)}")
 
 
 def _how_to_end(run: Summary) -> str:
