@@ -16,10 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-OPERATIONS = (
-    "PutObject",
-    "HeadBucket",
-)  # the second by botocore itself, where an answer means another region and names none
+OPERATIONS = ("PutObject", "HeadBucket")  # the second by botocore itself: another region is meant, and none is named
 _SERVICE = "s3"
 _TIMEOUT_S = 10.0
 _PROGRAM = (
@@ -93,7 +90,8 @@ def _cut_elsewhere(path: str) -> bytes | str:
     """As JSON. Where no process can be started, we do it, and keep the memory."""
     from streaming.processes.launch import interpreter  # not in the program
 
-    options = ["-I", "-S", "-c", _PROGRAM, str(Path(__file__).parents[2]), path]
+    # -B: below a file size limit a module's bytecode would be written in part, and break every later start.
+    options = ["-B", "-I", "-S", "-c", _PROGRAM, str(Path(__file__).parents[2]), path]
     try:
         command = [interpreter(), *options]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT_S, check=True)
