@@ -117,10 +117,12 @@ def test_nobody_waits_at_the_end_for_an_answer_over_a_link_that_has_failed(
     with FailingLink(far_end.api.port) as link:
         recorder = recorders(api_url=link.url, interval_s=LONG_S)
         eventually(lambda: recorder.spool.run().registration is not None, 30)
-        append(recorder, 0)
         registered_at = time.monotonic()
         eventually(lambda: time.monotonic() - registered_at > FRESH_S, 30)
         link.fail()
+        append(
+            recorder, 0
+        )  # not before: the turn that registers may still be at it, and its PUT would be a fresh answer
         end(recorder)
         assert recorder.wait_finished(math.inf) is None
         assert link.swallowed == b""
