@@ -21,17 +21,8 @@ _LAST_WORDS = {
     *("storepass", "keypass", "secret", "secrets", "credential", "credentials", "auth", "authorization", "signature"),
     *("sig", "apikey", "apikeys", "cookie", "cookies", "pat", "bearer", "jwt", "otp", "totp", "pin", "passcode"),
 }
-_FORMS = {
-    "hash",
-    "hashed",
-    "value",
-    "text",
-    "plain",
-    "plaintext",
-    "string",
-    "base64",
-    "hex",
-}  # of a secret: passwordHash
+# Of a secret: passwordHash, tokenValue.
+_FORMS = {*("hash", "hashed", "value", "text", "plain", "plaintext", "string", "base64", "hex")}
 _KEY_WORDS = {
     "api",
     "access",

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import oracle, programs
+from tests.support import programs
 from tests.support.far_end import FarEnd
+from tests.support.hostile_programs import Hostile
 from tests.support.processes import (
     ROOT,
     Home,
@@ -21,7 +22,7 @@ from tests.support.processes import (
     start_script,
     wait_gone,
 )
-from tests.support.programs import told, uploaders
+from tests.support.programs import uploaders
 
 Run = Callable[..., ProgramResult]
 
@@ -33,32 +34,6 @@ manager.start()
 append(manager, 0, 5)
 """
 )
-
-
-class Hostile:
-    """Runs one program in these surroundings, and judges what it delivered."""
-
-    def __init__(self, home: Home, marker: str, far_end: FarEnd) -> None:
-        self.home, self.marker, self.far_end = home, marker, far_end
-
-    def environment(self, **more: str) -> dict[str, str]:
-        return programs.surroundings(self.home, self.marker, self.far_end, **more)
-
-    def run(self, script: str | Path, **more: str) -> ProgramResult:
-        with start_script(script, self.environment(**more)) as program:
-            return program.wait()
-
-    def run_command(self, command: list[str | Path], **more: str) -> ProgramResult:
-        with start_program(command, self.environment(**more)) as program:
-            return program.wait()
-
-    def judge(self, count: int, *, run_status: str = "finished", exit_code: int | None = 0) -> None:
-        self.far_end.wait_finished()
-        wait_gone(self.marker)
-        oracle.judge(self.far_end.evidence(), told(count), run_status=run_status, exit_code=exit_code)
-
-    def log(self) -> str:
-        return programs.log_of(self.home.spool_dir)
 
 
 @pytest.fixture
