@@ -18,6 +18,7 @@ export class ServiceError extends Error {
 }
 export class LoggedOut extends ServiceError {}
 
+let isLeaving = false; // whoever logs out is not led back to the page whose last calls are refused then
 let share = null; // the secret of a link that shows one run; without one, the session decides
 
 /** See what a link shows: one run, and nothing else. */
@@ -28,7 +29,7 @@ export function lookWith(secret) {
 async function call(path, { method = "GET", body } = {}) {
   const answer = await send(path, { method, body });
   if (answer.status === 401 && path !== "/session" && share === null) {
-    location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
+    if (!isLeaving) location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
     throw new LoggedOut("The login has ended.");
   }
   if (!answer.ok) throw await refusal(answer);
@@ -100,6 +101,7 @@ export const api = {
 export function showAccount() {
   api.whoAmI().then((name) => setText(byId("who"), name), () => {});
   byId("logout").addEventListener("click", async () => {
+    isLeaving = true;
     await api.logOut().catch(() => {});
     location.assign("/login");
   });
